@@ -1,0 +1,57 @@
+# The front door. CMake does the work behind it; README.md says what the targets are for.
+#   make verify   judge the bundled HuggingFace samples; reports in out/
+#   make test     every test: dev build with asserts and -Werror, then sanitizers, then fuzzers
+#   make build    the optimised binaries, in build/bin/
+SHELL := /bin/bash
+.DEFAULT_GOAL := build
+.PHONY: build verify test packages sanitize fuzz format clean
+
+JOBS ?= $(shell nproc)
+FUZZ_SECONDS ?= 20
+export OMP_WAIT_POLICY ?= passive
+
+packages:
+	@missing=$$(for p in $$(grep -v '^#' packages.txt); do \
+	  dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'install ok installed' || echo $$p; done); \
+	if [ -n "$$missing" ]; then \
+	  echo "installing:" $$missing; \
+	  sudo=$$([ $$(id -u) -eq 0 ] || echo sudo); \
+	  $$sudo apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	fi
+
+build: packages
+	@cmake --preset release $(CMAKE_QUIET) && cmake --build --preset release -j $(JOBS) --target dsa-verify dsa-run make_wide
+
+verify: build
+	@mkdir -p out
+	build/bin/dsa-verify samples data/samples --runs 8 --json out/report.json --junit out/report.junit.xml --html out/report.html
+
+test: packages
+	cmake --preset dev $(CMAKE_QUIET) && cmake --build --preset dev -j $(JOBS)
+	ctest --preset dev -j $(JOBS)
+	$(MAKE) --no-print-directory sanitize fuzz
+
+# A short run under AddressSanitizer and UndefinedBehaviorSanitizer: everything but the slow cases.
+sanitize: packages
+	cmake --preset asan $(CMAKE_QUIET) && cmake --build --preset asan -j $(JOBS) --target dsa_tests
+	build-asan/bin/dsa_tests '~[slow]~[cli]'
+
+fuzz: packages
+	cmake --preset fuzz $(CMAKE_QUIET) && cmake --build --preset fuzz -j $(JOBS)
+	@mkdir -p build-fuzz/found
+	@for t in safetensors golden_jsonl config; do \
+	  seeds=fuzz/corpus/$${t#golden_}; \
+	  echo "fuzzing $$t for $(FUZZ_SECONDS) s"; \
+	  mkdir -p build-fuzz/found/$$t; \
+	  build-fuzz/bin/fuzz_$$t -max_total_time=$(FUZZ_SECONDS) -malloc_limit_mb=256 -print_final_stats=1 \
+	    -artifact_prefix=build-fuzz/found/ build-fuzz/found/$$t $$seeds 2> build-fuzz/found/$$t.log \
+	    || { tail -n 30 build-fuzz/found/$$t.log; exit 1; }; \
+	  grep -E 'number_of_executed_units' build-fuzz/found/$$t.log; \
+	done
+
+format:
+	git ls-files '*.cpp' '*.hpp' | xargs clang-format -i
+
+clean:
+	rm -rf build build-* out

@@ -1,0 +1,18 @@
+// core/golden_jsonl.hpp — the JSON-lines half of read_golden().
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+#include "core/golden.hpp"
+
+namespace dsa {
+
+/// One record a line, or a list of records a line, as MaxText's checker appends them:
+///   {"prompt": string, "tokens": [S ids], "logits": [S rows of V numbers]}
+/// Other keys are ignored; logits are rounded to fp32. Errors name the line and the row.
+Golden parse_jsonl(std::string_view text, const std::filesystem::path&, const std::string& dtype,
+                   Index vocab_size);
+
+}  // namespace dsa

@@ -1,0 +1,8 @@
+// tests/catch.hpp — Catch2, whichever major version the machine has.
+#pragma once
+
+#if __has_include(<catch2/catch_all.hpp>)
+#include <catch2/catch_all.hpp>
+#else
+#include <catch2/catch.hpp>
+#endif

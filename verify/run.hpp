@@ -1,0 +1,54 @@
+// verify/run.hpp — one run of the reference over one sequence, with everything the judge needs.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "core/golden.hpp"
+#include "core/trace.hpp"
+#include "reference/forward.hpp"
+#include "reference/precision.hpp"
+
+namespace dsa::verify {
+
+/// One top-k of a run.
+struct Decision {
+  std::string name;          // "model.layers.3.self_attn.indexer"
+  Tensor<double, 2> scores;  // (T, S)
+  Tensor<Index, 2> chosen;   // (T, K)
+};
+
+struct Run {
+  Tensor<double, 2> logits;         // (T, V); empty where the span ends before the last layer
+  Trace trace;                      // the tensors that were asked for
+  std::vector<Decision> decisions;  // in order of execution
+  std::vector<std::string> order;   // names of both, as they came
+
+  const Decision* find(const std::string& name) const;
+};
+
+/// Which layers run, and what stands at the entrance.
+struct Span {
+  Index begin = 0, end = 0;                  // layers
+  const Tensor<double, 2>* input = nullptr;  // (T, C) of layer `begin`; null: the embedding
+};
+
+struct RunOptions {
+  Span span;
+  /// Tensors to keep in the trace.
+  std::function<bool(const std::string& name)> keep;
+  /// What becomes of a decision: may rewrite `chosen`. Called before it is recorded.
+  std::function<void(const std::string& name, View<const double, 2> scores, View<Index, 2> chosen)>
+      decide;
+  bool record_decisions = true;
+};
+
+Run run_reference(const Model&, const Sequence&, const reference::Ops<double>&, const RunOptions&);
+
+/// The layer of a trace name, -1 for names outside the layers.
+Index layer_of(const std::string& name);
+
+}  // namespace dsa::verify

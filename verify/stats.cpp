@@ -1,0 +1,18 @@
+#include "verify/stats.hpp"
+
+#include <boost/math/distributions/fisher_f.hpp>
+#include <boost/math/distributions/students_t.hpp>
+
+namespace dsa::verify {
+
+double student_quantile(double freedom, double tail) {
+  return boost::math::quantile(
+      boost::math::complement(boost::math::students_t_distribution<double>(freedom), tail));
+}
+
+double fisher_quantile(double numerator, double denominator, double tail) {
+  return boost::math::quantile(boost::math::complement(
+      boost::math::fisher_f_distribution<double>(numerator, denominator), tail));
+}
+
+}  // namespace dsa::verify

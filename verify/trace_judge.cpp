@@ -1,0 +1,183 @@
+#include "verify/trace_judge.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "verify/selection.hpp"
+
+namespace dsa::verify {
+namespace {
+
+constexpr double inf = std::numeric_limits<double>::infinity();
+
+/// HuggingFace masks with the most negative finite number of its dtype, others with -inf.
+bool is_masked(double x) { return x <= -3e38; }
+
+bool is_padding(const Sequence& sequence, Index t) {
+  return sequence.documents[static_cast<std::size_t>(t)] < 0;
+}
+
+std::string experts_name(const std::string& name) {
+  constexpr std::string_view groups = ".groups";
+  return name.ends_with(groups) ? name.substr(0, name.size() - groups.size()) + ".experts" : name;
+}
+
+/// One element in units of what it is allowed; NaN and a wrong infinity count apart.
+void judge_element(TensorResult& r, double got, double want, double allowed, Index t, Index c) {
+  ++r.n;
+  if (is_masked(want) && is_masked(got)) return;
+  if (!std::isfinite(got) || !std::isfinite(want)) {
+    if (r.wrong_kind++ == 0)
+      r.worst_over_allowed = inf, r.at = {0, t, c}, r.got = got, r.want = want, r.allowed = allowed;
+    return;
+  }
+  const double error = std::abs(got - want);
+  const double ratio = error == 0 ? 0 : error / allowed;
+  if (!(ratio <= 1)) ++r.over;
+  if (r.at.position < 0 || !(ratio <= r.worst_over_allowed))
+    r.worst_over_allowed = ratio, r.at = {0, t, c}, r.got = got, r.want = want, r.allowed = allowed;
+}
+
+/// Router weights are stored in the order in which each side names its experts: ours, by expert.
+void align_experts(Tensor<double, 2>& weights, const Tensor<double, 2>& theirs,
+                   const Tensor<Index, 2>& ours, std::vector<bool>& comparable) {
+  const Index T = weights.shape()[0], k = weights.shape()[1];
+  for (Index t = 0; t < T; ++t) {
+    std::vector<double> row(static_cast<std::size_t>(k));
+    for (Index i = 0; i < k; ++i) {
+      Index j = 0;
+      while (j < k && static_cast<Index>(theirs(t, j)) != ours(t, i)) ++j;
+      if (j == k)
+        comparable[static_cast<std::size_t>(t)] = false;
+      else
+        row[static_cast<std::size_t>(i)] = weights(t, j);
+    }
+    if (comparable[static_cast<std::size_t>(t)])
+      std::copy(row.begin(), row.end(), weights.view()[t].begin());
+  }
+}
+
+}  // namespace
+
+TracedDecisions::TracedDecisions(const Golden& side) {
+  for (const auto& [name, stored] : side.traces)
+    if (name.ends_with("self_attn.indexer") || name.ends_with("mlp.gate.experts"))
+      ids_.emplace(name, trace_values(*stored));
+}
+
+bool TracedDecisions::told(const std::string& name) const {
+  return ids_.contains(experts_name(name));
+}
+
+std::vector<Index> TracedDecisions::row(const std::string& name, Index t,
+                                        View<const double, 1> scores) const {
+  std::vector<Index> ids;
+  for (double id : ids_.at(name).view()[t]) {
+    const auto s = static_cast<Index>(id);
+    if (s < 0 || (s < scores.size() && scores(s) == -inf)) continue;
+    ids.push_back(s);
+  }
+  std::sort(ids.begin(), ids.end());
+  return ids;
+}
+
+void TracedDecisions::replay(const std::string& name, View<const double, 2> scores,
+                             View<Index, 2> chosen) const {
+  const auto told = ids_.find(name);
+  if (told == ids_.end()) return;
+  const Index T = scores.shape[0];
+  if (told->second.shape()[0] != T)
+    throw Error("trace " + name + " has " + std::to_string(told->second.shape()[0]) +
+                " rows, expected one for each of " + std::to_string(T) + " tokens");
+  for (Index t = 0; t < T; ++t) {
+    if (refused_.contains({name, t})) continue;
+    std::vector<Index> ids = row(name, t, scores[t]);
+    if (!is_wellformed(ids, scores[t], chosen.shape[1])) continue;
+    std::stable_sort(ids.begin(), ids.end(),
+                     [&](Index a, Index b) { return scores(t, a) > scores(t, b); });
+    std::fill(chosen[t].begin(), chosen[t].end(), -1);
+    std::copy(ids.begin(), ids.end(), chosen[t].begin());
+  }
+}
+
+std::vector<TensorResult> judge_decisions(TracedDecisions& told, const Run& base,
+                                          const Noise& noise, const reference::Ops<double>& ops,
+                                          const Sequence& sequence, const std::string& origin) {
+  std::vector<TensorResult> results;
+  for (const Decision& decision : base.decisions) {
+    if (!told.told(decision.name) || decision.name.ends_with(".groups")) continue;
+    const bool selection = decision.name.ends_with("self_attn.indexer");
+    TensorResult r;
+    r.name = decision.name;
+    r.kind = selection ? TensorResult::Kind::selection : TensorResult::Kind::routing;
+    r.from = origin + "; a decision is right if scores within their noise would have made it";
+    Tensor<Index, 2> own(decision.chosen.shape());
+    ops.topk_select(decision.name, own, decision.scores);
+    for (Index t = 0; t < decision.scores.shape()[0]; ++t) {
+      if (is_padding(sequence, t)) continue;
+      const auto scores = decision.scores.view()[t];
+      const auto allowed = noise.score_allowed.at(decision.name).view()[t];
+      const std::vector<Index> mine = sorted_set(own.view()[t]),
+                               theirs = told.row(decision.name, t, scores);
+      ++r.n;
+      if (selection) r.agreement_by_position.push_back(jaccard(mine, theirs));
+      if (mine == theirs) {
+        ++r.agreeing;
+        continue;
+      }
+      if (is_explained(theirs, scores, allowed, decision.chosen.shape()[1])) {
+        ++r.explained;
+        continue;
+      }
+      if (r.over++ == 0) r.at = {0, t, -1};
+      told.refuse(decision.name, t);
+    }
+    r.worst_over_allowed = r.over > 0 ? inf : 0;
+    results.push_back(std::move(r));
+  }
+  return results;
+}
+
+std::vector<TensorResult> judge_tensors(const Golden& side, const Run& base, const Noise& noise,
+                                        const Sequence& sequence,
+                                        std::vector<TensorResult> decisions,
+                                        const std::string& origin) {
+  std::vector<TensorResult> results;
+  for (const std::string& name : base.order) {
+    const auto decided = std::find_if(decisions.begin(), decisions.end(),
+                                      [&](const TensorResult& d) { return d.name == name; });
+    if (decided != decisions.end()) {
+      results.push_back(std::move(*decided));
+      continue;
+    }
+    const Trace::Entry* entry = base.trace.find(name);
+    const auto stored = side.traces.find(name);
+    if (entry == nullptr || stored == side.traces.end()) continue;
+    Tensor<double, 2> theirs = trace_values(*stored->second);
+    if (theirs.shape() != entry->values.shape())
+      throw Error(side.path.string() + ": tensor " + name + " has shape " +
+                  to_string<2>(theirs.shape()) + ", expected " +
+                  to_string<2>(entry->values.shape()) + "; is it a trace of another model?");
+    std::vector<bool> comparable(static_cast<std::size_t>(sequence.size()), true);
+    if (name.ends_with("mlp.gate.weights")) {
+      const std::string experts = name.substr(0, name.size() - 7) + "experts";
+      const auto ids = side.traces.find(experts);
+      if (ids == side.traces.end()) continue;  // weights of unnamed experts cannot be compared
+      align_experts(theirs, trace_values(*ids->second), base.find(experts)->chosen, comparable);
+    }
+    TensorResult r;
+    r.name = name;
+    r.from = origin;
+    const Tensor<double, 2>& allowed = noise.allowed.at(name);
+    for (Index t = 0; t < entry->values.shape()[0]; ++t) {
+      if (is_padding(sequence, t) || !comparable[static_cast<std::size_t>(t)]) continue;
+      for (Index c = 0; c < entry->values.shape()[1]; ++c)
+        judge_element(r, theirs(t, c), entry->values(t, c), allowed(t, c), t, c);
+    }
+    results.push_back(std::move(r));
+  }
+  return results;
+}
+
+}  // namespace dsa::verify
