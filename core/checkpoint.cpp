@@ -325,6 +325,7 @@ Model resident(Model model, Index limit_bytes) {
   for_each_tensor(model.weights, model.config, [&](const auto&, Parameter& p, const auto&) {
     read_rows(p, 0, p.rows(), next);
     p.dtype = Dtype::f64;
+    p.seen_finite = true;
     p.data = reinterpret_cast<const std::byte*>(next);
     p.scale_inv = nullptr;
     next += p.rows() * p.columns();

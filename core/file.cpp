@@ -71,10 +71,17 @@ std::string read_text(const std::filesystem::path& path) {
   }
 }
 
-OutputFile::OutputFile(std::filesystem::path target)
-    : target_(std::move(target)), partial_(target_.string() + ".partial") {
+OutputFile::OutputFile(std::filesystem::path target) : target_(std::move(target)) {
+  std::error_code ignored;
+  const auto status = std::filesystem::status(target_, ignored);
+  const bool in_place = std::filesystem::exists(status) &&
+                        !std::filesystem::is_regular_file(status) &&
+                        !std::filesystem::is_directory(status);
+  if (std::filesystem::is_symlink(target_, ignored))
+    target_ = std::filesystem::weakly_canonical(target_, ignored);
+  if (!in_place) partial_ = target_.string() + ".partial";
   errno = 0;
-  out_.open(partial_, std::ios::binary | std::ios::trunc);
+  out_.open(in_place ? target_ : partial_, std::ios::binary | std::ios::trunc);
   if (!out_) fail("write", target_, errno);
 }
 
@@ -86,7 +93,7 @@ void OutputFile::discard() {
   if (!out_.is_open() && partial_.empty()) return;
   out_.close();
   std::error_code ignored;
-  std::filesystem::remove(partial_, ignored);
+  if (!partial_.empty()) std::filesystem::remove(partial_, ignored);
   partial_.clear();
 }
 
@@ -110,7 +117,7 @@ void OutputFile::commit() {
     fail("write", target_, reason);
   }
   std::error_code reason;
-  std::filesystem::rename(partial_, target_, reason);
+  if (!partial_.empty()) std::filesystem::rename(partial_, target_, reason);
   if (reason) {
     discard();
     fail("write", target_, reason.value());

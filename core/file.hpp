@@ -32,7 +32,8 @@ class MappedFile {
 std::string read_text(const std::filesystem::path&);
 
 /// Writes to FILE.partial, and renames it to FILE in commit(). Destroyed without commit(), it
-/// leaves nothing behind. Every failed write (a full disk) is an Error naming the file.
+/// leaves nothing behind. Every failed write (a full disk) is an Error naming the file. A link is
+/// followed; a device or a pipe (/dev/null, /dev/stdout) is written to as it is.
 class OutputFile {
  public:
   explicit OutputFile(std::filesystem::path target);

@@ -21,6 +21,7 @@ struct Parameter {
   const std::byte* data = nullptr;
   const float* scale_inv = nullptr;  // one per block x block of an F8_E4M3 matrix
   Index block = 128;
+  bool seen_finite = false;          // every value was looked at when it was decoded to F64
   std::optional<Dtype> loaded_as;  // an emulated run's dtype: read_rows rounds to it
 
   bool quantised() const { return dtype == Dtype::f8_e4m3; }

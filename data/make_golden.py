@@ -6,7 +6,8 @@ Three commands:
   family NAME OUT     draw a tiny checkpoint of a family from a seed, write it to OUT/checkpoint
                       and its goldens to OUT
   checkpoint DIR OUT  write goldens of the checkpoint in DIR to OUT (FP8 block-quantised
-                      checkpoints are dequantised in double first)
+                      checkpoints are dequantised in double first); with --stream a checkpoint
+                      larger than memory, or its first layers
   samples OUT         make every bundled sample again under OUT, and OUT/SHA256SUMS
 
 Attention and experts always run in their eager form. fp32 and bf16 are what HuggingFace computes
@@ -44,6 +45,8 @@ from safetensors.torch import load_file, save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, AutoModelForCausalLM, modeling_rope_utils
+
+from streamed_golden import Shards, build, dequantise, stream
 
 DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16}
 NARROW = {torch.float32, torch.bfloat16, torch.float16, torch.complex64, torch.complex32}
@@ -111,6 +114,8 @@ ALIASES = {"deepseek_v2": "v2lite", "deepseek_v3": "v3", "deepseek_v32": "v32", 
 # What `samples` makes: the arguments of `family`, run inside OUT.
 NO_COPIES = r"^(?!.*(o_proj|embed_tokens)$)"  # o_proj is self_attn's output again
 SLIM = r"layers\.\d+$|self_attn$|mlp$|gate|(q_a|kv_a)_layernorm|indexer(\.(scores|k_norm|weights_proj))?$|lm_head"
+STREAMED_NAMES = (r"layers\.\d+$|(self_attn|input_layernorm|post_attention_layernorm|mlp)$|mlp\.gate\."
+                  r"|indexer(\.(scores|k_norm|weights_proj))?$")
 SAMPLES = [
     f"family v32 v32 --seed 32 --length 90 --batch 2 --trace --trace-names '{NO_COPIES}'"
     " --left-pad 29 --ragged 90,61",
@@ -203,26 +208,24 @@ def quantise(weights, block=(128, 128)):
     return out
 
 
-def dequantised(folder, settings):
-    """All tensors of a block-quantised checkpoint, W = W8 * scale_inv computed in double."""
+def block_size(settings):
+    """Rows and columns that share a scale."""
     if settings["quant_method"] != "fp8":
         raise Failure(f"quantisation method {settings['quant_method']}: only fp8 is known")
-    block = settings.get("weight_block_size") or [128, 128]
+    return settings.get("weight_block_size") or [128, 128]
+
+
+def dequantised(folder, block):
+    """All tensors of a block-quantised checkpoint, W = W8 * scale_inv computed in double."""
     raw = {}
     for file in sorted(f for f in os.listdir(folder) if f.endswith(".safetensors")):
         raw.update(load_file(os.path.join(folder, file)))
     out = {}
     for name, w in raw.items():
-        scale = raw.get(name + "_scale_inv")
         if name.endswith("_scale_inv"):
             continue
         if w.dtype == torch.float8_e4m3fn:
-            if scale is None:
-                raise Failure(f"{name} is F8_E4M3 and has no {name}_scale_inv")
-            expected = tuple(-(-n // b) for n, b in zip(w.shape, block))
-            if tuple(scale.shape) != expected:
-                raise Failure(f"{name}_scale_inv has shape {tuple(scale.shape)}, expected {expected}")
-            w = w.double() * spread(scale.double(), w.shape, block)
+            w = dequantise(name, w, raw.get(name + "_scale_inv"), block)
         out[name] = w
     return out
 
@@ -300,34 +303,26 @@ def double_everywhere(model):
 
 
 class Runner:
-    """The model of a checkpoint directory in one dtype."""
+    """The model of a checkpoint directory in one dtype, in memory or streamed."""
 
-    def __init__(self, folder, dtype):
-        source, config, weights = folder, AutoConfig.from_pretrained(folder), None
+    def __init__(self, folder, dtype, streamed=False, layers=None, head=True):
+        config, block, self.shards = AutoConfig.from_pretrained(folder), None, None
         if quantised := getattr(config, "quantization_config", None):
-            source, weights = None, dequantised(folder, quantised)
+            block = block_size(quantised)
             del config.quantization_config
         kind = AutoModelForCausalLM._model_mapping[type(config)]
         # What the model wants kept in fp32 under fp16 (the indexer's weights_proj) is kept so under bf16 too.
         kind._keep_in_fp32_modules_strict = sorted({*(kind._keep_in_fp32_modules_strict or ()),
                                                     *(kind._keep_in_fp32_modules or ())})
-        try:
-            self.model, info = kind.from_pretrained(
-                source, config=config, state_dict=weights, dtype=DTYPES[dtype], attn_implementation="eager",
-                experts_implementation="eager", output_loading_info=True)
-        except RuntimeError as error:  # one expert of a layer is missing or has another shape
-            gaps = missing_experts(folder, config.n_routed_experts)
-            raise Failure(f"missing in the checkpoint: {', '.join(gaps)}" if gaps else
-                          f"HuggingFace cannot load the checkpoint: {error}") from error
+        if streamed:
+            layers = layers or config.num_hidden_layers
+            if layers > config.num_hidden_layers:
+                raise Failure(f"--layers 0:{layers}: the model has {config.num_hidden_layers}")
+            self.model = build(kind, config, DTYPES[dtype], layers, head)
+        else:
+            self.model = self.load(kind, folder, config, block, dtype)
         self.model.eval()
         self.config, self.dtype, self.operations, self.ties = self.model.config, dtype, 0, 0
-        beyond = re.compile(r"model\.layers\.(\d+)\.")  # a multi-token-prediction layer: HuggingFace has none
-        surplus = [k for k in info["unexpected_keys"]
-                   if not (m := beyond.match(k)) or int(m[1]) < self.config.num_hidden_layers]
-        for what, names in (("missing", info["missing_keys"]), ("unexpected", surplus),
-                            ("misshaped", info["mismatched_keys"])):
-            if names:
-                raise Failure(f"{what} in the checkpoint: {', '.join(map(str, sorted(names)))}")
         if dtype == "fp64":
             self.model.double()
             rotary = self.model.model.rotary_emb
@@ -337,10 +332,33 @@ class Runner:
                     init = modeling_rope_utils.ROPE_INIT_FUNCTIONS[rotary.rope_type]
                 rotary.inv_freq, rotary.attention_scaling = init(self.config)
                 rotary.original_inv_freq = rotary.inv_freq.clone()
+        if streamed:
+            self.shards = Shards(folder, block)
+            stream(self.model, self.shards)
+
+    @staticmethod
+    def load(kind, folder, config, block, dtype):
+        source, weights = (None, dequantised(folder, block)) if block else (folder, None)
+        try:
+            model, info = kind.from_pretrained(
+                source, config=config, state_dict=weights, dtype=DTYPES[dtype], attn_implementation="eager",
+                experts_implementation="eager", output_loading_info=True)
+        except RuntimeError as error:  # one expert of a layer is missing or has another shape
+            gaps = missing_experts(folder, config.n_routed_experts)
+            raise Failure(f"missing in the checkpoint: {', '.join(gaps)}" if gaps else
+                          f"HuggingFace cannot load the checkpoint: {error}") from error
+        beyond = re.compile(r"model\.layers\.(\d+)\.")  # a multi-token-prediction layer: HuggingFace has none
+        surplus = [k for k in info["unexpected_keys"]
+                   if not (m := beyond.match(k)) or int(m[1]) < config.num_hidden_layers]
+        for what, names in (("missing", info["missing_keys"]), ("unexpected", surplus),
+                            ("misshaped", info["mismatched_keys"])):
+            if names:
+                raise Failure(f"{what} in the checkpoint: {', '.join(map(str, sorted(names)))}")
+        return model
 
     @torch.no_grad()
-    def __call__(self, tokens, mask=None, trace=None):
-        """Logits of a batch; with `trace` (a dict) every module output is put into it."""
+    def __call__(self, tokens, mask=None, trace=None, names=""):
+        """Logits of a batch (None without a head); module outputs whose name matches are put into `trace`."""
         inputs = dict(input_ids=tokens, use_cache=False)
         if mask is not None:  # positions count the real tokens
             inputs.update(attention_mask=mask, position_ids=(mask.cumsum(-1) - 1).clamp(min=0))
@@ -349,29 +367,32 @@ class Runner:
 
         def keep(name, out):
             if name.endswith(".mlp.gate"):
-                for part, value in zip(("logits", "weights", "experts"), out):
-                    trace[f"{name}.{part}"] = value.clone()
+                parts = {f"{name}.{part}": value for part, value in zip(("logits", "weights", "experts"), out)}
             else:
-                trace[name] = (out[0] if isinstance(out, tuple) else out).clone()
+                parts = {name: out[0] if isinstance(out, tuple) else out}
+            trace.update({k: v.clone() for k, v in parts.items() if re.search(names, k)})
 
         for name, module in self.model.named_modules():
             if name.endswith(".indexer"):
                 hooks.append(module.register_forward_pre_hook(lambda *_, n=name: setattr(watch, "indexer", n)))
                 hooks.append(module.register_forward_hook(lambda *_: setattr(watch, "indexer", None)))
-            if trace is not None and not UNTRACED.search(name):
+            if trace is not None and not UNTRACED.search(name) and not isinstance(module, torch.nn.Identity):
                 hooks.append(module.register_forward_hook(lambda _m, _i, out, n=name: keep(n, out)))
         try:
             with double_everywhere(self.model) if self.dtype == "fp64" else contextlib.nullcontext(), watch:
-                logits = self.model(**inputs).logits
+                if self.model.lm_head is not None:
+                    logits = last = self.model(**inputs).logits
+                else:
+                    logits, last = None, self.model.model(**inputs).last_hidden_state
         finally:
             for hook in hooks:
                 hook.remove()
         self.operations += watch.operations
         self.ties = watch.ties
-        if not torch.isfinite(logits if mask is None else logits[mask.bool()]).all():
-            raise Failure(f"{self.dtype}: a logit is not finite")
+        if not torch.isfinite(last if mask is None else last[mask.bool()]).all():
+            raise Failure(f"{self.dtype}: {'an output' if logits is None else 'a logit'} is not finite")
         if trace is not None:
-            trace.update({name + ".scores": s for name, s in watch.scores.items()})
+            trace.update({k: s for name, s in watch.scores.items() if re.search(names, k := name + ".scores")})
         return logits
 
 
@@ -501,7 +522,7 @@ def make_goldens(args, folder, family=None):
         raise Failure("--ragged needs one length a sequence, none longer than the sequence")
     if args.left_pad and (mask is not None or not 0 < args.left_pad < tokens.shape[1]):
         raise Failure("--left-pad needs sequences of one length, longer than the padding")
-    files, logits, facts = {}, {}, {}
+    files, logits, facts, inputs = {}, {}, {}, set()
 
     def save(name, tensors):
         write_tensors(os.path.join(args.out, name), tensors)
@@ -511,17 +532,19 @@ def make_goldens(args, folder, family=None):
     if args.left_pad or args.ragged:
         dtypes = ["fp64"] + [d for d in dtypes if d != "fp64"]
     for dtype in dtypes:
-        run = Runner(folder, dtype)
+        run = Runner(folder, dtype, args.stream, args.layers, args.logits)
         trace = {} if dtype in args.trace else None
-        logits[dtype] = run(tokens, mask, trace)
+        if (out := run(tokens, mask, trace, args.trace_names)) is not None:
+            logits[dtype] = out
         facts.setdefault("ties_at_boundary", run.ties)
         if trace is not None:
             first = torch.tensor(rows[:1])
             if mask is not None:  # sequences of different lengths: the first one alone
-                run(first, trace=trace)
+                trace.clear()
+                run(first, trace=trace, names=args.trace_names)
             else:  # its part of the batch; the router sees all tokens in one row
                 trace = {k: v[:first.numel() if ".gate." in k else 1] for k, v in trace.items()}
-            trace = {k: widen(v) for k, v in trace.items() if re.search(args.trace_names, k)}
+            trace = {k: widen(v) for k, v in trace.items()}
             save(f"trace.{dtype}.safetensors", {"tokens": first, **trace})
         if dtype == "fp64" and args.left_pad:
             n = args.left_pad
@@ -536,10 +559,14 @@ def make_goldens(args, folder, family=None):
             facts["fp64"] = "no float32 tensor in the run"
             facts["fp64_operations_checked"] = run.operations
         config = run.config
+        if run.shards:
+            facts["streamed_layers"] = f"0:{config.num_hidden_layers}"
+            inputs |= run.shards.used
         del run
 
-    kept = {f"logits.{d}": widen(logits[d]) for d in args.dtypes}
-    save("logits.safetensors", {"tokens": tokens, **({} if mask is None else {"attention_mask": mask}), **kept})
+    if logits:
+        kept = {f"logits.{d}": widen(logits[d]) for d in args.dtypes}
+        save("logits.safetensors", {"tokens": tokens, **({} if mask is None else {"attention_mask": mask}), **kept})
     if args.jsonl:
         write_jsonl(os.path.join(args.out, args.jsonl), rows, prompts, logits[args.jsonl_dtype], args.jsonl_length)
         files[args.jsonl] = sha256(os.path.join(args.out, args.jsonl))
@@ -552,7 +579,8 @@ def make_goldens(args, folder, family=None):
             if d in logits:
                 stats.update({f"{d}_{k}": v for k, v in noise(logits["fp64"], logits[d], mask).items()})
     made_of = {f: sha256(os.path.join(folder, f)) for f in sorted(os.listdir(folder))
-               if f == "config.json" or f.endswith((".safetensors", ".safetensors.index.json"))}
+               if f == "config.json" or f.endswith(".safetensors.index.json")
+               or f.endswith(".safetensors") and (not args.stream or f in inputs)}
     write_json(os.path.join(args.out, "provenance.json"), {
         "command": args.command, "family": config.model_type, **({"recipe": family} if family else {}),
         "python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__,
@@ -604,6 +632,12 @@ def lengths_list(text):
         raise argparse.ArgumentTypeError(f"expected lengths such as 96,61, got {text!r}") from None
 
 
+def span(text):
+    if not re.fullmatch(r"0:[1-9]\d*", text):
+        raise argparse.ArgumentTypeError(f"expected 0:B (the first layer's input is the embedding), got {text!r}")
+    return int(text[2:])
+
+
 def parse(argv):
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="make_golden.py", description=__doc__, formatter_class=raw)
@@ -620,11 +654,11 @@ def parse(argv):
     g.add_argument("--seed", type=int, default=0, metavar="N",
                    help="seed of the tokens, and of `family`'s weights (default 0)")
     g = golden.add_argument_group("output")
-    g.add_argument("--dtypes", type=dtype_list, default=list(DTYPES), metavar="LIST",
+    g.add_argument("--dtypes", type=dtype_list, metavar="LIST",
                    help="dtypes of the logits, of fp64,fp32,bf16 (default all; bf16 is stored widened to F32)")
-    g.add_argument("--trace", type=dtype_list, nargs="?", const=["fp64"], default=[], metavar="LIST",
+    g.add_argument("--trace", type=dtype_list, nargs="?", const=[], metavar="LIST",
                    help="write the trace of the first sequence in these dtypes (fp64 if no list is given)")
-    g.add_argument("--trace-names", default="", metavar="REGEX", help="keep only the tensors whose name matches")
+    g.add_argument("--trace-names", metavar="REGEX", help="keep only the tensors whose name matches")
     g.add_argument("--left-pad", type=int, default=0, metavar="N", help="also the batch with the first N tokens of its "
                    "last sequence replaced by padding; positions count real tokens")
     g.add_argument("--ragged", type=lengths_list, nargs="?", const=[0], default=[], metavar="N,N,..",
@@ -639,12 +673,19 @@ def parse(argv):
                             + ", ".join(FAMILIES) + "\nor of " + ", ".join(f"{a} (= {b})" for a, b in ALIASES.items()))
     p.add_argument("name", choices=[*FAMILIES, *ALIASES], metavar="NAME", help="which model")
     p.add_argument("out", metavar="OUT", help="folder to write; made if absent")
-    p.set_defaults(run=run_family)
+    p.set_defaults(run=run_family, stream=False, layers=None, logits=True)
 
     p = commands.add_parser("checkpoint", parents=[golden], formatter_class=raw, help="goldens of a checkpoint",
                             description="Make goldens of a checkpoint directory (config.json and safetensors).")
     p.add_argument("dir", metavar="DIR", help="checkpoint directory")
     p.add_argument("out", metavar="OUT", help="folder to write; made if absent")
+    g = p.add_argument_group("checkpoints larger than memory")
+    g.add_argument("--stream", action="store_true", help="read weights from the shards as modules need them and drop "
+                   "them after. Defaults here: --dtypes fp32; --trace in the same dtypes; --trace-names for blocks, "
+                   "their norms, attention, MLP, router and the indexer's ids, scores, weights_proj and k_norm")
+    g.add_argument("--layers", type=span, metavar="0:B", help="with --stream: only the first B layers (default all); "
+                   "logits only if they are all")
+    g.add_argument("--no-logits", dest="logits", action="store_false", help="with --stream: no last linear layer")
     p.set_defaults(run=run_checkpoint)
 
     p = commands.add_parser("samples", formatter_class=raw, help="the bundled samples",
@@ -653,6 +694,17 @@ def parse(argv):
     p.set_defaults(run=run_samples)
 
     args = parser.parse_args(argv)
+    if args.run is not run_samples:
+        if not args.stream and (args.layers or not args.logits):
+            parser.error("--layers and --no-logits need --stream")
+        if args.stream and (args.left_pad or args.ragged or args.jsonl):
+            parser.error("--stream makes no --left-pad, --ragged or --jsonl")
+        args.dtypes = args.dtypes or (["fp32"] if args.stream else list(DTYPES))
+        if args.stream or args.trace == []:
+            args.trace = args.trace or (args.dtypes if args.stream else ["fp64"])
+        args.trace = args.trace or []
+        if args.trace_names is None:
+            args.trace_names = STREAMED_NAMES if args.stream else ""
     if getattr(args, "jsonl", None):
         if os.path.basename(args.jsonl) != args.jsonl:
             parser.error("--jsonl takes a file name, not a path: the file goes to OUT")

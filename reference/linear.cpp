@@ -43,7 +43,8 @@ void multiply_block(View<Real, 2> y, View<const Real, 2> x, const Real* w, Index
 /// W itself from row o on, where it already lies in memory as Reals (and aligned).
 template <class Real>
 const Real* resident_rows(const Parameter& w, Index o) {
-  if (!std::is_same_v<Real, double> || w.dtype != Dtype::f64) return nullptr;
+  if (!std::is_same_v<Real, double> || w.dtype != Dtype::f64 || !w.seen_finite || w.loaded_as)
+    return nullptr;
   const std::byte* at = w.data + o * w.columns() * static_cast<Index>(sizeof(Real));
   if (reinterpret_cast<std::uintptr_t>(at) % alignof(Real) != 0) return nullptr;
   return reinterpret_cast<const Real*>(at);

@@ -8,8 +8,9 @@ template <class Real>
 Tensor<Real, 2> Block<Real>::feed_forward(const std::string& name, const Tensor<Real, 2>& x,
                                           const Mlp& w) const {
   Tensor<Real, 2> h({x.shape()[0], w.gate_proj.weight.rows()});
-  pass.ops.swiglu(at + name + ".act_fn", h, linear(name + ".gate_proj", x, w.gate_proj),
-                  linear(name + ".up_proj", x, w.up_proj));
+  const Tensor<Real, 2> gate = linear(name + ".gate_proj", x, w.gate_proj);
+  const Tensor<Real, 2> up = linear(name + ".up_proj", x, w.up_proj);
+  pass.ops.swiglu(at + name + ".act_fn", h, gate, up);
   return linear(name + ".down_proj", h, w.down_proj);
 }
 

@@ -19,6 +19,15 @@ void softmax(Real* p, Index n) {
 
 namespace {
 
+/// Rows of `chosen` speak of T queries and S keys.
+void expect_keys(View<const Index, 2> chosen, Index T, Index S) {
+  expect_shape("chosen", chosen, {T, chosen.shape[1]});
+  for (Index s : chosen)
+    if (s < -1 || s >= S)
+      throw Error("chosen holds key " + std::to_string(s) + ", expected -1 to " +
+                  std::to_string(S - 1));
+}
+
 /// The keys of one row, without the -1 at its end.
 std::vector<Index> keys_of(View<const Index, 1> row) {
   std::vector<Index> keys;
@@ -39,6 +48,7 @@ void mla_attention_expanded(View<Real, 3> out, View<const Real, 3> q_nope,
   expect_shape("kv", kv, {S, N, B + U});
   expect_shape("k_rope", k_rope, {S, P});
   expect_shape("out", out, {T, N, U});
+  expect_keys(chosen, T, S);
 
 #pragma omp parallel for schedule(dynamic)
   for (Index t = 0; t < T; ++t) {
@@ -70,6 +80,7 @@ void mla_attention_absorbed(View<Real, 3> out, View<const Real, 3> q_nope,
   expect_shape("k_rope", k_rope, {S, P});
   expect_shape("kv_b", kv_b, {N, B + U, R});
   expect_shape("out", out, {T, N, U});
+  expect_keys(chosen, T, S);
 
 #pragma omp parallel for schedule(dynamic)
   for (Index t = 0; t < T; ++t) {

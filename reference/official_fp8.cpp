@@ -65,6 +65,7 @@ void indexer_scores(const Rounded& run, bool ue8m0, Name name, Out scores, View<
   Tensor<double, 2> q8 = copy_of({q.data, {T * H, D}}), k8 = copy_of(k);
   const Tensor<double, 2> q_scale = rotated_and_quantised(q8, ue8m0);
   const Tensor<double, 2> k_scale = rotated_and_quantised(k8, ue8m0);
+  const bool relu = indexer.activation == Indexer::Activation::relu;
   const Stream weighted(run.rounding, name, 0), sum(run.rounding, name, 1),
       scaled(run.rounding, name, 2);
 #pragma omp parallel for schedule(dynamic)
@@ -79,8 +80,8 @@ void indexer_scores(const Rounded& run, bool ue8m0, Name name, Out scores, View<
         const double weight = weighted.round(
             Dtype::f32, w(t, h) * indexer.weight_scale * q_scale(t * H + h, 0) * indexer.dot_scale,
             t * H + h);
-        const double term =
-            weight * std::max(dot(q8.view()[t * H + h].data, k8.view()[s].data, D), 0.0);
+        const double a = dot(q8.view()[t * H + h].data, k8.view()[s].data, D);
+        const double term = weight * (relu ? std::max(a, 0.0) : a);
         y += term;
         squares += term * term;
       }

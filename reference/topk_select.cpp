@@ -19,9 +19,9 @@ void topk_select(View<Index, 2> chosen, View<const Real, 2> scores) {
     failure.guard([&] {
       std::vector<Index> visible;
       for (Index s = 0; s < S; ++s) {
-        require(!std::isnan(scores(t, s)), "score (" + std::to_string(t) + ", " +
-                                               std::to_string(s) +
-                                               ") is NaN: there is no order to select by");
+        if (std::isnan(scores(t, s)))
+          throw Error("score (" + std::to_string(t) + ", " + std::to_string(s) +
+                      ") is NaN: there is no order to select by");
         if (scores(t, s) > -std::numeric_limits<Real>::infinity()) visible.push_back(s);
       }
       const Index k = std::min(K, static_cast<Index>(visible.size()));

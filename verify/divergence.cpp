@@ -92,6 +92,11 @@ double kl_divergence(View<const double, 1> want, View<const double, 1> got) {
   return sum;
 }
 
+bool is_worse(double x, double than) {
+  if (std::isnan(than)) return false;
+  return std::isnan(x) || x > than;
+}
+
 double kl_rounding(View<const double, 1> logits) {
   double largest = 0;
   for (double value : logits) largest = std::max(largest, std::abs(value));
@@ -108,7 +113,7 @@ LogitsMetrics measure(std::span<const LogitsRow> rows) {
     add_elements(row, m, sums);
     const double kl = kl_divergence(row.want, row.got);
     m.kl_mean += kl;
-    if (m.kl_max_token < 0 || !(kl <= m.kl_max)) {
+    if (m.rows == 1 || is_worse(kl, m.kl_max)) {
       m.kl_max = kl, m.kl_max_at = row.at, m.kl_max_token = row.token;
     }
     if (!all_finite(row.want) || !all_finite(row.got)) continue;

@@ -8,6 +8,7 @@
 #include "core/sha256.hpp"
 #include "verify/divergence.hpp"
 #include "verify/receipt.hpp"
+#include "verify/selection.hpp"
 #include "verify/side.hpp"
 
 namespace dsa::verify {
@@ -15,18 +16,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using reference::Precision;
-
-Models open_models(const fs::path& directory, Precision precision) {
-  Models models;
-  const Model stored = open_checkpoint(directory);
-  models.definition = resident(stored, resident_limit_bytes);
-  models.loaded = reference::loaded_as(stored, precision);
-  // The official pipeline multiplies FP8 bytes as they are stored.
-  if (precision != Precision::official_fp8)
-    models.loaded = resident(std::move(models.loaded), resident_limit_bytes);
-  models.in_memory = models.definition.weights.embed_tokens.dtype == Dtype::f64;
-  return models;
-}
 
 /// The candidate was computed for the golden's tokens: the same, or the first sequences of it.
 void expect_same_tokens(const Golden& golden, const Golden& candidate) {
@@ -64,7 +53,7 @@ void add_user_checks(LogitsResult& logits, const std::vector<Tensor<double, 2>>&
     for (const RowResult& row : logits.rows) {
       ++check.n;
       if (!(row.kl < *options.max_kl_div)) ++check.over;
-      if (check.n == 1 || !(row.kl <= check.value)) check.value = row.kl, check.at = row.at;
+      if (check.n == 1 || is_worse(row.kl, check.value)) check.value = row.kl, check.at = row.at;
     }
     logits.user.push_back(check);
   }
@@ -81,7 +70,7 @@ void add_user_checks(LogitsResult& logits, const std::vector<Tensor<double, 2>>&
       const double ratio = error == 0 ? 0 : error / (atol + rtol * std::abs(w));
       ++check.n;
       if (!(ratio <= 1)) ++check.over;
-      if (check.n == 1 || !(ratio <= check.value))
+      if (check.n == 1 || is_worse(ratio, check.value))
         check.value = ratio, check.at = {row.at.sequence, row.at.position, v};
     }
   }
@@ -89,45 +78,82 @@ void add_user_checks(LogitsResult& logits, const std::vector<Tensor<double, 2>>&
 }
 
 /// Two sides that are both right may differ by as much as each differs from the definition: KL is
-/// half a squared distance (of the Fisher metric), so its roots add.
-Noise sum_of(const Noise& a, const Noise& b) {
-  Noise sum = a;
-  for (std::size_t t = 0; t < sum.kl_limit.size(); ++t)
-    sum.kl_limit[t] = std::pow(std::sqrt(a.kl_limit[t]) + std::sqrt(b.kl_limit[t]), 2);
-  for (Index i = 0; i < sum.logits_allowed.size(); ++i)
-    sum.logits_allowed.data()[i] += b.logits_allowed.data()[i];
-  for (std::size_t t = 0; t < sum.reach.size(); ++t)
-    if (!sum.reach[t].undecided) sum.reach[t] = b.reach[t];
-  return sum;
+/// half a squared distance (of the Fisher metric), so its roots add; allowed errors add as they
+/// are.
+double sum_of_kl_limits(double a, double b) { return std::pow(std::sqrt(a) + std::sqrt(b), 2); }
+
+/// The first position from which two runs of a sequence decided differently; its size if never.
+Index first_difference(const Run& a, const Run& b, Index size) {
+  for (const Decision& decision : a.decisions) {
+    const Decision* other = b.find(decision.name);
+    for (Index t = 0; other != nullptr && t < size; ++t)
+      if (sorted_set(decision.chosen.view()[t]) != sorted_set(other->chosen.view()[t])) size = t;
+  }
+  return size;
 }
 
-/// Puts KL(golden || candidate) in the place of the candidate's own distance to the definition,
-/// which stays as a further check.
-void hold_against_golden(Judgement& judgement, const Golden& golden, const Golden& candidate,
-                         const SideResult& golden_side, const SideResult& candidate_side,
-                         const JudgeOptions& options) {
-  if (!judgement.logits || golden_side.judgement.logits == std::nullopt) return;
-  const std::size_t count = std::min(golden.logits.size(), candidate.logits.size());
-  std::vector<Noise> noise;
-  for (std::size_t b = 0; b < count; ++b)
-    noise.push_back(sum_of(candidate_side.noise[b], golden_side.noise[b]));
-  const std::vector<Tensor<double, 2>> want(golden.logits.begin(),
-                                            golden.logits.begin() + static_cast<long>(count));
-  LogitsResult against = judge_logits(golden.sequences, want, candidate.logits, noise,
-                                      noise_options(options, *options.precision, true));
-  against.kl.from += " of the candidate, plus the golden's";
-  against.elements.from += " of the candidate, plus the golden's";
-  const LogitsResult& definition = *candidate_side.judgement.logits;
-  if (definition.kl.over > against.kl.over) against.kl = definition.kl;
-  if (definition.elements.over > against.elements.over) against.elements = definition.elements;
-  char text[160];
-  std::snprintf(text, sizeof text,
-                "by the definition: KL mean %.3g max %.3g, worst row %.3g of its limit, %lld over",
-                definition.all.kl_mean, definition.all.kl_max,
-                definition.kl.value / definition.kl.limit,
-                static_cast<long long>(definition.kl.over));
-  judgement.notes.push_back(text);
-  judgement.logits = std::move(against);
+/// One row of the candidate by the golden. Where either side took other decisions than the
+/// definition, the row is judged by the definition alone.
+RowResult by_golden(const RowResult& candidate, const RowResult& golden, const LogitsRow& row,
+                    const Limits& candidate_limits, const Limits& golden_limits) {
+  RowResult r = candidate;
+  if (candidate.explained || candidate.undecided || golden.explained || golden.undecided) return r;
+  r.kl = std::max(candidate.kl, kl_divergence(row.want, row.got));
+  if (!(candidate.kl <= candidate.kl_limit)) return r;
+  r.kl_limit = sum_of_kl_limits(candidate.kl_limit, golden.kl_limit);
+  for (Index v = 0; v < row.want.size(); ++v) {
+    const double error = std::abs(row.got(v) - row.want(v));
+    const double allowed =
+        candidate_limits.logits(row.at.position, v) + golden_limits.logits(row.at.position, v);
+    const double ratio = error == 0 ? 0 : error / allowed;
+    if (is_worse(ratio, r.worst_over_allowed)) r.worst_over_allowed = ratio, r.at.channel = v;
+  }
+  return r;
+}
+
+/// Turns "candidate against the definition" into "against the golden and the definition": metrics
+/// of KL(golden || candidate), rows that must satisfy both.
+void hold_against_golden(SideResult& candidate_side, const SideResult& golden_side,
+                         const Golden& golden, const Golden& candidate) {
+  if (!candidate_side.judgement.logits || !golden_side.judgement.logits) return;
+  LogitsResult& logits = *candidate_side.judgement.logits;
+  const LogitsMetrics by_definition = logits.all;
+  const std::vector<RowResult>& golden_rows = golden_side.judgement.logits->rows;
+  std::vector<LogitsRow> all, decided;
+  Check kl, elements;
+  std::vector<Index> same_decisions;  // up to here both sides' replays chose the same
+  for (std::size_t b = 0; b < candidate_side.sequences.size(); ++b)
+    same_decisions.push_back(first_difference(candidate_side.sequences[b].base,
+                                              golden_side.sequences[b].base,
+                                              candidate.sequences[b].size()));
+  for (std::size_t i = 0; i < logits.rows.size(); ++i) {
+    RowResult& r = logits.rows[i];
+    const auto b = static_cast<std::size_t>(r.at.sequence);
+    const Sequence& s = golden.sequences[b];
+    const auto t = static_cast<std::size_t>(r.at.position);
+    const bool labelled = t + 1 < s.tokens.size() && s.documents[t + 1] == s.documents[t];
+    const LogitsRow row{{r.at.sequence, r.at.position, -1},
+                        golden.logits[b].view()[r.at.position],
+                        candidate.logits[b].view()[r.at.position],
+                        s.tokens[t],
+                        labelled ? s.tokens[t + 1] : -1};
+    if (r.at.position < same_decisions[b])
+      r = by_golden(r, golden_rows[i], row, candidate_side.sequences[b].limits,
+                    golden_side.sequences[b].limits);
+    all.push_back(row);
+    if (r.undecided || r.explained) continue;
+    decided.push_back(row);
+    add_to(kl, r.kl, r.kl_limit, {r.at.sequence, r.at.position, -1});
+    add_to(elements, r.worst_over_allowed, 1, r.at);
+  }
+  kl.from = logits.kl.from + " of the candidate, plus the golden's";
+  elements.from = logits.elements.from + " of the candidate, plus the golden's";
+  logits.kl = kl, logits.elements = elements;
+  logits.all = measure(all), logits.decided = measure(decided);
+  char text[128];
+  std::snprintf(text, sizeof text, "by the definition alone: KL mean %.3g max %.3g",
+                by_definition.kl_mean, by_definition.kl_max);
+  candidate_side.judgement.notes.push_back(text);
 }
 
 bool all_in_bf16(const Golden& side) {
@@ -143,10 +169,10 @@ std::string bf16_hint(const fs::path& checkpoint, const Golden& side, const Judg
     return "every logit is a bf16 number: if the run was in bf16, say --precision hf-bf16";
   JudgeOptions again = options;
   again.progress = nullptr;
+  again.explain = false;
   const Models models = open_models(checkpoint, Precision::hf_bf16);
   if (!models.in_memory) return {};
-  const SideResult bf16 =
-      hold_against_definition(models, side, Precision::hf_bf16, "candidate", again);
+  const SideResult bf16 = hold_against_definition(models, side, "candidate", again);
   if (bf16.judgement.outcome == Outcome::fail) return {};
   return "the differences are of the size that bf16 leaves: if the run was in bf16, say "
          "--precision hf-bf16 (an fp32 run this far off is wrong)";
@@ -157,23 +183,23 @@ void judge_as(Verdict& verdict, const fs::path& checkpoint, const Golden& golden
   const bool stated = options.precision.has_value();
   const Golden& side = candidate ? *candidate : golden;
   if (!stated) options.precision = precision_of_dtype(side.dtype);
-  SideResult result =
-      hold_against_definition(open_models(checkpoint, *options.precision), side, *options.precision,
-                              candidate ? "candidate" : "golden", options);
+  SideResult result = hold_against_definition(open_models(checkpoint, *options.precision), side,
+                                              candidate ? "candidate" : "golden", options);
   std::vector<Tensor<double, 2>> ours;
-  for (const Run& run : result.base) ours.push_back(run.logits);
+  for (const SequenceResult& sequence : result.sequences) ours.push_back(sequence.base.logits);
   if (candidate) {
-    const Precision precision = precision_of_dtype(golden.dtype);
-    SideResult reference_side = hold_against_definition(open_models(checkpoint, precision), golden,
-                                                        precision, "golden", options);
-    verdict.golden_judged = reference_side.judgement;
-    hold_against_golden(result.judgement, golden, side, reference_side, result, options);
+    Golden compared = golden;  // no more sequences than the candidate has
+    if (compared.logits.size() > side.logits.size()) compared.logits.resize(side.logits.size());
+    const SideResult golden_side = hold_against_definition(
+        open_models(checkpoint, precision_of_dtype(golden.dtype)), compared, "golden", options);
+    verdict.golden_judged = golden_side.judgement;
+    hold_against_golden(result, golden_side, golden, side);
     result.judgement.title = "candidate (" + std::string(name_of(*options.precision)) +
                              ") against the golden and the definition";
   }
-  if (result.judgement.logits)
-    add_user_checks(*result.judgement.logits, golden.logits, candidate ? side.logits : ours,
-                    options);
+  if (result.judgement.logits && (!candidate || !golden.logits.empty()))
+    add_user_checks(*result.judgement.logits, candidate ? golden.logits : side.logits,
+                    candidate ? side.logits : ours, options);
   conclude(result.judgement);
   if (result.judgement.outcome == Outcome::fail && !stated &&
       *options.precision != Precision::hf_bf16)

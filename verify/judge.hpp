@@ -27,6 +27,7 @@ struct JudgeOptions {
   double alpha = 1e-3;
   std::optional<double> max_kl_div, atol, rtol;   // the user's limits take the place of ours
   std::optional<std::pair<Index, Index>> layers;  // a span [A, B) instead of the whole model
+  bool explain = true;     // search for the decisions that explain a departing row
   bool own_error = false;  // also run in long double, to state the reference's own rounding
   std::function<void(const std::string& what, int done, int of)> progress;
 };

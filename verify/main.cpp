@@ -6,6 +6,7 @@
 #include <iostream>
 
 #include "core/file.hpp"
+#include "verify/diagnose.hpp"
 #include "verify/judge.hpp"
 #include "verify/report.hpp"
 #include "verify/samples.hpp"
@@ -22,6 +23,7 @@ attention. Limits are derived from perturbed runs of it at the declared precisio
 
   dsa-verify golden CHECKPOINT GOLDEN                    is this golden right?
   dsa-verify golden CHECKPOINT GOLDEN --candidate FILE   is my implementation right?
+  dsa-verify diagnose CHECKPOINT CANDIDATE               which known defect explains it?
   dsa-verify samples DIR                                 judge every golden of a directory
 
 Exit status: 0 pass, 1 fail, 2 usage or bad input, 3 inconclusive.)";
@@ -33,10 +35,7 @@ struct Arguments {
   JudgeOptions options;
 };
 
-void add_outputs(CLI::App& app, Arguments& a) {
-  app.add_option("--json", a.json, "Write the verdict as JSON (docs/report.md) to this file");
-  app.add_option("--junit", a.junit, "Write it as JUnit XML to this file");
-  app.add_option("--html", a.html, "Write it as one self-contained HTML page to this file");
+void add_sampling(CLI::App& app, Arguments& a) {
   app.add_option("--runs", a.options.runs, "Perturbed runs of each kind, from which limits come")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
@@ -45,6 +44,13 @@ void add_outputs(CLI::App& app, Arguments& a) {
                  "Probability of rejecting a right result, over all checks of a judgement")
       ->check(CLI::Range(1e-12, 0.5))
       ->capture_default_str();
+}
+
+void add_outputs(CLI::App& app, Arguments& a) {
+  app.add_option("--json", a.json, "Write the verdict as JSON (docs/report.md) to this file");
+  app.add_option("--junit", a.junit, "Write it as JUnit XML to this file");
+  app.add_option("--html", a.html, "Write it as one self-contained HTML page to this file");
+  add_sampling(app, a);
 }
 
 CLI::App* add_golden(CLI::App& app, Arguments& a) {
@@ -80,6 +86,28 @@ CLI::App* add_golden(CLI::App& app, Arguments& a) {
   return golden;
 }
 
+CLI::App* add_diagnose(CLI::App& app, Arguments& a) {
+  CLI::App* diagnose =
+      app.add_subcommand("diagnose",
+                         "Run the reference with every known defect in turn (docs/defects.md), and "
+                         "name the one, or the\n"
+                         "pair, under which nothing of CANDIDATE is left beyond its noise. "
+                         "CANDIDATE holds its tokens.\n"
+                         "Exit status: 0 correct, 1 a defect or unknown, 2 usage or bad input.");
+  diagnose->add_option("CHECKPOINT", a.checkpoint, "Directory with config.json and safetensors")
+      ->required();
+  diagnose->add_option("CANDIDATE", a.candidate, "Tokens with somebody's logits or trace")
+      ->required();
+  diagnose->add_option("--dtype", a.options.dtype, "Column of CANDIDATE: fp64, fp32 or bf16")
+      ->check(CLI::IsMember({"fp64", "fp32", "bf16"}));
+  diagnose->add_option("--precision", a.precision,
+                       "How it was computed: fp64, hf-fp32, hf-bf16 or official-fp8\n"
+                       "(default: the dtype of its file)");
+  diagnose->add_option("--json", a.json, "Write the diagnosis as JSON to this file");
+  add_sampling(*diagnose, a);
+  return diagnose;
+}
+
 std::pair<Index, Index> span_of(const std::string& text) {
   long long begin = 0, end = 0;
   char rest = 0;
@@ -105,6 +133,13 @@ void write_if_asked(const std::string& file, const std::string& text) {
   if (!file.empty()) write_text(file, text);
 }
 
+/// One line, whatever the message holds.
+std::string one_line(std::string text) {
+  for (char& c : text)
+    if (c == '\n' || c == '\r') c = ' ';
+  return text;
+}
+
 int run_golden(Arguments& a, const CLI::App& app, const std::string& command) {
   if (!a.precision.empty()) a.options.precision = reference::precision_named(a.precision);
   if (!a.layers.empty()) a.options.layers = span_of(a.layers);
@@ -121,6 +156,16 @@ int run_golden(Arguments& a, const CLI::App& app, const std::string& command) {
   write_if_asked(a.junit, to_junit({verdict}));
   write_if_asked(a.html, to_html({verdict}));
   return exit_code(verdict.outcome);
+}
+
+int run_diagnose(Arguments& a, const std::string& command) {
+  if (!a.precision.empty()) a.options.precision = reference::precision_named(a.precision);
+  Diagnosis diagnosis = diagnose(a.checkpoint, a.candidate, a.options);
+  diagnosis.receipt.command = command;
+  clear_progress();
+  std::cout << table(diagnosis);
+  write_if_asked(a.json, to_json(diagnosis).dump(2) + "\n");
+  return exit_code(diagnosis);
 }
 
 int run_samples(Arguments& a, const std::string& command) {
@@ -147,6 +192,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.set_version_flag("--version", DSA_VERSION);
   CLI::App* golden = add_golden(app, a);
+  CLI::App* diagnosing = add_diagnose(app, a);
   CLI::App* samples = app.add_subcommand(
       "samples",
       "Judge every golden under DIR: NAME/checkpoint with NAME/*.safetensors beside it.");
@@ -154,17 +200,22 @@ int main(int argc, char** argv) {
   add_outputs(*samples, a);
   try {
     app.parse(argc, argv);
+  } catch (const CLI::Success& help) {
+    return app.exit(help);
   } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? 0 : 2;
+    std::cerr << "dsa-verify: " << one_line(e.what()) << "; see dsa-verify --help\n";
+    return 2;
   }
   std::string command = "dsa-verify";
   for (int i = 1; i < argc; ++i) command += " " + std::string(argv[i]);
   if (isatty(STDERR_FILENO)) a.options.progress = show_progress;
   try {
-    return golden->parsed() ? run_golden(a, *golden, command) : run_samples(a, command);
+    if (golden->parsed()) return run_golden(a, *golden, command);
+    if (diagnosing->parsed()) return run_diagnose(a, command);
+    return run_samples(a, command);
   } catch (const std::exception& e) {
     clear_progress();
-    std::cerr << "dsa-verify: " << e.what() << "\n";
+    std::cerr << "dsa-verify: " << one_line(e.what()) << "\n";
     return 2;
   }
 }

@@ -16,8 +16,6 @@
 namespace dsa::verify {
 namespace {
 
-using reference::Rounding;
-
 /// The fewest runs from which a spread of one element, or one row, can be estimated.
 constexpr int runs_for_one = 4;
 
@@ -144,9 +142,6 @@ void copy_to(View<Index, 2> out, const Tensor<Index, 2>& in) {
   std::copy(in.begin(), in.end(), out.begin());
 }
 
-/// What free runs need to know of a decision: how far its scores may move, a row.
-using Amplitudes = std::map<std::string, std::vector<double>>;
-
 /// A row that may fall either way does: its scores move by up to the noise, ties by lot.
 void cast_lots(std::uint64_t seed, View<const double, 1> scores, double amplitude,
                View<Index, 1> chosen) {
@@ -172,7 +167,7 @@ void cast_lots(std::uint64_t seed, View<const double, 1> scores, double amplitud
 
 /// The first decision of a free run that fell otherwise and that row t can have felt.
 std::optional<Unsettled> first_turned(const Run& run, const Run& base, const Sequence& sequence,
-                                      const Amplitudes& noise, Index t) {
+                                      const Limits& limits, Index t) {
   for (const Decision& decision : base.decisions) {
     const Decision& mine = *run.find(decision.name);
     for (Index r = t; r >= 0; --r) {  // the row itself first, then the nearest before it
@@ -182,7 +177,7 @@ std::optional<Unsettled> first_turned(const Run& run, const Run& base, const Seq
       if (sorted_set(mine.chosen.view()[r]) == sorted_set(decision.chosen.view()[r])) continue;
       return Unsettled{decision.name, r,
                        margin(decision.scores.view()[r], decision.chosen.view()[r]),
-                       noise.at(decision.name)[static_cast<std::size_t>(r)]};
+                       limits.margin_noise(decision.name, r)};
     }
   }
   return std::nullopt;
@@ -196,108 +191,112 @@ std::string exponent(double x) {
 
 }  // namespace
 
-Noise measure_noise(const Model& model, const Sequence& sequence, const Run& base,
-                    const RunOptions& base_options,
-                    const std::function<bool(const std::string&)>& known,
-                    const NoiseOptions& options, Index share) {
-  const double alpha = options.alpha / 3 / static_cast<double>(share);  // KL, logits, tensors
-  const int M = options.runs;
-  int done = 0;
-  const auto step = [&] {
-    if (options.progress) options.progress(++done, 2 * M);
-  };
-  const auto ops = [&](int m) {
-    return reference::ops_of(
-        options.precision,
-        {Rounding::Mode::random, random_bits(options.seed, static_cast<std::uint64_t>(m))},
-        model.config);
-  };
-
+Limits measure_limits(const Perturbed& perturbed, const Sequence& sequence, const Run& base,
+                      const RunOptions& options, const Known& known, const NoiseOptions& noise) {
+  const double alpha = noise.alpha / 3 / static_cast<double>(noise.share);  // KL, logits, tensors
+  const int M = noise.runs;
   Sums sums;
-  RunOptions held = base_options;
+  RunOptions held = options;
   held.decide = [&](const std::string& name, View<const double, 2>, View<Index, 2> chosen) {
     copy_to(chosen, base.find(name)->chosen);
   };
-  in_batches(
-      M, options.parallel, [&](int m) { return run_reference(model, sequence, ops(m), held); },
-      [&](int, const Run& run) { add(sums, run, base), step(); });
+  const auto one = [&](int m) {
+    const Altered draw = perturbed(random_bits(noise.seed, static_cast<std::uint64_t>(m)));
+    return run_reference(draw.model, sequence, draw.ops, held);
+  };
+  in_batches(M, noise.parallel, one, [&](int m, const Run& run) {
+    add(sums, run, base);
+    if (noise.progress) noise.progress(m + 1, M);
+  });
 
-  Noise noise;
-  noise.reach.resize(static_cast<std::size_t>(sequence.size()));
-  Index elements = 1;
+  Limits limits;
+  Index elements = 1, rows = 0;
   for (const auto& [name, squares] : sums.tensors) elements += squares.size();
   for (const auto& [name, squares] : sums.scores) elements += squares.size();
+  for (const auto& [name, margins] : sums.margins) rows += static_cast<Index>(margins.size());
   const auto tail = [&](Index n) { return alpha / 2 / static_cast<double>(std::max<Index>(n, 1)); };
   for (const auto& [name, squares] : sums.tensors)
-    noise.allowed[name] = allowed_of(squares, M, tail(elements));
+    limits.tensors[name] = allowed_of(squares, M, tail(elements));
   for (const auto& [name, squares] : sums.scores)
-    noise.score_allowed[name] = allowed_of(squares, M, tail(elements));
-  if (base.logits.size() == 0) return noise;
-
-  noise.logits_allowed = allowed_of(sums.logits, M, tail(sums.logits.size()));
-  noise.kl_limit = kl_limits(sums, base, alpha);
-  for (const auto& run : sums.kl)
-    noise.mean_kl += std::accumulate(run.begin(), run.end(), 0.0) /
-                     static_cast<double>(run.size() * sums.kl.size());
-
-  Index rows = 0;
-  for (const auto& [name, margins] : sums.margins) rows += static_cast<Index>(margins.size());
-  const double quantile = student_quantile(M, tail(rows));
-  Amplitudes amplitude, reach_of_noise;  // 0 where a decision is settled
-  for (const Decision& decision : base.decisions) {
-    std::vector<double>& moved = amplitude[decision.name];
-    for (Index t = 0; t < decision.scores.shape()[0]; ++t) {
+    limits.scores[name] = allowed_of(squares, M, tail(elements));
+  limits.margin_quantile = student_quantile(M, tail(rows));
+  for (const auto& [name, margins] : sums.margins)
+    for (double squares : margins) limits.margin_spread[name].push_back(std::sqrt(squares / M));
+  for (const Decision& decision : base.decisions)
+    for (Index t = 0; t < decision.scores.shape()[0] && !known(decision.name); ++t) {
       const double gap = margin(decision.scores.view()[t], decision.chosen.view()[t]);
-      const double limit =
-          quantile * std::sqrt(sums.margins[decision.name][static_cast<std::size_t>(t)] / M);
-      const bool unsettled = std::isfinite(gap) && gap <= limit && !known(decision.name);
-      if (unsettled) noise.unsettled.push_back({decision.name, t, gap, limit});
-      moved.push_back(unsettled ? limit : -1);
-      reach_of_noise[decision.name].push_back(limit);
+      const double bound = limits.margin_noise(decision.name, t);
+      if (std::isfinite(gap) && gap <= bound)
+        limits.unsettled.push_back({decision.name, t, gap, bound});
     }
+  if (base.logits.size() > 0) {
+    limits.logits = allowed_of(sums.logits, M, tail(sums.logits.size()));
+    limits.kl = kl_limits(sums, base, alpha);
   }
+  return limits;
+}
 
-  RunOptions loose;
-  loose.span = base_options.span;
-  const auto one_free = [&](int m) {
-    RunOptions mine = loose;
-    mine.decide = [&, m](const std::string& name, View<const double, 2> scores,
-                         View<Index, 2> chosen) {
+FreeRuns measure_reach(const Perturbed& perturbed, const Sequence& sequence, const Run& base,
+                       const RunOptions& options, const Known& known, const Limits& limits,
+                       const NoiseOptions& noise) {
+  FreeRuns result;
+  std::vector<Reach>& reach = result.reach;
+  reach.resize(static_cast<std::size_t>(sequence.size()));
+  if (limits.unsettled.empty()) return result;
+  std::map<std::string, std::map<Index, double>> amplitude;  // of unsettled rows
+  for (const Unsettled& u : limits.unsettled) amplitude[u.name][u.position] = u.noise;
+
+  const auto one = [&](int m) {
+    const auto draw = static_cast<std::uint64_t>(noise.runs + m);
+    RunOptions loose;
+    loose.span = options.span;
+    loose.decide = [&, draw](const std::string& name, View<const double, 2> scores,
+                             View<Index, 2> chosen) {
       if (known(name)) return copy_to(chosen, base.find(name)->chosen);
-      const std::vector<double>& moved = amplitude.at(name);
-      std::uint64_t seed = random_bits(options.seed + 0x1075, static_cast<std::uint64_t>(m));
+      const auto rows = amplitude.find(name);
+      if (rows == amplitude.end()) return;
+      std::uint64_t seed = random_bits(noise.seed + 0x1075, draw);
       for (char c : name) seed = random_bits(seed, static_cast<unsigned char>(c));
-      for (Index t = 0; t < scores.shape[0]; ++t)
-        if (moved[static_cast<std::size_t>(t)] >= 0)
-          cast_lots(random_bits(seed, static_cast<std::uint64_t>(t)), scores[t],
-                    moved[static_cast<std::size_t>(t)], chosen[t]);
+      for (const auto& [t, bound] : rows->second)
+        cast_lots(random_bits(seed, static_cast<std::uint64_t>(t)), scores[t], bound, chosen[t]);
     };
-    return run_reference(model, sequence, ops(M + m), mine);
+    const Altered altered = perturbed(random_bits(noise.seed, draw));
+    return run_reference(altered.model, sequence, altered.ops, loose);
   };
-  in_batches(M, options.parallel, one_free, [&](int, const Run& run) {
-    step();
+  in_batches(noise.runs, noise.parallel, one, [&](int m, const Run& run) {
+    if (noise.progress) noise.progress(m + 1, noise.runs);
+    result.kl.emplace_back();
     for (Index t = 0; t < sequence.size(); ++t) {
-      Reach& reach = noise.reach[static_cast<std::size_t>(t)];
-      if (reach.undecided || sequence.documents[static_cast<std::size_t>(t)] < 0) continue;
+      Reach& mine = reach[static_cast<std::size_t>(t)];
       const double kl = kl_divergence(base.logits.view()[t], run.logits.view()[t]);
-      if (kl <= noise.kl_limit[static_cast<std::size_t>(t)]) continue;
-      if (const auto turned = first_turned(run, base, sequence, reach_of_noise, t))
-        reach = {true, *turned};
+      result.kl.back().push_back(kl);
+      if (mine.undecided || sequence.documents[static_cast<std::size_t>(t)] < 0) continue;
+      if (kl <= limits.kl[static_cast<std::size_t>(t)]) continue;
+      if (const auto turned = first_turned(run, base, sequence, limits, t)) mine = {true, *turned};
     }
   });
-  return noise;
+  return result;
+}
+
+double limit_of_means(const std::vector<double>& means, double tail) {
+  const auto M = static_cast<double>(means.size());
+  if (M < 2) return std::numeric_limits<double>::infinity();
+  double mean = 0, squares = 0;
+  for (double x : means) mean += std::log(std::max(x, 1e-300)) / M;
+  for (double x : means) squares += std::pow(std::log(std::max(x, 1e-300)) - mean, 2);
+  const double spread = std::sqrt(squares / (M - 1) * (1 + 1 / M));
+  return std::exp(mean + student_quantile(M - 1, tail) * spread);
 }
 
 std::string origin_of_kl_limit(const NoiseOptions& options, Index rows) {
-  return std::to_string(options.runs) + " perturbed runs (" +
-         std::string(name_of(options.precision)) + "), Fisher F at " + exponent(options.alpha / 3) +
-         " over " + std::to_string(rows) + " rows";
+  return std::to_string(options.runs) + " perturbed runs (" + options.precision +
+         "), Fisher F at " + exponent(options.alpha / 3) + " over " + std::to_string(rows) +
+         " rows";
 }
 
 std::string origin_of_element_limit(const NoiseOptions& options) {
-  return std::to_string(options.runs) + " perturbed runs (" +
-         std::string(name_of(options.precision)) + "), Student t at " +
-         exponent(options.alpha / 3) + " over all elements";
+  return std::to_string(options.runs) + " perturbed runs (" + options.precision +
+         "), Student t at " + exponent(options.alpha / 3) + " over all elements";
 }
 
 }  // namespace dsa::verify

@@ -24,19 +24,27 @@
 #include <string>
 #include <vector>
 
+#include "verify/defects/defect.hpp"
 #include "verify/run.hpp"
 #include "verify/verdict.hpp"
 
 namespace dsa::verify {
 
 struct NoiseOptions {
-  reference::Precision precision = reference::Precision::fp64;
-  int runs = 16;  // M, of each kind
+  std::string precision;  // for reports: "hf-fp32"
+  int runs = 16;          // M, of each kind
   std::uint64_t seed = 1;
   double alpha = 1e-3;   // probability of rejecting a right result
+  Index share = 1;       // over how many sequences alpha is split
   bool parallel = true;  // runs side by side; false: one after the other, each on all cores
   std::function<void(int done, int of)> progress;
 };
+
+/// The implementation whose noise is measured, with the roundings of one draw.
+using Perturbed = std::function<Altered(std::uint64_t draw)>;
+
+/// Decisions that are not free: the other side's trace told them.
+using Known = std::function<bool(const std::string& name)>;
 
 /// A decision that rounding may turn.
 struct Unsettled {
@@ -45,30 +53,45 @@ struct Unsettled {
   double margin = 0, noise = 0;
 };
 
+/// From held runs.
+struct Limits {
+  std::vector<double> kl;                                    // (T)
+  Tensor<double, 2> logits;                                  // allowed error, (T, V)
+  std::map<std::string, Tensor<double, 2>> tensors;          // by trace name, (T, width)
+  std::map<std::string, Tensor<double, 2>> scores;           // by decision name, (T, S)
+  std::map<std::string, std::vector<double>> margin_spread;  // standard deviation, a row
+  double margin_quantile = 0;  // a margin below quantile x spread is within the noise
+  std::vector<Unsettled> unsettled;
+
+  double margin_noise(const std::string& name, Index t) const {
+    return margin_quantile * margin_spread.at(name)[static_cast<std::size_t>(t)];
+  }
+};
+
+/// `base`: the definition's run whose decisions are held; `options`: its span and traced tensors.
+Limits measure_limits(const Perturbed&, const Sequence&, const Run& base, const RunOptions& options,
+                      const Known&, const NoiseOptions&);
+
 /// Why a row of logits cannot be decided.
 struct Reach {
   bool undecided = false;
   Unsettled first;  // the first decision, in execution order, that fell otherwise in such a run
 };
 
-struct Noise {
-  std::vector<double> kl_limit;                            // (T)
-  Tensor<double, 2> logits_allowed;                        // (T, V)
-  std::map<std::string, Tensor<double, 2>> allowed;        // by trace name, (T, width)
-  std::map<std::string, Tensor<double, 2>> score_allowed;  // by decision name, (T, S)
-  std::vector<Unsettled> unsettled;
-  std::vector<Reach> reach;  // (T)
-  double mean_kl = 0;        // over rows and held runs
+struct FreeRuns {
+  std::vector<Reach> reach;             // (T)
+  std::vector<std::vector<double>> kl;  // [run][row]
 };
 
-/// `model` as loaded at the precision; `base`: the definition's run whose decisions are held;
-/// `known`: decisions that are not free (the other side's trace told them), by name.
-/// `share`: how many sequences alpha is split over.
-Noise measure_noise(const Model&, const Sequence&, const Run& base, const RunOptions& base_options,
-                    const std::function<bool(const std::string&)>& known, const NoiseOptions&,
-                    Index share);
+/// All settled: nothing is run, nothing is within reach.
+FreeRuns measure_reach(const Perturbed&, const Sequence&, const Run& base,
+                       const RunOptions& options, const Known&, const Limits&, const NoiseOptions&);
 
-/// In words, for reports: "16 + 16 perturbed runs, hf-fp32, Fisher F at 1e-3 / 300 rows".
+/// The most that the mean KL of some rows may be, by M free runs' means of the same rows: Student's
+/// t on their logarithms. Rows that cannot be judged one by one are judged together by it.
+double limit_of_means(const std::vector<double>& means, double tail);
+
+/// In words, for reports: "16 perturbed runs (hf-fp32), Fisher F at 3e-04 over 300 rows".
 std::string origin_of_kl_limit(const NoiseOptions&, Index rows);
 std::string origin_of_element_limit(const NoiseOptions&);
 

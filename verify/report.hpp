@@ -20,6 +20,8 @@ std::string summary_table(const std::vector<Verdict>&, bool colour);
 /// The documented form (docs/report.md). NaN and infinities are written as strings.
 Json to_json(const Verdict&);
 
+Json receipt_json(const Receipt&);
+
 /// Several verdicts in one document: {"verdict", "why", "goldens": [...], "receipt"}.
 Json to_json(const std::vector<Verdict>&);
 

@@ -60,11 +60,12 @@ std::string key(const std::string& kind, const std::string& label) {
 
 std::string kl_figure(const LogitsResult& logits, const std::string& other) {
   const bool over = std::any_of(logits.rows.begin(), logits.rows.end(), [](const RowResult& r) {
-    return !r.undecided && !(r.kl <= r.kl_limit);
+    return r.decided() && !(r.kl <= r.kl_limit);
   });
   std::string legend = key("good", "row within its limit");
   if (over) legend += key("bad", "row above its limit");
-  if (logits.undecided() > 0) legend += key("open", "undecided row");
+  if (logits.undecided() + logits.explained() > 0)
+    legend += key("open", "undecided or explained row");
   legend += key("stroke", "limit of the row");
   return figure("KL by position",
                 "KL(golden || " + other + ") of each row of logits, in nats. Limit: " +
@@ -138,6 +139,26 @@ std::string logits_table(const LogitsResult& logits, const std::string& other) {
                       th_number("all rows (" + count(logits.all.rows) + ")"),
                   rows) +
          "</section>\n";
+}
+
+std::string flips_table(const LogitsResult& logits) {
+  if (logits.flips.empty()) return "";
+  std::string body;
+  for (const FlipResult& flip : logits.flips)
+    body += "<tr>" + cell("", place({flip.sequence, flip.position, -1})) +
+            cell("name", flip.decision) + cell("", subscripts(flip.without)) +
+            cell("", subscripts(flip.with)) + cell("num", number(flip.margin)) +
+            cell("num", number(flip.noise)) + "</tr>\n";
+  return fmt::format(
+      "<details class=\"box\"><summary>{} explained by {}</summary>\n<p class=\"soft small\">"
+      "Replayed with these decisions turned, each within the rounding noise, the rows lie within "
+      "their limits. A correct run turns {} in the mean and {} at the most.</p>\n{}</details>\n",
+      plural(logits.explained(), "row"),
+      plural(static_cast<Index>(logits.flips.size()), "decision"), number(logits.flips_expected),
+      number(logits.flips_most),
+      table_of(th("sequence:position") + th("decision") + th("given up") + th("taken instead") +
+                   th_number("margin") + th_number("noise"),
+               body));
 }
 
 std::string undecided_table(const LogitsResult& logits) {
@@ -257,7 +278,8 @@ std::string judgement_section(const Verdict& v, const Judgement& j) {
     for (const std::string& note : j.notes) out += "<li>" + escaped(note) + "</li>\n";
     out += "</ul></section>\n";
   }
-  if (j.logits) out += logits_table(*j.logits, other) + undecided_table(*j.logits);
+  if (j.logits)
+    out += logits_table(*j.logits, other) + flips_table(*j.logits) + undecided_table(*j.logits);
   return out + tensors_table(j) + "</section>\n";
 }
 

@@ -82,6 +82,20 @@ Json undecided_json(const std::vector<RowResult>& rows) {
   return list;
 }
 
+Json flips_json(const LogitsResult& logits) {
+  Json list = Json::array();
+  for (const FlipResult& flip : logits.flips)
+    list.push_back({{"sequence", index_json(flip.sequence)},
+                    {"position", index_json(flip.position)},
+                    {"layer", index_json(flip.layer)},
+                    {"decision", text_json(flip.decision)},
+                    {"without", flip.without},
+                    {"with", flip.with},
+                    {"margin", number_json(flip.margin)},
+                    {"noise", number_json(flip.noise)}});
+  return list;
+}
+
 /// One array a column: a long golden has many rows, and a plot wants columns.
 Json by_row_json(const std::vector<RowResult>& rows) {
   Json columns = {{"sequence", Json::array()},
@@ -89,6 +103,7 @@ Json by_row_json(const std::vector<RowResult>& rows) {
                   {"kl", Json::array()},
                   {"limit", Json::array()},
                   {"worst_over_allowed", Json::array()},
+                  {"explained", Json::array()},
                   {"undecided", Json::array()}};
   for (const RowResult& row : rows) {
     columns["sequence"].push_back(index_json(row.at.sequence));
@@ -96,6 +111,7 @@ Json by_row_json(const std::vector<RowResult>& rows) {
     columns["kl"].push_back(number_json(row.kl));
     columns["limit"].push_back(number_json(row.kl_limit));
     columns["worst_over_allowed"].push_back(number_json(row.worst_over_allowed));
+    columns["explained"].push_back(row.explained);
     columns["undecided"].push_back(row.undecided);
   }
   return columns;
@@ -104,6 +120,10 @@ Json by_row_json(const std::vector<RowResult>& rows) {
 Json logits_json(const LogitsResult& logits) {
   Json json = metrics_json(logits.decided);
   json["all"] = metrics_json(logits.all);
+  json["explained"] = logits.explained();
+  json["flips"] = flips_json(logits);
+  json["flips_expected"] = number_json(logits.flips_expected);
+  json["flips_most"] = number_json(logits.flips_most);
   json["undecided"] = logits.undecided();
   json["undecided_rows"] = undecided_json(logits.rows);
   json["limit"] = {{"kl_max", logits.kl.n > 0 ? number_json(logits.kl.limit) : Json()},
@@ -158,24 +178,6 @@ Json judgement_json(const Judgement& j) {
   return json;
 }
 
-Json receipt_json(const Receipt& r) {
-  return {{"command", text_json(r.command)},
-          {"version", text_json(r.version)},
-          {"commit", text_json(r.commit)},
-          {"compiler", text_json(r.compiler)},
-          {"flags", text_json(r.flags)},
-          {"device", text_json(r.device)},
-          {"kernel", text_json(r.kernel)},
-          {"checkpoint_sha256", text_json(r.checkpoint_sha256)},
-          {"golden_sha256", text_json(r.golden_sha256)},
-          {"candidate_sha256", text_json(r.candidate_sha256)},
-          {"seed", r.seed},
-          {"runs", r.runs},
-          {"alpha", number_json(r.alpha)},
-          {"seconds", number_json(r.seconds)},
-          {"peak_memory_mib", number_json(r.peak_memory_mib)}};
-}
-
 /// What several verdicts share: the inputs' hashes stay with their own receipts.
 Json shared_receipt(const std::vector<Verdict>& verdicts) {
   if (verdicts.empty()) return nullptr;
@@ -193,6 +195,24 @@ Json shared_receipt(const std::vector<Verdict>& verdicts) {
 }
 
 }  // namespace
+
+Json receipt_json(const Receipt& r) {
+  return {{"command", text_json(r.command)},
+          {"version", text_json(r.version)},
+          {"commit", text_json(r.commit)},
+          {"compiler", text_json(r.compiler)},
+          {"flags", text_json(r.flags)},
+          {"device", text_json(r.device)},
+          {"kernel", text_json(r.kernel)},
+          {"checkpoint_sha256", text_json(r.checkpoint_sha256)},
+          {"golden_sha256", text_json(r.golden_sha256)},
+          {"candidate_sha256", text_json(r.candidate_sha256)},
+          {"seed", r.seed},
+          {"runs", r.runs},
+          {"alpha", number_json(r.alpha)},
+          {"seconds", number_json(r.seconds)},
+          {"peak_memory_mib", number_json(r.peak_memory_mib)}};
+}
 
 std::string_view name_of(Outcome outcome) {
   switch (outcome) {
@@ -226,6 +246,10 @@ Outcome worst_of(const std::vector<Verdict>& verdicts) {
   if (any(Outcome::fail)) return Outcome::fail;
   // Nothing judged is nothing shown.
   return verdicts.empty() || any(Outcome::inconclusive) ? Outcome::inconclusive : Outcome::pass;
+}
+
+Index LogitsResult::explained() const {
+  return std::count_if(rows.begin(), rows.end(), [](const RowResult& r) { return r.explained; });
 }
 
 Index LogitsResult::undecided() const {

@@ -171,7 +171,7 @@ std::vector<std::size_t> drawn_rows(const std::vector<RowResult>& rows) {
     const std::size_t end = std::min(first + group, rows.size());
     for (std::size_t i = first; i < end; ++i) {
       const bool better = !(ratio_of(rows[i]) <= ratio_of(rows[best]));
-      if (rows[best].undecided ? better || !rows[i].undecided : better && !rows[i].undecided)
+      if (!rows[best].decided() ? better || rows[i].decided() : better && rows[i].decided())
         best = i;
     }
     drawn.push_back(best);
@@ -185,14 +185,17 @@ std::string kl_dots(const LogitsResult& logits, const std::vector<std::size_t>& 
   const double r = drawn.size() > 600 ? 1.8 : drawn.size() > 200 ? 2.4 : 3.2;
   for (const std::size_t i : drawn) {
     const RowResult& row = logits.rows[i];
-    const bool over = !row.undecided && !(row.kl <= row.kl_limit);
+    const bool over = row.decided() && !(row.kl <= row.kl_limit);
     out += mark(x.middle_of(i), y.at(row.kl), r, std::isfinite(row.kl) ? "dot" : "cross",
-                row.undecided ? "open"
-                : over        ? "bad"
-                              : "good",
+                !row.decided() ? "open"
+                : over         ? "bad"
+                               : "good",
                 fmt::format("sequence {}, position {}: KL {}, limit {}{}", row.at.sequence,
                             row.at.position, number(row.kl), number(row.kl_limit),
-                            row.undecided ? ", undecided: " + row.decision : ""));
+                            row.undecided   ? ", undecided: " + row.decision
+                            : row.explained ? ", explained: KL " + number(row.kl_explained) +
+                                                  " with decisions replayed"
+                                            : ""));
   }
   return out;
 }
@@ -203,7 +206,7 @@ std::string kl_limit(const LogitsResult& logits, const std::vector<std::size_t>&
   std::string path;
   for (const std::size_t i : drawn) {
     const RowResult& row = logits.rows[i];
-    if (row.undecided || !std::isfinite(row.kl_limit)) continue;
+    if (!row.decided() || !std::isfinite(row.kl_limit)) continue;
     const double h = y.at(row.kl_limit);
     path += path.empty() ? fmt::format("M{:.1f} {:.1f}", left, h)
                          : fmt::format("H{:.1f}V{:.1f}", x.left_of(i), h);
@@ -303,7 +306,7 @@ std::string kl_chart(const LogitsResult& logits) {
   for (const std::size_t i : drawn) {
     values.push_back(logits.rows[i].kl);
     const double limit = logits.rows[i].kl_limit;
-    if (!logits.rows[i].undecided && std::isfinite(limit)) values.push_back(limit);
+    if (logits.rows[i].decided() && std::isfinite(limit)) values.push_back(limit);
   }
   const LogAxis y(values, 24, top, bottom);
   const RowAxis x = rows_of(logits, logits.rows.size());

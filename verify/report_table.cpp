@@ -205,7 +205,7 @@ std::string checks_block(const Judgement& j, bool colour) {
 
 std::string metrics_block(const LogitsResult& logits, const std::string& other) {
   const auto decided = metrics(logits.decided, other), all = metrics(logits.all, other);
-  const bool both = logits.undecided() > 0;
+  const bool both = logits.decided.rows < logits.all.rows;
   std::string text = fmt::format("\n{:<38} {:<34}", "logits",
                                  both ? fmt::format("{} judged", plural(logits.decided.rows, "row"))
                                       : fmt::format("all {}", plural(logits.all.rows, "row")));
@@ -217,6 +217,30 @@ std::string metrics_block(const LogitsResult& logits, const std::string& other) 
     if (both) text += " " + (i < all.size() ? all[i].second : "-");
   }
   text += "\n";
+  return text;
+}
+
+std::string flips_block(const LogitsResult& logits) {
+  if (logits.flips.empty()) return "";
+  std::string text = fmt::format(
+      "\n{} explained by {} turned within the noise (a correct run turns {} in the mean, {} at the "
+      "most)\n  {:<9} {:<46} {:<22} {:>11} {:>11}\n",
+      plural(logits.explained(), "row"),
+      plural(static_cast<Index>(logits.flips.size()), "decision"), number(logits.flips_expected),
+      number(logits.flips_most), "row", "decision", "given up -> taken", "margin", "noise");
+  std::size_t shown = 0;
+  for (const FlipResult& flip : logits.flips) {
+    if (shown++ == undecided_in_full) break;
+    text +=
+        fmt::format("  {:<9} {:<46} {:<22} {:>11} {:>11}\n",
+                    place({flip.sequence, flip.position, -1}), shortened(clean(flip.decision), 46),
+                    shortened(subscripts(flip.without) + " -> " + subscripts(flip.with), 22),
+                    number(flip.margin), number(flip.noise));
+  }
+  const Index rest =
+      static_cast<Index>(logits.flips.size()) - static_cast<Index>(undecided_in_full);
+  if (rest > 0)
+    text += fmt::format("  and {} more (all of them in the JSON report)\n", count(rest));
   return text;
 }
 
@@ -248,7 +272,8 @@ std::string judgement_block(const Judgement& j, const std::string& other, bool c
   std::string text = clean(j.title);
   if (!j.precision.empty()) text += ", computed as " + clean(j.precision);
   text = "\n" + text + "\n" + checks_block(j, colour);
-  if (j.logits) text += metrics_block(*j.logits, other) + undecided_block(*j.logits);
+  if (j.logits)
+    text += metrics_block(*j.logits, other) + flips_block(*j.logits) + undecided_block(*j.logits);
   if (!j.notes.empty()) text += "\n";
   for (const std::string& note : j.notes) text += wrapped(clean(note), 8, "note: ");
   return text;

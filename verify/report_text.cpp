@@ -226,4 +226,11 @@ std::string Sources::letter(const std::string& from) {
   return letter;
 }
 
+std::string subscripts(const std::vector<Index>& list) {
+  std::string text;
+  for (std::size_t i = 0; i < std::min<std::size_t>(list.size(), 3); ++i)
+    text += (i ? ", " : "") + std::to_string(list[i]);
+  return list.size() > 3 ? text + ", ... (" + std::to_string(list.size()) + ")" : text;
+}
+
 }  // namespace dsa::verify

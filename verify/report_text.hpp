@@ -61,4 +61,7 @@ class Sources {
   std::vector<std::pair<std::string, std::string>> all_;
 };
 
+/// "31, 77"; the first three and a count where there are more.
+std::string subscripts(const std::vector<Index>&);
+
 }  // namespace dsa::verify

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "core/checkpoint.hpp"
+#include "core/failure.hpp"
 #include "verify/divergence.hpp"
 #include "verify/trace_judge.hpp"
 
@@ -11,8 +13,6 @@ namespace dsa::verify {
 namespace {
 
 using reference::Precision;
-
-const Tensor<double, 2> nothing;
 
 /// The span's input: the trace of the layer before it.
 Tensor<double, 2> input_of(const Golden& side, Index begin) {
@@ -25,30 +25,29 @@ Tensor<double, 2> input_of(const Golden& side, Index begin) {
 }
 
 /// The emulated precision, to nearest: how much of the difference it explains.
-std::string emulation_note(const Models& models, const Golden& side, Precision precision,
-                           const std::vector<Run>& base, const JudgeOptions& options) {
-  const reference::Ops<double> ops = reference::ops_of(precision, {}, models.definition.config);
+std::string emulation_note(const Models& models, const Golden& side,
+                           const std::vector<SequenceResult>& results) {
+  const Altered rounded = models.rounded({});
+  RunOptions run;
+  run.span = {0, rounded.model.config.num_hidden_layers};
+  run.record_decisions = false;
   double emulated = 0, definition = 0, emulated_max = 0, definition_max = 0, rows = 0;
   for (std::size_t b = 0; b < side.logits.size(); ++b) {
-    RunOptions run;
-    run.span = {0, models.definition.config.num_hidden_layers};
-    run.record_decisions = false;
-    if (options.progress) options.progress("emulating " + std::string(name_of(precision)), 0, 1);
-    const Run emulation = run_reference(models.loaded, side.sequences[b], ops, run);
+    const Run emulation = run_reference(rounded.model, side.sequences[b], rounded.ops, run);
     for (Index t = 0; t < side.sequences[b].size(); ++t) {
       if (side.sequences[b].documents[static_cast<std::size_t>(t)] < 0) continue;
       const auto theirs = side.logits[b].view()[t];
       const double e = kl_divergence(theirs, emulation.logits.view()[t]);
-      const double d = kl_divergence(theirs, base[b].logits.view()[t]);
+      const double d = kl_divergence(theirs, results[b].base.logits.view()[t]);
       emulated += e, definition += d, ++rows;
       emulated_max = std::max(emulated_max, e), definition_max = std::max(definition_max, d);
     }
   }
   char text[256];
   std::snprintf(text, sizeof text,
-                "emulated %s, rounded to nearest: KL mean %.2g max %.2g (the "
-                "definition: mean %.2g max %.2g)",
-                std::string(name_of(precision)).c_str(), emulated / rows, emulated_max,
+                "emulated %s, rounded to nearest: KL mean %.2g max %.2g (the definition: mean %.2g "
+                "max %.2g)",
+                std::string(name_of(models.precision)).c_str(), emulated / rows, emulated_max,
                 definition / rows, definition_max);
   return text;
 }
@@ -88,63 +87,203 @@ std::string list_unknown(const Golden& side, const std::vector<TensorResult>& ju
 }
 
 /// The definition over one sequence; a trace's decisions are adopted.
-Run base_run(const Models& models, const Golden& side, std::size_t b, const RunOptions& options,
+Run base_run(const Altered& definition, const Sequence& sequence, const RunOptions& options,
              const TracedDecisions* told) {
   RunOptions run = options;
   if (told != nullptr)
     run.decide = [told](const std::string& name, View<const double, 2> scores,
                         View<Index, 2> chosen) { told->replay(name, scores, chosen); };
-  return run_reference(models.definition, side.sequences[b], reference::definition<double>(), run);
+  return run_reference(definition.model, sequence, definition.ops, run);
 }
 
-RowResult judge_row(const LogitsRow& row, const Noise& noise) {
+bool agrees(const RowResult& r) { return r.kl <= r.kl_limit && r.worst_over_allowed <= 1; }
+
+RowResult judge_row(const LogitsRow& row, const SequenceResult& sequence) {
   const auto t = static_cast<std::size_t>(row.at.position);
   RowResult r;
   r.at = row.at;
   r.kl = kl_divergence(row.want, row.got);
-  r.kl_limit = noise.kl_limit[t];
+  r.kl_limit = sequence.limits.kl[t];
   for (Index v = 0; v < row.want.size(); ++v) {
     const double error = std::abs(row.got(v) - row.want(v));
-    const double ratio = error == 0 ? 0 : error / noise.logits_allowed(row.at.position, v);
-    if (!(ratio <= r.worst_over_allowed)) r.worst_over_allowed = ratio, r.at.channel = v;
+    const double ratio = error == 0 ? 0 : error / sequence.limits.logits(row.at.position, v);
+    if (is_worse(ratio, r.worst_over_allowed)) r.worst_over_allowed = ratio, r.at.channel = v;
   }
   // A row that agrees as well as rounding allows is right, whatever might have happened to it.
-  const bool agrees = r.kl <= r.kl_limit && r.worst_over_allowed <= 1;
-  const Reach& reach = noise.reach[t];
-  if (reach.undecided && !agrees) {
-    r.undecided = true;
-    r.decision = reach.first.name;
-    r.decided_at = reach.first.position;
-    r.margin = reach.first.margin;
-    r.noise = reach.first.noise;
+  if (agrees(r) || sequence.free.reach.empty() || !sequence.free.reach[t].undecided) return r;
+  if (!sequence.explanation.explained.empty()) {
+    r.explained = sequence.explanation.explained[t];
+    r.kl_explained = sequence.explanation.kl[t];
   }
+  r.undecided = !r.explained;
+  const Unsettled& first = sequence.free.reach[t].first;
+  r.decision = first.name;
+  r.decided_at = first.position;
+  r.margin = first.margin;
+  r.noise = first.noise;
   return r;
 }
 
-/// Adds one row's number to a check that reports the row with the largest ratio.
+/// Undecided rows taken together: their mean KL against that of the free runs.
+Check judge_undecided(const LogitsResult& result, const std::vector<SequenceResult>& sequences,
+                      const NoiseOptions& options) {
+  Check check;
+  std::vector<double> means;
+  for (const RowResult& row : result.rows) {
+    if (!row.undecided) continue;
+    const FreeRuns& free = sequences[static_cast<std::size_t>(row.at.sequence)].free;
+    means.resize(free.kl.size());
+    ++check.n;
+    check.value += row.kl;
+    for (std::size_t m = 0; m < means.size(); ++m)
+      means[m] += free.kl[m][static_cast<std::size_t>(row.at.position)];
+  }
+  if (check.n == 0) return check;
+  const auto n = static_cast<double>(check.n);
+  for (double& mean : means) mean /= n;
+  check.value /= n;
+  check.limit = limit_of_means(means, options.alpha / 3);
+  check.over = check.value <= check.limit ? 0 : 1;
+  check.from = std::to_string(options.runs) + " free runs (" + options.precision +
+               "), decisions within the noise cast by lot; Student t on the logarithm of the mean";
+  return check;
+}
+
+void add_flips(LogitsResult& result, const Explanation& explanation, Index sequence) {
+  for (const Flip& flip : explanation.flips)
+    result.flips.push_back({sequence, layer_of(flip.name), flip.position, flip.name, flip.without,
+                            flip.with, flip.margin, flip.noise});
+  result.flips_expected += explanation.expected;
+  result.flips_most += explanation.most;
+}
+
+std::vector<Index> departing_rows(const Sequence& sequence, const Tensor<double, 2>& theirs,
+                                  const SequenceResult& result) {
+  std::vector<Index> rows;
+  for (Index t = 0; t < sequence.size(); ++t)
+    if (sequence.documents[static_cast<std::size_t>(t)] >= 0 &&
+        !agrees(judge_row({{0, t, -1}, theirs.view()[t], result.base.logits.view()[t], -1, -1},
+                          result)))
+      rows.push_back(t);
+  return rows;
+}
+
+/// Holds one sequence against the definition; tensors and notes go to the judgement.
+SequenceResult hold_sequence(const Models& models, const Golden& side, std::size_t b,
+                             const RunOptions& span, const NoiseOptions& noise,
+                             Judgement& judgement) {
+  const Sequence& sequence = side.sequences[b];
+  const Altered definition = models.exact();
+  TracedDecisions told(side);
+  const bool traced = b == 0 && !side.traces.empty();
+  RunOptions run = span;
+  if (traced) run.keep = [&](const std::string& name) { return side.traces.contains(name); };
+  const Known known = [&](const std::string& name) { return traced && told.told(name); };
+  const Perturbed perturbed = [&](std::uint64_t draw) {
+    return models.rounded({reference::Rounding::Mode::random, draw});
+  };
+
+  SequenceResult result;
+  result.base = base_run(definition, sequence, run, traced ? &told : nullptr);
+  result.limits = measure_limits(perturbed, sequence, result.base, run, known, noise);
+  if (traced) {
+    const std::string origin = origin_of_element_limit(noise);
+    std::vector<TensorResult> decisions =
+        judge_decisions(told, result.base, result.limits, definition.ops, sequence, origin);
+    if (told.refused_any()) result.base = base_run(definition, sequence, run, &told);
+    judgement.tensors =
+        judge_tensors(side, result.base, result.limits, sequence, std::move(decisions), origin);
+    if (const std::string unknown = list_unknown(side, judgement.tensors); !unknown.empty())
+      judgement.notes.push_back(unknown);
+  }
+  return result;
+}
+
+/// What the rows that depart hang on: reach of the decisions, then the search for an explanation.
+void account_for_rows(const Models& models, const Golden& side, const RunOptions& span,
+                      const NoiseOptions& noise, bool search,
+                      std::vector<SequenceResult>& results) {
+  const Altered definition = models.exact();
+  const Perturbed perturbed = [&](std::uint64_t draw) {
+    return models.rounded({reference::Rounding::Mode::random, draw});
+  };
+  const TracedDecisions told(side);
+  const auto known = [&](std::size_t b) -> Known {
+    return [&, b](const std::string& name) { return b == 0 && told.told(name); };
+  };
+  bool wrong = false;  // a row departs that no decision within the noise reaches
+  for (std::size_t b = 0; b < results.size(); ++b) {
+    const Sequence& sequence = side.sequences[b];
+    const std::vector<Index> departing = departing_rows(sequence, side.logits[b], results[b]);
+    if (departing.empty()) continue;
+    results[b].free = measure_reach(perturbed, sequence, results[b].base, span, known(b),
+                                    results[b].limits, noise);
+    for (Index t : departing)
+      wrong |= !results[b].free.reach[static_cast<std::size_t>(t)].undecided;
+  }
+  const auto count = static_cast<int>(results.size());
+  if (wrong || !search || span.span.begin != 0) return;
+  Failure failure;
+#pragma omp parallel for schedule(dynamic) if (noise.parallel)
+  for (int i = 0; i < count; ++i)
+    failure.guard([&] {
+      const auto b = static_cast<std::size_t>(i);
+      if (!results[b].free.reach.empty())
+        results[b].explanation =
+            explain(definition, side.sequences[b], side.logits[b], results[b].base,
+                    results[b].limits, known(b), noise.alpha / static_cast<double>(noise.share));
+    });
+  failure.rethrow();
+}
+
+}  // namespace
+
 void add_to(Check& check, double value, double limit, const Place& at) {
-  const bool worse = check.n == 0 || !(value * check.limit <= check.value * limit);
+  const bool worse = check.n == 0 || is_worse(value * check.limit, check.value * limit);
   ++check.n;
   if (!(value <= limit)) ++check.over;
   if (worse) check.value = value, check.limit = limit, check.at = at;
 }
 
-}  // namespace
+Altered Models::exact() const {
+  Altered altered{definition, reference::definition<double>()};
+  if (alter) alter(altered);
+  return altered;
+}
 
-NoiseOptions noise_options(const JudgeOptions& options, Precision precision, bool parallel) {
+Altered Models::rounded(const reference::Rounding& how) const {
+  Altered altered{loaded, reference::ops_of(precision, how, loaded.config)};
+  if (alter) alter(altered);
+  return altered;
+}
+
+Models open_models(const std::filesystem::path& checkpoint, Precision precision) {
+  Models models;
+  models.precision = precision;
+  const Model stored = open_checkpoint(checkpoint);
+  models.definition = resident(stored, resident_limit_bytes);
+  models.loaded = reference::loaded_as(stored, precision);
+  // The official pipeline multiplies FP8 bytes as they are stored.
+  if (precision != Precision::official_fp8)
+    models.loaded = resident(std::move(models.loaded), resident_limit_bytes);
+  models.in_memory = models.definition.weights.embed_tokens.dtype == Dtype::f64;
+  return models;
+}
+
+NoiseOptions noise_options(const JudgeOptions& options, const Models& models) {
   NoiseOptions noise;
-  noise.precision = precision;
+  noise.precision = name_of(models.precision);
   noise.runs = options.runs;
   noise.seed = options.seed;
   noise.alpha = options.alpha;
-  noise.parallel = parallel;
+  noise.parallel = models.in_memory;
   return noise;
 }
 
 LogitsResult judge_logits(const std::vector<Sequence>& sequences,
                           const std::vector<Tensor<double, 2>>& want,
                           const std::vector<Tensor<double, 2>>& got,
-                          const std::vector<Noise>& noise, const NoiseOptions& options) {
+                          const std::vector<SequenceResult>& results, const NoiseOptions& options) {
   LogitsResult result;
   std::vector<LogitsRow> all, decided;
   for (std::size_t b = 0; b < want.size(); ++b) {
@@ -158,75 +297,60 @@ LogitsResult judge_logits(const std::vector<Sequence>& sequences,
                     got[b].view()[t],
                     s.tokens[i],
                     labelled ? s.tokens[i + 1] : -1};
-      result.rows.push_back(judge_row(row, noise[b]));
+      result.rows.push_back(judge_row(row, results[b]));
       all.push_back(row);
-      if (result.rows.back().undecided) continue;
       const RowResult& r = result.rows.back();
+      if (r.undecided || r.explained) continue;
       decided.push_back(row);
       add_to(result.kl, r.kl, r.kl_limit, {r.at.sequence, r.at.position, -1});
       add_to(result.elements, r.worst_over_allowed, 1, r.at);
     }
+    add_flips(result, results[b].explanation, static_cast<Index>(b));
   }
   result.all = measure(all);
   result.decided = measure(decided);
+  result.together = judge_undecided(result, results, options);
   result.kl.from = origin_of_kl_limit(options, result.all.rows);
   result.elements.from = origin_of_element_limit(options);
   return result;
 }
 
-SideResult hold_against_definition(const Models& models, const Golden& side, Precision precision,
+SideResult hold_against_definition(const Models& models, const Golden& side,
                                    const std::string& what, const JudgeOptions& options) {
   const Config& config = models.definition.config;
   const auto layers = options.layers.value_or(std::pair{Index{0}, config.num_hidden_layers});
-  const NoiseOptions limits = noise_options(options, precision, models.in_memory);
-  const auto share = static_cast<Index>(side.sequences.size());
+  NoiseOptions noise = noise_options(options, models);
+  noise.share = static_cast<Index>(side.sequences.size());
   SideResult result;
   Judgement& judgement = result.judgement;
-  judgement.title = what + " (" + std::string(name_of(precision)) + ") against the definition";
-  judgement.precision = name_of(precision);
+  judgement.title = what + " (" + noise.precision + ") against the definition";
+  judgement.precision = noise.precision;
 
   Tensor<double, 2> input;
   if (layers.first > 0) input = input_of(side, layers.first);
+  RunOptions run;
+  run.span = {layers.first, layers.second, layers.first > 0 ? &input : nullptr};
   const bool whole = layers.second == config.num_hidden_layers && !side.logits.empty();
   const std::size_t count = whole ? side.logits.size() : 1;  // traces speak of sequence 0 only
   for (std::size_t b = 0; b < count; ++b) {
-    RunOptions run;
-    run.span = {layers.first, layers.second, layers.first > 0 ? &input : nullptr};
-    TracedDecisions told(side);
-    const bool traced = b == 0 && !side.traces.empty();
-    if (traced) run.keep = [&](const std::string& name) { return side.traces.contains(name); };
-    const auto known = [&](const std::string& name) { return traced && told.told(name); };
-    NoiseOptions mine = limits;
-    const std::string stage =
-        what + ", sequence " + std::to_string(b + 1) + " of " + std::to_string(count);
     if (options.progress)
-      mine.progress = [&](int done, int of) { options.progress(stage, done, of); };
-
-    Run base = base_run(models, side, b, run, traced ? &told : nullptr);
-    Noise noise = measure_noise(models.loaded, side.sequences[b], base, run, known, mine, share);
-    if (traced) {
-      const std::string origin = origin_of_element_limit(mine);
-      std::vector<TensorResult> decisions = judge_decisions(
-          told, base, noise, reference::definition<double>(), side.sequences[b], origin);
-      if (told.refused_any()) base = base_run(models, side, b, run, &told);
-      judgement.tensors =
-          judge_tensors(side, base, noise, side.sequences[b], std::move(decisions), origin);
-      if (const std::string unknown = list_unknown(side, judgement.tensors); !unknown.empty())
-        judgement.notes.push_back(unknown);
-    }
-    result.base.push_back(std::move(base));
-    result.noise.push_back(std::move(noise));
+      noise.progress = [&, b](int done, int of) {
+        options.progress(
+            what + ", sequence " + std::to_string(b + 1) + " of " + std::to_string(count), done,
+            of);
+      };
+    result.sequences.push_back(hold_sequence(models, side, b, run, noise, judgement));
   }
-
   if (whole) {
+    account_for_rows(models, side, run, noise, options.explain, result.sequences);
     std::vector<Tensor<double, 2>> ours;
-    for (const Run& run : result.base) ours.push_back(run.logits);
-    judgement.logits = judge_logits(side.sequences, side.logits, ours, result.noise, limits);
-    if (precision != Precision::fp64 && models.in_memory && layers.first == 0)
-      judgement.notes.push_back(emulation_note(models, side, precision, result.base, options));
+    for (const SequenceResult& sequence : result.sequences) ours.push_back(sequence.base.logits);
+    judgement.logits = judge_logits(side.sequences, side.logits, ours, result.sequences, noise);
+    if (models.precision != Precision::fp64 && models.in_memory && layers.first == 0)
+      judgement.notes.push_back(emulation_note(models, side, result.sequences));
     if (options.own_error && layers.first == 0)
       judgement.notes.push_back(
-          own_error_note(models.definition, side.sequences[0], result.base[0]));
+          own_error_note(models.definition, side.sequences[0], result.sequences[0].base));
   }
   require(judgement.logits || !judgement.tensors.empty(),
           side.path.string() +
@@ -246,6 +370,11 @@ void conclude(Judgement& j) {
   if (j.first_departure) {
     j.outcome = Outcome::fail;
     j.why = *j.first_departure + " is the first tensor beyond its limit";
+    return;
+  }
+  if (!j.logits && j.tensors.empty()) {
+    j.outcome = Outcome::inconclusive;
+    j.why = "nothing was compared";
     return;
   }
   if (!j.logits) {
@@ -268,10 +397,29 @@ void conclude(Judgement& j) {
                : "rows lie beyond a limit given on the command line";
     return;
   }
-  if (l.kl.over > 0 || l.elements.over > 0) {
+  if (l.all.rows == 0) {
+    j.outcome = Outcome::inconclusive;
+    j.why = "no row of logits was compared";
+    return;
+  }
+  if (l.decided.rows > 0 && !(l.kl.ok() && l.elements.ok())) {
     j.outcome = Outcome::fail;
     j.why = std::to_string(std::max(l.kl.over, l.elements.over)) + " of " +
             std::to_string(l.decided.rows) + " decided rows of logits lie beyond their limits";
+    return;
+  }
+  if (l.together.over > 0) {
+    j.outcome = Outcome::fail;
+    j.why = "the " + std::to_string(l.together.n) +
+            " undecided rows lie further off than any turn " +
+            "of the decisions within the noise takes them";
+    return;
+  }
+  if (l.too_many_flips()) {
+    j.outcome = Outcome::fail;
+    j.why = std::to_string(l.flips.size()) + " decisions had to be turned to explain the logits, " +
+            "more than the " + std::to_string(static_cast<Index>(l.flips_most)) +
+            " that rounding turns at the most";
     return;
   }
   if (2 * l.undecided() > l.all.rows) {
@@ -282,9 +430,13 @@ void conclude(Judgement& j) {
     return;
   }
   j.outcome = Outcome::pass;
-  j.why = "all " + std::to_string(l.decided.rows) + " decided rows of logits" +
-          (j.tensors.empty() ? "" : " and " + std::to_string(j.tensors.size()) + " tensors") +
-          " lie within their limits";
+  j.why =
+      "all " + std::to_string(l.decided.rows + l.explained()) + " decided rows of logits" +
+      (l.explained() == 0 ? ""
+                          : " (" + std::to_string(l.explained()) + " of them explained by " +
+                                std::to_string(l.flips.size()) + " decisions within the noise)") +
+      (j.tensors.empty() ? "" : " and " + std::to_string(j.tensors.size()) + " tensors") +
+      " lie within their limits";
 }
 
 }  // namespace dsa::verify

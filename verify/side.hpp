@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "verify/explain.hpp"
 #include "verify/judge.hpp"
 
 namespace dsa::verify {
@@ -10,28 +11,43 @@ namespace dsa::verify {
 /// The definition, and the same checkpoint as the side's implementation loads it.
 struct Models {
   Model definition, loaded;
-  bool in_memory = false;  // decoded once; runs go side by side
+  reference::Precision precision = reference::Precision::fp64;
+  bool in_memory = false;               // decoded once; runs go side by side
+  std::function<void(Altered&)> alter;  // a defect put into both; empty: none
+
+  Altered exact() const;                                  // the definition
+  Altered rounded(const reference::Rounding& how) const;  // with the precision's roundings
+};
+Models open_models(const std::filesystem::path& checkpoint, reference::Precision);
+
+/// One sequence of a side against the definition.
+struct SequenceResult {
+  Run base;  // the definition, with the side's explained decisions replayed
+  Limits limits;
+  FreeRuns free;            // empty where every row lies within its limit
+  Explanation explanation;  // likewise
 };
 
-/// What holding a side against the definition leaves behind, a value a sequence.
 struct SideResult {
   Judgement judgement;
-  std::vector<Run> base;  // the definition, with the side's explained decisions replayed
-  std::vector<Noise> noise;
+  std::vector<SequenceResult> sequences;
 };
 
 /// Holds every sequence of `side` against the definition. `what` names it in the title.
-SideResult hold_against_definition(const Models&, const Golden& side, reference::Precision,
-                                   const std::string& what, const JudgeOptions&);
+SideResult hold_against_definition(const Models&, const Golden& side, const std::string& what,
+                                   const JudgeOptions&);
 
-/// Rows of logits side by side: `want` against `got`, with the limits of `noise`.
+/// Rows of logits (`want` against `got`), each with the limits of its sequence.
 LogitsResult judge_logits(const std::vector<Sequence>&, const std::vector<Tensor<double, 2>>& want,
                           const std::vector<Tensor<double, 2>>& got,
-                          const std::vector<Noise>& noise, const NoiseOptions&);
+                          const std::vector<SequenceResult>&, const NoiseOptions&);
+
+/// Adds a value to a check, which reports the one with the largest value / limit.
+void add_to(Check&, double value, double limit, const Place&);
 
 /// Decides a judgement from its parts: outcome, why, first departure.
 void conclude(Judgement&);
 
-NoiseOptions noise_options(const JudgeOptions&, reference::Precision, bool parallel);
+NoiseOptions noise_options(const JudgeOptions&, const Models&);
 
 }  // namespace dsa::verify

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "verify/divergence.hpp"
 #include "verify/selection.hpp"
 
 namespace dsa::verify {
@@ -35,7 +36,7 @@ void judge_element(TensorResult& r, double got, double want, double allowed, Ind
   const double error = std::abs(got - want);
   const double ratio = error == 0 ? 0 : error / allowed;
   if (!(ratio <= 1)) ++r.over;
-  if (r.at.position < 0 || !(ratio <= r.worst_over_allowed))
+  if (r.at.position < 0 || is_worse(ratio, r.worst_over_allowed))
     r.worst_over_allowed = ratio, r.at = {0, t, c}, r.got = got, r.want = want, r.allowed = allowed;
 }
 
@@ -102,7 +103,7 @@ void TracedDecisions::replay(const std::string& name, View<const double, 2> scor
 }
 
 std::vector<TensorResult> judge_decisions(TracedDecisions& told, const Run& base,
-                                          const Noise& noise, const reference::Ops<double>& ops,
+                                          const Limits& limits, const reference::Ops<double>& ops,
                                           const Sequence& sequence, const std::string& origin) {
   std::vector<TensorResult> results;
   for (const Decision& decision : base.decisions) {
@@ -117,7 +118,7 @@ std::vector<TensorResult> judge_decisions(TracedDecisions& told, const Run& base
     for (Index t = 0; t < decision.scores.shape()[0]; ++t) {
       if (is_padding(sequence, t)) continue;
       const auto scores = decision.scores.view()[t];
-      const auto allowed = noise.score_allowed.at(decision.name).view()[t];
+      const auto allowed = limits.scores.at(decision.name).view()[t];
       const std::vector<Index> mine = sorted_set(own.view()[t]),
                                theirs = told.row(decision.name, t, scores);
       ++r.n;
@@ -139,7 +140,7 @@ std::vector<TensorResult> judge_decisions(TracedDecisions& told, const Run& base
   return results;
 }
 
-std::vector<TensorResult> judge_tensors(const Golden& side, const Run& base, const Noise& noise,
+std::vector<TensorResult> judge_tensors(const Golden& side, const Run& base, const Limits& limits,
                                         const Sequence& sequence,
                                         std::vector<TensorResult> decisions,
                                         const std::string& origin) {
@@ -169,7 +170,7 @@ std::vector<TensorResult> judge_tensors(const Golden& side, const Run& base, con
     TensorResult r;
     r.name = name;
     r.from = origin;
-    const Tensor<double, 2>& allowed = noise.allowed.at(name);
+    const Tensor<double, 2>& allowed = limits.tensors.at(name);
     for (Index t = 0; t < entry->values.shape()[0]; ++t) {
       if (is_padding(sequence, t) || !comparable[static_cast<std::size_t>(t)]) continue;
       for (Index c = 0; c < entry->values.shape()[1]; ++c)

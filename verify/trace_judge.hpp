@@ -39,12 +39,12 @@ class TracedDecisions {
 
 /// Judges every told decision of `base` (which replayed them all) and refuses what nothing
 /// explains.
-std::vector<TensorResult> judge_decisions(TracedDecisions&, const Run& base, const Noise&,
+std::vector<TensorResult> judge_decisions(TracedDecisions&, const Run& base, const Limits&,
                                           const reference::Ops<double>&, const Sequence&,
                                           const std::string& origin);
 
 /// Judges every tensor that `base` and the trace share; decisions are merged in order of execution.
-std::vector<TensorResult> judge_tensors(const Golden&, const Run& base, const Noise&,
+std::vector<TensorResult> judge_tensors(const Golden&, const Run& base, const Limits&,
                                         const Sequence&, std::vector<TensorResult> decisions,
                                         const std::string& origin);
 

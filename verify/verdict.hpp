@@ -50,21 +50,38 @@ struct RowResult {
   Place at;
   double kl = 0, kl_limit = 0;
   double worst_over_allowed = 0;  // largest |got-want| / allowed of the row
+  bool explained = false;   // beyond the limit until decisions within the noise were replayed:
+  double kl_explained = 0;  // what remained
   bool undecided = false;
   std::string decision;   // undecided: the first decision that may flip, by its trace name
   Index decided_at = -1;  // its position in the sequence
   double margin = 0;      // how far apart the scores at its boundary lie
   double noise = 0;       // how far apart they may lie and still be swapped by rounding
+  bool decided() const { return !undecided && !explained; }
+};
+
+/// A decision that was turned to explain rows: what rounding may have done.
+struct FlipResult {
+  Index sequence = -1, layer = -1, position = -1;
+  std::string decision;              // trace name
+  std::vector<Index> without, with;  // keys (experts, groups) given up, and taken instead
+  double margin = 0, noise = 0;      // the gap that was turned, and what rounding may turn
 };
 
 struct LogitsResult {
-  LogitsMetrics decided;  // over decided rows only
+  LogitsMetrics decided;  // over decided rows only: neither explained nor undecided
   LogitsMetrics all;
   Check kl;                 // decided rows: the row with the largest kl / limit
   Check elements;           // decided rows: elementwise, in units of the allowed error (limit 1)
+  Check together;           // undecided rows: their mean KL, and the limit that free runs set it
   std::vector<Check> user;  // --max-kl-div, --atol/--rtol, over all rows
   std::vector<RowResult> rows;
+  std::vector<FlipResult> flips;  // decisions replayed to explain rows
+  double flips_expected = 0;      // how many a correct run of this precision turns: mean,
+  double flips_most = 0;          // and the most at alpha; more are not explained
+  bool too_many_flips() const { return static_cast<double>(flips.size()) > flips_most; }
   Index undecided() const;
+  Index explained() const;
 };
 
 struct TensorResult {

@@ -1,0 +1,59 @@
+#include "verify/defects/alter.hpp"
+
+#include <fmt/format.h>
+
+namespace dsa::verify {
+
+void around_attention(Altered& altered, std::function<void(Name, AttentionTold&)> f) {
+  around(altered.ops.mla_attention_expanded, anywhere(),
+         [f](const auto& inner, Name name, Out3 out, In3 q_nope, In3 q_rope, In3 kv, In k_rope,
+             Keys chosen, double scale) {
+           AttentionTold told{copy_of(chosen), scale};
+           f(name, told);
+           inner(name, out, q_nope, q_rope, kv, k_rope, told.chosen, told.scale);
+         });
+  around(altered.ops.mla_attention_absorbed, anywhere(),
+         [f](const auto& inner, Name name, Out3 out, In3 q_nope, In3 q_rope, In c_kv, In k_rope,
+             const Linear& kv_b, Keys chosen, double scale) {
+           AttentionTold told{copy_of(chosen), scale};
+           f(name, told);
+           inner(name, out, q_nope, q_rope, c_kv, k_rope, kv_b, told.chosen, told.scale);
+         });
+}
+
+std::string constant(const std::string& what, double value) {
+  return fmt::format("{}={:g}", what, value);
+}
+
+std::string repository(const std::string& name) { return "https://github.com/" + name; }
+
+std::string issue(const std::string& name, int number) {
+  return repository(name) + "/issues/" + std::to_string(number);
+}
+
+Variant config_variant(std::string name, std::function<void(Config&)> change) {
+  return {std::move(name),
+          [change = std::move(change)](Altered& altered) { change(altered.model.config); }};
+}
+
+double mscale(const Config& config, double x) {
+  const double factor = config.rope.factor;
+  return factor > 1 ? 0.1 * x * std::log(factor) + 1 : 1;
+}
+
+bool any_model(const Config&) { return true; }
+bool has_indexer(const Config& c) { return c.indexer.has_value(); }
+bool has_router(const Config& c) {
+  return std::find(c.is_moe.begin(), c.is_moe.end(), true) != c.is_moe.end();
+}
+bool has_groups(const Config& c) {
+  return has_router(c) && c.router.groups != Router::Groups::none && c.topk_group < c.n_group;
+}
+bool has_softmax_mscale(const Config& c) {
+  return c.rope.yarn && c.rope.mscale_all_dim != 0 && c.rope.factor > 1;
+}
+bool has_power_of_two_index_head(const Config& c) {
+  return c.indexer && (c.indexer->head_dim & (c.indexer->head_dim - 1)) == 0;
+}
+
+}  // namespace dsa::verify

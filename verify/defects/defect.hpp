@@ -1,0 +1,62 @@
+// verify/defects/defect.hpp — known bugs of real implementations, as variants of the reference.
+//
+// A defect is a change to single rows of the reference's op table, or to the numbers an op is told
+// (the config, a parameter). It is never an `if` inside reference/. The catalogue is all_defects();
+// docs/defects.md prints it.
+#pragma once
+
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/weights.hpp"
+#include "reference/ops.hpp"
+
+namespace dsa::verify {
+
+/// What a variant may change. Changing the config or the weights changes what every op is told.
+struct Altered {
+  Model model;                 // borrows the same memory as the original
+  reference::Ops<double> ops;  // the definition's, or a precision's with its roundings
+};
+
+struct Variant {
+  std::string name;  // "" where there is only one; else the constant, e.g. "eps=1e-05"
+  std::function<void(Altered&)> apply;
+};
+
+struct Defect {
+  int number = 0;        // in docs/defects.md; above 200: plausible, not reported
+  std::string name;      // "indexer-rope-interleaved": unique, stable, for scripts
+  std::string sentence;  // what is wrong, in one sentence
+  std::string link;      // a report of it in the wild; empty where there is none
+  std::string first;     // the first tensor that diverges, by its trace name within a layer:
+                         // "self_attn.indexer.q", "mlp.gate.weights", "model.norm"
+  std::function<bool(const Config&)> applies;  // false: cannot occur in this model
+  std::vector<Variant> variants;
+};
+
+/// Why a defect of the gallery is not in the catalogue.
+struct Excluded {
+  int number = 0;
+  std::string sentence;  // what the defect is
+  std::string reason;  // "positive factors do not change a top-k and ...": why nothing could see it
+};
+
+/// One function a family, one file each in verify/defects/.
+std::vector<Defect> indexer_defects();
+std::vector<Defect> selection_defects();
+std::vector<Defect> mla_defects();
+std::vector<Defect> rope_defects();
+std::vector<Defect> router_defects();
+std::vector<Defect> norm_defects();
+std::vector<Defect> fp8_defects();
+std::vector<Defect> block_defects();
+
+/// All of them, in order of number; numbers may repeat (one report, several distinct mistakes),
+/// names may not.
+std::span<const Defect> all_defects();
+std::span<const Excluded> excluded_defects();
+
+}  // namespace dsa::verify

@@ -1,0 +1,317 @@
+// Which keys are selected.
+#include <limits>
+#include <tuple>
+
+#include "core/dtype.hpp"
+#include "core/random.hpp"
+#include "verify/defects/indexer_parts.hpp"
+
+namespace dsa::verify {
+
+using reference::Visibility;
+
+std::vector<Index> visible_in(In scores, Index t) {
+  std::vector<Index> keys;
+  for (Index s = 0; s < scores.shape[1]; ++s)
+    if (scores(t, s) > -std::numeric_limits<double>::infinity()) keys.push_back(s);
+  return keys;
+}
+
+void write_row(View<Index, 1> row, const std::vector<Index>& keys) {
+  std::fill(row.begin(), row.end(), -1);
+  std::copy_n(keys.begin(), std::min<Index>(static_cast<Index>(keys.size()), row.size()),
+              row.begin());
+}
+
+namespace {
+
+const std::string selection = "self_attn.indexer";
+constexpr double unseen = -std::numeric_limits<double>::infinity();
+
+/// Takes out of a row what `drop` says.
+void drop_keys(View<Index, 1> row, const std::function<bool(Index)>& drop) {
+  std::vector<Index> kept;
+  for (Index s : row)
+    if (s >= 0 && !drop(s)) kept.push_back(s);
+  write_row(row, kept);
+}
+
+/// After the right selection, every row is rewritten: f(row, scores, t).
+Variant rewritten(std::string name, std::function<void(View<Index, 1>, In, Index)> f) {
+  return {std::move(name), [f = std::move(f)](Altered& altered) {
+            around_selection(altered, [f](const auto& inner, Name at, Chosen chosen, In scores) {
+              inner(at, chosen, scores);
+              for (Index t = 0; t < chosen.shape[0]; ++t) f(chosen[t], scores, t);
+            });
+          }};
+}
+
+/// Selects by f(scores, t, s) in place of the score, among visible keys.
+Variant selected_by(std::string name, std::function<double(In, Index, Index)> f) {
+  return {std::move(name), [f = std::move(f)](Altered& altered) {
+            around_selection(altered, [f](const auto& inner, Name at, Chosen chosen, In scores) {
+              Tensor<double, 2> other = copy_of(scores);
+              for (Index t = 0; t < scores.shape[0]; ++t)
+                for (Index s : visible_in(scores, t)) other(t, s) = f(scores, t, s);
+              inner(at, chosen, other);
+            });
+          }};
+}
+
+/// Top-k over f(unmasked score, is visible) decides; the scores that are traced stay masked.
+void select_unmasked(Altered& altered, std::function<double(double, bool)> f) {
+  const Memory<Tensor<double, 2>> all;
+  around(altered.ops.indexer_scores, anywhere(),
+         [all](const auto& inner, Name at, Out scores, In3 q, In k, In w, const Indexer& indexer,
+               const Visibility& visible) {
+           const Index T = scores.shape[0], S = scores.shape[1];
+           const std::vector<Index> one_document(static_cast<std::size_t>(S + T), 0);
+           Tensor<double, 2> everything(scores.shape);
+           inner(at, everything, q, k, w, indexer, Visibility{S, one_document});
+           inner(at, scores, q, k, w, indexer, visible);
+           all.put(std::move(everything));
+         });
+  around_selection(altered, [=](const auto& inner, Name at, Chosen chosen, In scores) {
+    Tensor<double, 2> seen = *all.get();
+    for (Index i = 0; i < seen.size(); ++i)
+      seen.data()[i] = f(seen.data()[i], scores.data[i] > unseen);
+    inner(at, chosen, seen);
+  });
+}
+
+/// What becomes of a query that selected masked keys only.
+enum class Emptied { zeros, mean_of_all };
+
+/// Masks what was selected. HuggingFace's mask is the most negative number, not -inf: a row of
+/// nothing else is a softmax of equal logits, the mean of all values, future ones included.
+void mask_afterwards(Altered& altered, Emptied emptied) {
+  around_selection(altered, [](const auto& inner, Name at, Chosen chosen, In scores) {
+    inner(at, chosen, scores);
+    for (Index t = 0; t < chosen.shape[0]; ++t)
+      drop_keys(chosen[t], [&](Index s) { return !(scores(t, s) > unseen); });
+  });
+  if (emptied == Emptied::zeros) return;
+  around(altered.ops.mla_attention_expanded, anywhere(),
+         [](const auto& inner, Name at, Out3 out, In3 q_nope, In3 q_rope, In3 kv, auto&&... rest) {
+           inner(at, out, q_nope, q_rope, kv, rest...);
+           const Keys chosen = std::get<1>(std::tie(rest...));
+           const Index S = kv.shape[0], B = q_nope.shape[2];
+           for (Index t = 0; t < out.shape[0]; ++t) {
+             if (chosen(t, 0) >= 0) continue;
+             for (Index n = 0; n < out.shape[1]; ++n)
+               for (Index u = 0; u < out.shape[2]; ++u) {
+                 double sum = 0;
+                 for (Index s = 0; s < S; ++s) sum += kv(s, n, B + u);
+                 out(t, n, u) = sum / static_cast<double>(S);
+               }
+           }
+         });
+}
+
+/// The empty slots of a row hold what top-k picked among its -inf: the lowest keys not yet taken.
+void fill_with_unseen(View<Index, 1> row, In scores, Index) {
+  Index next = 0;
+  for (Index& slot : row) {
+    if (slot >= 0) continue;
+    while (next < scores.shape[1] && std::find(row.begin(), row.end(), next) != row.end()) ++next;
+    if (next < scores.shape[1]) slot = next;
+  }
+}
+
+void pad_with_key_zero(View<Index, 1> row, In, Index) {
+  std::replace(row.begin(), row.end(), Index{-1}, Index{0});
+}
+
+/// Strictly above the K-th score, where more than K compete.
+void strictly_above(View<Index, 1> row, In scores, Index t) {
+  const Index last = row.data[row.shape[0] - 1];
+  if (last < 0 || static_cast<Index>(visible_in(scores, t).size()) == row.shape[0]) return;
+  const double threshold = scores(t, last);
+  drop_keys(row, [&](Index s) { return scores(t, s) <= threshold; });
+}
+
+/// A score's bin in a radix selection that looks at sign and exponent first.
+int bin(double score) {
+  if (score == 0) return 0;
+  return score > 0 ? std::ilogb(score) + 2000 : -std::ilogb(-score) - 2000;
+}
+
+/// Of the bin that the K-th score falls into, only the first `room` candidates are kept.
+Variant radix(std::string name, std::function<Index(Index K)> room_for) {
+  return {std::move(name), [room_for](Altered& altered) {
+            around_selection(altered,
+                             [room_for](const auto& inner, Name at, Chosen chosen, In scores) {
+                               inner(at, chosen, scores);
+                               Tensor<double, 2> kept = copy_of(scores);
+                               const Index K = chosen.shape[1], room = room_for(K);
+                               for (Index t = 0; t < chosen.shape[0]; ++t) {
+                                 if (chosen(t, K - 1) < 0) continue;
+                                 const int threshold = bin(scores(t, chosen(t, K - 1)));
+                                 Index seen = 0;
+                                 for (Index s : visible_in(scores, t))
+                                   if (bin(scores(t, s)) == threshold && ++seen > room)
+                                     kept(t, s) = unseen;
+                               }
+                               inner(at, chosen, kept);
+                             });
+          }};
+}
+
+void highest_of_ties(Altered& altered) {
+  around_selection(altered, [](const auto& inner, Name name, Chosen chosen, In scores) {
+    const Index T = scores.shape[0], S = scores.shape[1];
+    Tensor<double, 2> mirrored(scores.shape);
+    for (Index t = 0; t < T; ++t)
+      for (Index s = 0; s < S; ++s) mirrored(t, s) = scores(t, S - 1 - s);
+    inner(name, chosen, mirrored);
+    for (Index& s : chosen)
+      if (s >= 0) s = S - 1 - s;
+  });
+}
+
+Variant topk(std::string name, Index (*of)(Index)) {
+  return config_variant(std::move(name), [of](Config& c) {
+    c.indexer->topk = std::max<Index>(1, of(c.indexer->topk));
+  });
+}
+
+Variant chunks(std::string name, std::function<Index(Index S)> size) {
+  return selected_by(std::move(name), [size](In scores, Index t, Index s) {
+    const Index S = scores.shape[1], chunk = size(S), at = S - scores.shape[0] + t;
+    return s >= at / chunk * chunk ? scores(t, s) : unseen;
+  });
+}
+
+std::vector<Variant> chunk_sizes() {
+  std::vector<Variant> variants = {chunks("chunk=S/2", [](Index S) { return (S + 1) / 2; }),
+                                   chunks("chunk=S/4", [](Index S) { return (S + 3) / 4; })};
+  for (const Index size : {16, 32, 64})
+    variants.push_back(chunks("chunk=" + std::to_string(size), [size](Index) { return size; }));
+  return variants;
+}
+
+double as_stored_in_e4m3(In scores, Index t, Index s) {
+  return round_to(Dtype::f8_e4m3, std::clamp(scores(t, s), -448.0, 448.0));
+}
+
+std::vector<Defect> of_masks() {
+  const auto same = [](double score, bool) { return score; };
+  return {
+      {25,
+       "selection-before-mask",
+       "Top-k runs over unmasked scores: keys of the future take the places of visible ones.",
+       issue("huggingface/transformers", 45820),
+       selection,
+       has_indexer,
+       {{"masked after",
+         [=](Altered& a) {
+           select_unmasked(a, same);
+           mask_afterwards(a, Emptied::zeros);
+         }},
+        {"masked after by a finite number",
+         [=](Altered& a) {
+           select_unmasked(a, same);
+           mask_afterwards(a, Emptied::mean_of_all);
+         }},
+        {"never masked", [=](Altered& a) { select_unmasked(a, same); }}}},
+      {26,
+       "selection-mask-not-reapplied",
+       "Where fewer than K keys are visible, top-k fills up with masked ones, and the attention "
+       "reads them.",
+       repository("AI-Hypercomputer/maxtext"),
+       selection,
+       has_indexer,
+       {rewritten("", fill_with_unseen)}},
+      {27,
+       "selection-mask-added-as-numbers",
+       "A boolean mask is added to the scores as 1 and 0 instead of 0 and -inf.",
+       issue("huggingface/transformers", 48363),
+       selection,
+       has_indexer,
+       {{"",
+         [](Altered& a) {
+           select_unmasked(a, [](double score, bool visible) { return score + visible; });
+           mask_afterwards(a, Emptied::zeros);
+         }}}},
+      {29,
+       "selection-padding-is-key-zero",
+       "Empty slots hold 0 instead of -1: rows with few keys read key 0 again and again.",
+       issue("vllm-project/vllm", 45324),
+       selection,
+       has_indexer,
+       {rewritten("", pad_with_key_zero)}},
+      {32, "selection-within-chunk", "Prefill in chunks scores only the keys of the current chunk.",
+       issue("JustVugg/colibri", 1554), selection, has_indexer, chunk_sizes()},
+  };
+}
+
+std::vector<Defect> of_topk() {
+  return {
+      {19,
+       "selection-last-window",
+       "All scores come out equal and the last K keys are taken: a sliding window.",
+       issue("ml-explore/mlx-lm", 1454),
+       selection,
+       has_indexer,
+       {selected_by("", [](In, Index, Index s) { return static_cast<double>(s); })}},
+      {21,
+       "selection-topk",
+       "index_topk is not the config's.",
+       issue("NVIDIA/TensorRT-LLM", 14931),
+       selection,
+       has_indexer,
+       {topk("K/2", [](Index K) { return K / 2; }), topk("K-1", [](Index K) { return K - 1; }),
+        topk("K+1", [](Index K) { return K + 1; }), topk("2K", [](Index K) { return 2 * K; })}},
+      {33,
+       "selection-radix-candidates-dropped",
+       "A radix top-k keeps only so many candidates of the bin at the threshold; the rest is lost.",
+       issue("vllm-project/vllm", 51782),
+       selection,
+       has_indexer,
+       {radix("buffer=K/2", [](Index K) { return std::max<Index>(1, K / 2); }),
+        radix("buffer=K/4", [](Index K) { return std::max<Index>(1, K / 4); })}},
+      {34,
+       "selection-threshold-strict",
+       "Keys are kept strictly above the K-th score, so that the K-th itself is lost.",
+       issue("tile-ai/tilelang", 2513),
+       selection,
+       has_indexer,
+       {rewritten("", strictly_above)}},
+      {36,
+       "selection-ties-highest-first",
+       "Of equal scores the highest key is taken. Either order is right by itself; it is wrong "
+       "where ranks or passes that must agree do not.",
+       issue("flashinfer-ai/flashinfer", 2584),
+       selection,
+       has_indexer,
+       {{"", highest_of_ties}}},
+      {47,
+       "selection-random",
+       "Scores are discarded and keys are selected at random.",
+       issue("AMD-AGI/Primus", 930),
+       selection,
+       has_indexer,
+       {selected_by("",
+                    [](In scores, Index t, Index s) {
+                      return uniform(1, static_cast<std::uint64_t>(t * scores.shape[1] + s));
+                    })}},
+      {225,
+       "selection-by-fp8-scores",
+       "Plausible: scores are rounded to e4m3 before top-k.",
+       "",
+       selection,
+       has_indexer,
+       {selected_by("", as_stored_in_e4m3)}},
+  };
+}
+
+}  // namespace
+
+std::vector<Defect> selection_defects() {
+  std::vector<Defect> all;
+  for (const auto& part : {of_masks(), of_topk(), selection_use_defects()})
+    all.insert(all.end(), part.begin(), part.end());
+  return all;
+}
+
+}  // namespace dsa::verify
