@@ -198,6 +198,12 @@ int main(int argc, char** argv) {
       "Judge every golden under DIR: NAME/checkpoint with NAME/*.safetensors beside it.");
   samples->add_option("DIR", a.samples, "Directory of samples")->required();
   add_outputs(*samples, a);
+  const std::vector<CLI::App*> commands = app.get_subcommands({});
+  const auto is_named = [&](const CLI::App* c) { return c->get_name() == argv[1]; };
+  if (argc > 1 && argv[1][0] != '-' && std::none_of(commands.begin(), commands.end(), is_named)) {
+    std::cerr << "dsa-verify: there is no command \"" << argv[1] << "\"; see dsa-verify --help\n";
+    return 2;
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& help) {

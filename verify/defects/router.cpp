@@ -233,7 +233,10 @@ std::vector<Defect> of_groups() {
        "A group holds E / num_experts_per_tok experts, not E / n_group.",
        repository("AI-Hypercomputer/maxtext") + "/commit/c92eeddf8",
        experts,
-       [](const Config& c) { return has_groups(c) && c.n_group != c.num_experts_per_tok; },
+       [](const Config& c) {
+         const Index k = c.num_experts_per_tok, kept = c.topk_group * (c.n_routed_experts / k);
+         return has_groups(c) && c.n_group != k && kept >= k;  // enough experts are left to choose
+       },
        {{"", group_size_by_topk}}},
   };
 }
