@@ -69,7 +69,7 @@ void multiply(View<Real, 2> y, View<const Real, 2> x, View<const Real, 2> w) {
 }
 
 template <class Real>
-void linear(View<Real, 2> y, View<const Real, 2> x, const Linear& w) {
+void linear(View<Real, 2> y, View<const Real, 2> x, const Linear& w, View<Real, 1> squares) {
   const Index T = x.shape[0], in = x.shape[1], out = w.weight.rows(), step = block_rows(in);
   expect_shape("y", y, {T, out});
   if (w.weight.columns() != in)
@@ -92,6 +92,8 @@ void linear(View<Real, 2> y, View<const Real, 2> x, const Linear& w) {
           values = block.data();
         }
         multiply_block(y, x, values, o, rows);
+        for (Index r = 0; r < rows && squares.data != nullptr; ++r)
+          squares(o + r) = dot(values + r * in, values + r * in, in);
         if (w.bias.present())
           for (Index t = 0; t < T; ++t)
             for (Index r = o; r < o + rows; ++r) y(t, r) += bias[static_cast<std::size_t>(r)];
@@ -100,9 +102,17 @@ void linear(View<Real, 2> y, View<const Real, 2> x, const Linear& w) {
   failure.rethrow();
 }
 
+template <class Real>
+void linear(View<Real, 2> y, View<const Real, 2> x, const Linear& w) {
+  linear(y, x, w, View<Real, 1>{});
+}
+
 template void multiply(View<double, 2>, View<const double, 2>, View<const double, 2>);
 template void multiply(View<long double, 2>, View<const long double, 2>,
                        View<const long double, 2>);
+template void linear(View<double, 2>, View<const double, 2>, const Linear&, View<double, 1>);
+template void linear(View<long double, 2>, View<const long double, 2>, const Linear&,
+                     View<long double, 1>);
 template void linear(View<double, 2>, View<const double, 2>, const Linear&);
 template void linear(View<long double, 2>, View<const long double, 2>, const Linear&);
 

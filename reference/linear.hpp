@@ -15,6 +15,10 @@ void linear(View<Real, 2> y,        // (T, out)  out
             View<const Real, 2> x,  // (T, in)
             const Linear& w);       // (out, in), and (out) where there is a bias
 
+/// The same, and squares[o] = sum_i W[o,i]^2, which costs little while W is decoded anyway.
+template <class Real>
+void linear(View<Real, 2> y, View<const Real, 2> x, const Linear& w, View<Real, 1> squares);
+
 /// y = x W^T for a W that is already decoded.
 template <class Real>
 void multiply(View<Real, 2> y,         // (T, out)  out

@@ -37,25 +37,26 @@ void Rounded::round_all(Name name, Out x, Dtype format, int step) const {
 }
 
 void Rounded::linear(Name name, Out y, In x, const Linear& w, Dtype out) const {
-  reference::linear(y, x, w);
   const Stream die(rounding, name, 0);
   const Index T = x.shape[0], in = x.shape[1], rows = y.shape[1];
-  if (die.random()) {  // sum of squared terms ~ |x|^2 |w|^2 / n
-    std::vector<double> norm(static_cast<std::size_t>(rows)), row(static_cast<std::size_t>(in));
-    for (Index o = 0; o < rows; ++o) {
-      read_rows(w.weight, o, o + 1, row.data());
-      norm[static_cast<std::size_t>(o)] = dot(row.data(), row.data(), in) / static_cast<double>(in);
-    }
-    for (Index t = 0; t < T; ++t) {
-      const double x2 = dot(x[t].data, x[t].data, in);
-      for (Index o = 0; o < rows; ++o)
-        y(t, o) += die.accumulation(formats.wide, in, x2 * norm[static_cast<std::size_t>(o)],
-                                    y(t, o), t * rows + o);
-    }
-  } else if (out != formats.wide) {
-    round_all(name, y, formats.wide, 1);  // the accumulator, then the store
+  if (!die.random()) {
+    reference::linear(y, x, w);
+    if (out != formats.wide)
+      round_all(name, y, formats.wide, 1);  // the accumulator, then the store
+    return round_all(name, y, out, 2);
   }
-  round_all(name, y, out, 2);
+  Tensor<double, 1> squares({rows});
+  reference::linear(y, x, w, squares.view());
+  const Stream store(rounding, name, 2);
+#pragma omp parallel for
+  for (Index t = 0; t < T; ++t) {  // the sum of squared terms is about |x|^2 |w|^2 / n
+    const double x2 = dot(x[t].data, x[t].data, in) / static_cast<double>(in);
+    for (Index o = 0; o < rows; ++o) {
+      const Index i = t * rows + o;
+      const double error = die.accumulation(formats.wide, in, x2 * squares(o), y(t, o), i);
+      y(t, o) = store.round(out, y(t, o) + error, i);
+    }
+  }
 }
 
 void Rounded::rmsnorm(Name name, Out y, In x, const Parameter& g, double eps) const {
