@@ -328,6 +328,7 @@ Model resident(Model model, Index limit_bytes) {
     p.seen_finite = true;
     p.data = reinterpret_cast<const std::byte*>(next);
     p.scale_inv = nullptr;
+    p.loaded_as.reset();  // rounded already
     next += p.rows() * p.columns();
   });
   if (model.config.tie_word_embeddings) model.weights.lm_head.weight = model.weights.embed_tokens;

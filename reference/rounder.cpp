@@ -196,44 +196,47 @@ void Rounded::mla_attention(Name name, View<double, 3> out, View<const double, 3
                             View<const double, 3> q_rope, View<const double, 3> kv, In k_rope,
                             View<const Index, 2> chosen, double scale) const {
   const Index T = q_nope.shape[0], N = q_nope.shape[1], B = q_nope.shape[2], P = q_rope.shape[2],
-              U = out.shape[2], K = chosen.shape[1];
+              S = kv.shape[0], U = out.shape[2], K = chosen.shape[1];
   const Stream product(rounding, name, 0), scaled(rounding, name, 1),
       probability(rounding, name, 2), narrowed(rounding, name, 3), sum(rounding, name, 4);
+  Tensor<double, 2> k2({S, N});  // |k|^2 / n, for the error of q.k
+#pragma omp parallel for
+  for (Index s = 0; s < S; ++s)
+    for (Index n = 0; n < N && product.random(); ++n)
+      k2(s, n) = (dot(kv[s][n].data, kv[s][n].data, B) + dot(k_rope[s].data, k_rope[s].data, P)) /
+                 static_cast<double>(B + P);
 #pragma omp parallel for schedule(dynamic)
   for (Index t = 0; t < T; ++t) {
     std::vector<Index> keys;
     for (Index s : chosen[t])
       if (s >= 0) keys.push_back(s);
     const Index n_keys = static_cast<Index>(keys.size());
-    std::vector<double> p(keys.size());
+    std::vector<double> p(keys.size()), o(static_cast<std::size_t>(U)), squares(o.size());
     for (Index n = 0; n < N; ++n) {
       const double *qn = q_nope[t][n].data, *qr = q_rope[t][n].data;
       const double q2 = dot(qn, qn, B) + dot(qr, qr, P);
+      const auto at = [&](std::size_t j) { return (t * N + n) * K + static_cast<Index>(j); };
       for (std::size_t j = 0; j < keys.size(); ++j) {
-        const double *kn = kv[keys[j]][n].data, *kr = k_rope[keys[j]].data;
-        const Index i = (t * N + n) * K + static_cast<Index>(j);
-        double a = dot(qn, kn, B) + dot(qr, kr, P);
-        if (product.random())
-          a += product.accumulation(
-              formats.wide, B + P,
-              q2 * (dot(kn, kn, B) + dot(kr, kr, P)) / static_cast<double>(B + P), a, i);
-        p[j] = scaled.round(formats.model, product.round(formats.model, a, i) * scale, i);
+        double a = dot(qn, kv[keys[j]][n].data, B) + dot(qr, k_rope[keys[j]].data, P);
+        a += product.accumulation(formats.wide, B + P, q2 * k2(keys[j], n), a, at(j));
+        p[j] = scaled.round(formats.model, product.round(formats.model, a, at(j)) * scale, at(j));
       }
       softmax(p.data(), n_keys);
+      std::fill(o.begin(), o.end(), 0.0);
+      std::fill(squares.begin(), squares.end(), 0.0);
       for (std::size_t j = 0; j < keys.size(); ++j) {
-        const Index i = (t * N + n) * K + static_cast<Index>(j);
-        p[j] = narrowed.round(formats.model, probability.round(formats.wide, p[j], i), i);
-      }
-      for (Index u = 0; u < U; ++u) {
-        double o = 0, squares = 0;
-        for (std::size_t j = 0; j < keys.size(); ++j) {
-          const double term = p[j] * kv(keys[j], n, B + u);
-          o += term;
-          squares += term * term;
+        p[j] = narrowed.round(formats.model, probability.round(formats.wide, p[j], at(j)), at(j));
+        const double* v = kv[keys[j]][n].data + B;
+        for (std::size_t u = 0; u < o.size(); ++u) {
+          const double term = p[j] * v[u];
+          o[u] += term;
+          squares[u] += term * term;
         }
-        const Index i = (t * N + n) * U + u;
-        out(t, n, u) =
-            sum.round(formats.model, o + sum.accumulation(formats.wide, n_keys, squares, o, i), i);
+      }
+      for (std::size_t u = 0; u < o.size(); ++u) {
+        const Index i = (t * N + n) * U + static_cast<Index>(u);
+        const double error = sum.accumulation(formats.wide, n_keys, squares[u], o[u], i);
+        out(t, n, static_cast<Index>(u)) = sum.round(formats.model, o[u] + error, i);
       }
     }
   }

@@ -185,7 +185,7 @@ Diagnosis diagnose(const std::filesystem::path& checkpoint, const std::filesyste
   const reference::Precision precision =
       options.precision ? *options.precision : precision_of_dtype(side.dtype);
   diagnosis.precision = name_of(precision);
-  const Models models = open_models(checkpoint, precision);
+  const Models models = open_models(checkpoint, precision, config.fp8_block.has_value());
   JudgeOptions quick = options;
   quick.explain = true;
   diagnosis.plain = hold_against_definition(models, side, "candidate", quick).judgement;

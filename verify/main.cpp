@@ -8,6 +8,7 @@
 #include "core/file.hpp"
 #include "verify/diagnose.hpp"
 #include "verify/judge.hpp"
+#include "verify/power.hpp"
 #include "verify/report.hpp"
 #include "verify/samples.hpp"
 
@@ -24,6 +25,7 @@ attention. Limits are derived from perturbed runs of it at the declared precisio
   dsa-verify golden CHECKPOINT GOLDEN                    is this golden right?
   dsa-verify golden CHECKPOINT GOLDEN --candidate FILE   is my implementation right?
   dsa-verify diagnose CHECKPOINT CANDIDATE               which known defect explains it?
+  dsa-verify power CHECKPOINT GOLDEN                     which known defects could it see?
   dsa-verify samples DIR                                 judge every golden of a directory
 
 Exit status: 0 pass, 1 fail, 2 usage or bad input, 3 inconclusive.)";
@@ -108,6 +110,23 @@ CLI::App* add_diagnose(CLI::App& app, Arguments& a) {
   return diagnose;
 }
 
+CLI::App* add_power(CLI::App& app, Arguments& a) {
+  CLI::App* power = app.add_subcommand("power",
+                                       "The detection matrix of GOLDEN: which known defects "
+                                       "(docs/defects.md) it would catch, through\n"
+                                       "logits, traces and decisions, and how far above the limit; "
+                                       "and what to add to see the rest.\n"
+                                       "Exit status: 0, 2 usage or bad input.");
+  power->add_option("CHECKPOINT", a.checkpoint, "Directory with config.json and safetensors")
+      ->required();
+  power->add_option("GOLDEN", a.golden, "Token ids with HuggingFace's logits or trace")->required();
+  power->add_option("--dtype", a.options.dtype, "Column of GOLDEN: fp64, fp32 or bf16")
+      ->check(CLI::IsMember({"fp64", "fp32", "bf16"}));
+  power->add_option("--json", a.json, "Write the matrix as JSON to this file");
+  add_sampling(*power, a);
+  return power;
+}
+
 std::pair<Index, Index> span_of(const std::string& text) {
   long long begin = 0, end = 0;
   char rest = 0;
@@ -168,6 +187,15 @@ int run_diagnose(Arguments& a, const std::string& command) {
   return exit_code(diagnosis);
 }
 
+int run_power(Arguments& a, const std::string& command) {
+  Power result = power(a.checkpoint, a.golden, a.options);
+  result.receipt.command = command;
+  clear_progress();
+  std::cout << table(result);
+  write_if_asked(a.json, to_json(result).dump(2) + "\n");
+  return 0;
+}
+
 int run_samples(Arguments& a, const std::string& command) {
   std::vector<Verdict> verdicts;
   for (const Sample& sample : find_samples(a.samples)) {
@@ -193,6 +221,7 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", DSA_VERSION);
   CLI::App* golden = add_golden(app, a);
   CLI::App* diagnosing = add_diagnose(app, a);
+  CLI::App* weighing = add_power(app, a);
   CLI::App* samples = app.add_subcommand(
       "samples",
       "Judge every golden under DIR: NAME/checkpoint with NAME/*.safetensors beside it.");
@@ -218,6 +247,7 @@ int main(int argc, char** argv) {
   try {
     if (golden->parsed()) return run_golden(a, *golden, command);
     if (diagnosing->parsed()) return run_diagnose(a, command);
+    if (weighing->parsed()) return run_power(a, command);
     return run_samples(a, command);
   } catch (const std::exception& e) {
     clear_progress();

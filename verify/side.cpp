@@ -196,16 +196,17 @@ Altered Models::rounded(const reference::Rounding& how) const {
   return altered;
 }
 
-Models open_models(const std::filesystem::path& checkpoint, Precision precision) {
+Models open_models(const std::filesystem::path& checkpoint, Precision precision, bool as_stored) {
   Models models;
   models.precision = precision;
   const Model stored = open_checkpoint(checkpoint);
   models.definition = resident(stored, resident_limit_bytes);
   models.loaded = reference::loaded_as(stored, precision);
-  // The official pipeline multiplies FP8 bytes as they are stored.
-  if (precision != Precision::official_fp8)
-    models.loaded = resident(std::move(models.loaded), resident_limit_bytes);
   models.in_memory = models.definition.weights.embed_tokens.dtype == Dtype::f64;
+  if (as_stored) models.definition = stored;
+  // The official pipeline multiplies FP8 bytes as they are stored.
+  if (precision != Precision::official_fp8 && !as_stored)
+    models.loaded = resident(std::move(models.loaded), resident_limit_bytes);
   return models;
 }
 

@@ -18,7 +18,9 @@ struct Models {
   Altered exact() const;                                  // the definition
   Altered rounded(const reference::Rounding& how) const;  // with the precision's roundings
 };
-Models open_models(const std::filesystem::path& checkpoint, reference::Precision);
+/// `as_stored`: FP8 parameters stay as they are in the file, for defects that alter their scales.
+Models open_models(const std::filesystem::path& checkpoint, reference::Precision,
+                   bool as_stored = false);
 
 /// One sequence of a side against the definition.
 struct SequenceResult {

@@ -1,0 +1,205 @@
+#include "verify/power.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/failure.hpp"
+#include "verify/divergence.hpp"
+#include "verify/receipt.hpp"
+#include "verify/report.hpp"
+#include "verify/selection.hpp"
+#include "verify/side.hpp"
+
+namespace dsa::verify {
+namespace {
+
+/// Rows of logits that the golden decides.
+std::vector<std::vector<bool>> decided_rows(const Golden& golden, const Judgement& judgement) {
+  std::vector<std::vector<bool>> decided;
+  for (const Sequence& s : golden.sequences) decided.emplace_back(s.tokens.size(), false);
+  if (judgement.logits)
+    for (const RowResult& row : judgement.logits->rows)
+      decided[static_cast<std::size_t>(row.at.sequence)]
+             [static_cast<std::size_t>(row.at.position)] = row.decided();
+  return decided;
+}
+
+double largest_excess(const Tensor<double, 2>& got, const Tensor<double, 2>& want,
+                      const Tensor<double, 2>& allowed, const Sequence& sequence) {
+  double worst = 0;
+  const Index T = std::min(want.shape()[0], sequence.size());
+  for (Index t = 0; t < T; ++t) {
+    if (sequence.documents[static_cast<std::size_t>(t)] < 0) continue;
+    for (Index c = 0; c < want.shape()[1]; ++c) {
+      const double error = std::abs(got(t, c) - want(t, c));
+      if (error == 0 || (got(t, c) == want(t, c))) continue;
+      const double ratio =
+          std::isfinite(error) ? error / allowed(t, c) : std::numeric_limits<double>::infinity();
+      if (is_worse(ratio, worst)) worst = ratio;
+    }
+  }
+  return worst;
+}
+
+/// Traced decisions of a broken run that no noise explains, a count of rows.
+Index unexplained(const Run& run, const SequenceResult& right, const Golden& golden,
+                  const Sequence& sequence) {
+  Index rows = 0;
+  for (const Decision& decision : right.base.decisions) {
+    const Decision* mine = run.find(decision.name);
+    if (mine == nullptr || !golden.traces.contains(decision.name)) continue;
+    for (Index t = 0; t < sequence.size(); ++t)
+      rows += sequence.documents[static_cast<std::size_t>(t)] >= 0 &&
+              !is_explained(sorted_set(mine->chosen.view()[t]), decision.scores.view()[t],
+                            right.limits.scores.at(decision.name).view()[t],
+                            decision.chosen.shape()[1]);
+  }
+  return rows;
+}
+
+void try_variant(const Altered& broken, const Golden& golden, const SideResult& right,
+                 const std::vector<std::vector<bool>>& decided, PowerRow& row) {
+  for (std::size_t b = 0; b < right.sequences.size(); ++b) {
+    const Sequence& sequence = golden.sequences[b];
+    const SequenceResult& want = right.sequences[b];
+    RunOptions options;
+    options.span = {0, broken.model.config.num_hidden_layers};
+    options.keep = [&](const std::string& name) { return want.base.trace.find(name) != nullptr; };
+    const Run run = run_reference(broken.model, sequence, broken.ops, options);
+    for (Index t = 0; t < want.base.logits.shape()[0]; ++t) {
+      const auto i = static_cast<std::size_t>(t);
+      if (!decided[b][i]) continue;
+      const double kl = kl_divergence(want.base.logits.view()[t], run.logits.view()[t]);
+      const double ratio = kl / want.limits.kl[i];
+      if (is_worse(ratio, row.logits)) row.logits = ratio;
+    }
+    for (const Trace::Entry& entry : want.base.trace.entries()) {
+      const Trace::Entry* mine = run.trace.find(entry.name);
+      if (mine == nullptr || entry.name.ends_with("gate.weights")) continue;
+      const double ratio =
+          largest_excess(mine->values, entry.values, want.limits.tensors.at(entry.name), sequence);
+      if (is_worse(ratio, row.traces)) row.traces = ratio;
+    }
+    row.selections += unexplained(run, want, golden, sequence);
+  }
+}
+
+/// What a golden lacks, as far as the tokens and the file tell.
+std::vector<std::string> advice(const Config& config, const Golden& golden, const Power& power) {
+  std::vector<std::string> add;
+  Index longest = 0, last = 0;
+  bool padded = false;
+  for (const Sequence& s : golden.sequences) {
+    longest = std::max(longest, s.size());
+    for (Index position : s.positions) last = std::max(last, position);
+    for (Index document : s.documents) padded |= document < 0;
+  }
+  if (config.indexer && longest <= 4 * config.indexer->topk)
+    add.push_back("a sequence of more than 4 x index_topk = " +
+                  std::to_string(4 * config.indexer->topk) + " tokens: selections then differ");
+  if (config.rope.yarn && static_cast<double>(last) <= config.rope.original_max_position_embeddings)
+    add.push_back("positions beyond original_max_position_embeddings, where YaRN matters most");
+  if (golden.traces.empty())
+    add.push_back("a trace: it sees what positive factors and near-equal tensors hide from logits");
+  if (!padded) add.push_back("a padded or ragged batch: masks are then part of what is seen");
+  if (golden.dtype != "fp64") add.push_back("an fp64 column: its limits are 10 orders lower");
+  if (power.caught() == static_cast<Index>(power.matrix.size())) add.clear();
+  return add;
+}
+
+}  // namespace
+
+Index Power::caught() const {
+  return std::count_if(matrix.begin(), matrix.end(), [](const PowerRow& r) { return r.caught(); });
+}
+
+Power power(const std::filesystem::path& checkpoint, const std::filesystem::path& golden_path,
+            const JudgeOptions& options) {
+  Power result;
+  result.checkpoint = checkpoint.string();
+  result.golden = golden_path.string();
+  const Config config = read_config(checkpoint);
+  const Golden golden = read_golden(golden_path, options.dtype, config.vocab_size);
+  const reference::Precision precision =
+      options.precision ? *options.precision : precision_of_dtype(golden.dtype);
+  result.precision = name_of(precision);
+  const Models models = open_models(checkpoint, precision, config.fp8_block.has_value());
+  const SideResult right = hold_against_definition(models, golden, "golden", options);
+  require(right.judgement.outcome != Outcome::fail,
+          golden_path.string() + " is not what the definition says (" + right.judgement.why +
+              "); a wrong golden sees nothing");
+  const auto decided = decided_rows(golden, right.judgement);
+
+  std::vector<const Variant*> variants;
+  for (const Defect& defect : all_defects())
+    if (defect.applies(config))
+      for (const Variant& variant : defect.variants) {
+        result.matrix.push_back({defect.number, defect.name, variant.name, 0, 0, 0});
+        variants.push_back(&variant);
+      }
+  Failure failure;
+  int done = 0;
+  const auto count = static_cast<int>(variants.size());
+#pragma omp parallel for schedule(dynamic) if (models.in_memory)
+  for (int i = 0; i < count; ++i)
+    failure.guard([&] {
+      Altered broken = models.exact();
+      variants[static_cast<std::size_t>(i)]->apply(broken);
+      try_variant(broken, golden, right, decided, result.matrix[static_cast<std::size_t>(i)]);
+#pragma omp critical
+      if (options.progress) options.progress("known defects", ++done, count);
+    });
+  failure.rethrow();
+  result.add = advice(config, golden, result);
+  result.receipt = make_receipt(checkpoint, golden_path, std::nullopt);
+  result.receipt.runs = options.runs, result.receipt.seed = options.seed;
+  result.receipt.alpha = options.alpha;
+  return result;
+}
+
+std::string table(const Power& p) {
+  const auto ratio = [](double x) {
+    return x <= 1 ? fmt::format("({:.2g})", x) : fmt::format("{:.3g}", x);
+  };
+  std::string text = fmt::format(
+      "checkpoint {}\ngolden     {}, limits of {}\n\n{:<7} {:<42} {:<26} {:>10} {:>10} {:>10}  "
+      "{}\n",
+      p.checkpoint, p.golden, p.precision, "defect", "name", "variant", "logits", "traces",
+      "decisions", "caught");
+  for (const PowerRow& r : p.matrix)
+    text +=
+        fmt::format("{:<7} {:<42} {:<26} {:>10} {:>10} {:>10}  {}\n", r.number, r.name, r.variant,
+                    ratio(r.logits), ratio(r.traces), r.selections, r.caught() ? "yes" : "NO");
+  text += "\nlogits, traces: how far above the limit at most; in brackets: below it, not caught\n";
+  for (const std::string& line : p.add) text += "to see more, add: " + line + "\n";
+  const auto all = static_cast<Index>(p.matrix.size());
+  return text +
+         fmt::format(
+             "\npower: {} of {} variants of known defects caught ({:.1f} %)\n", p.caught(), all,
+             all == 0 ? 0.0 : 100.0 * static_cast<double>(p.caught()) / static_cast<double>(all));
+}
+
+Json to_json(const Power& p) {
+  const auto number = [](double x) { return std::isfinite(x) ? Json(x) : Json("Infinity"); };
+  Json matrix = Json::array();
+  for (const PowerRow& r : p.matrix)
+    matrix.push_back({{"defect", r.number},
+                      {"name", r.name},
+                      {"variant", r.variant},
+                      {"logits", number(r.logits)},
+                      {"traces", number(r.traces)},
+                      {"decisions", r.selections},
+                      {"caught", r.caught()}});
+  return {{"checkpoint", p.checkpoint},
+          {"golden", p.golden},
+          {"precision", p.precision},
+          {"caught", p.caught()},
+          {"all", p.matrix.size()},
+          {"matrix", matrix},
+          {"add", p.add},
+          {"receipt", receipt_json(p.receipt)}};
+}
+
+}  // namespace dsa::verify
