@@ -101,17 +101,31 @@ std::vector<double> kl_means(const Sums& sums) {
   return mean;
 }
 
+/// The squared coefficient of variation of a row's KL: rows differ in it, so that of the row at 95
+/// % of them stands for all. Too few runs to know a row's: that of all rows as one sample.
+double variation_of(const Sums& sums, const std::vector<double>& mean, bool pooled) {
+  const auto M = static_cast<double>(sums.kl.size());
+  std::vector<double> rows;
+  double all = 0;
+  for (std::size_t t = 0; t < mean.size(); ++t) {
+    if (!(mean[t] > 0)) continue;
+    double squares = 0;
+    for (const auto& run : sums.kl) squares += std::pow(run[t] / mean[t] - 1, 2);
+    all += squares / M;
+    rows.push_back(squares / std::max(1.0, M - 1));
+  }
+  if (rows.empty()) return 2;  // one degree of freedom: the most that a sum of squares can vary
+  if (pooled) return all / static_cast<double>(rows.size());
+  const auto at = rows.begin() + static_cast<long>(0.95 * static_cast<double>(rows.size() - 1));
+  std::nth_element(rows.begin(), at, rows.end());
+  return *at;
+}
+
 std::vector<double> kl_limits(const Sums& sums, const Run& base, double alpha) {
   const std::vector<double> mean = kl_means(sums);
   const double M = static_cast<double>(sums.kl.size()), T = static_cast<double>(mean.size());
   const bool pooled = sums.kl.size() < static_cast<std::size_t>(runs_for_one);
-  double squares = 0, counted = 0;
-  for (const auto& run : sums.kl)
-    for (std::size_t t = 0; t < mean.size(); ++t)
-      if (mean[t] > 0) squares += std::pow(run[t] / mean[t] - 1, 2), ++counted;
-  // (M-1)/M of the samples are free where every row has a mean of its own.
-  const double variation =
-      counted == 0 ? 2 : std::max(1e-6, squares / counted * (pooled ? 1 : M / (M - 1)));
+  const double variation = std::max(1e-6, variation_of(sums, mean, pooled));
   const double freedom = 2 / variation;
   const double factor =
       fisher_quantile(freedom, freedom * (pooled ? M * T : M), alpha / std::max(1.0, T));

@@ -12,7 +12,7 @@
 //
 // Limits at significance alpha over all checks of a judgement:
 //   KL of a row   ~ a weighted chi-square, mean_t over the held runs, squared coefficient of
-//                 variation v pooled over rows; a new draw over that mean is Fisher's F with
+//                 variation v of the row at 95 % of all; a new draw over that mean is Fisher's F with
 //                 (2/v, 2 M/v) degrees of freedom, so limit_t = mean_t F(1 - alpha/rows)
 //   an element    Student's t with M degrees of freedom times its own spread over the M held
 //                 runs, or with M x width times its row's spread, whichever is larger
