@@ -156,7 +156,7 @@ TEST_CASE("topk_select against a sort, for every K", "[reference]") {
   }
 }
 
-TEST_CASE("softmax by hand; large numbers do not overflow; nothing stays nothing", "[reference]") {
+TEST_CASE("softmax by hand, large numbers without overflow, and nothing stays nothing", "[reference]") {
   std::vector<double> p = {std::log(1.0), std::log(2.0), std::log(5.0)};
   reference::softmax(p.data(), 3);
   CHECK(p[0] == Approx(0.125).epsilon(1e-15));

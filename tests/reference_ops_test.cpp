@@ -149,7 +149,7 @@ TEST_CASE("YaRN of DeepSeek-V3.2: low 10, high 23, a tail of f/40", "[reference]
   CHECK(f[23] == Approx(std::pow(1e4, -23 / 32.0) / 40).epsilon(1e-14));
 }
 
-TEST_CASE("YaRN: `truncate` off keeps the fractional bounds; equal bounds do not divide by 0",
+TEST_CASE("YaRN: `truncate` off keeps the fractional bounds, and equal bounds do not divide by 0",
           "[reference]") {
   Rope r = v32_rope();
   r.truncate = false;
