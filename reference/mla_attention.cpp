@@ -50,23 +50,20 @@ void mla_attention_expanded(View<Real, 3> out, View<const Real, 3> q_nope,
   expect_shape("out", out, {T, N, U});
   expect_keys(chosen, T, S);
 
-#pragma omp parallel for schedule(dynamic)
-  for (Index t = 0; t < T; ++t) {
-    const std::vector<Index> keys = keys_of(chosen[t]);
-    std::vector<Real> p(keys.size());
-    for (Index n = 0; n < N; ++n) {
+  // Head by head: one head's keys and values fit into a cache that all of them would not.
+#pragma omp parallel for collapse(2) schedule(dynamic, 16)
+  for (Index n = 0; n < N; ++n)
+    for (Index t = 0; t < T; ++t) {
+      const std::vector<Index> keys = keys_of(chosen[t]);
+      std::vector<Real> p(keys.size());
       for (std::size_t i = 0; i < keys.size(); ++i)
         p[i] = static_cast<Real>(scale) * (dot(q_nope[t][n].data, kv[keys[i]][n].data, B) +
                                            dot(q_rope[t][n].data, k_rope[keys[i]].data, P));
       softmax(p.data(), static_cast<Index>(keys.size()));
       for (Index u = 0; u < U; ++u) out(t, n, u) = 0;
-      for (std::size_t i = 0; i < keys.size(); ++i) {
-        const Real* v = kv[keys[i]][n].data + B;
-        Real* o = out[t][n].data;
-        for (Index u = 0; u < U; ++u) o[u] += p[i] * v[u];
-      }
+      for (std::size_t i = 0; i < keys.size(); ++i)
+        add_scaled(out[t][n].data, p[i], kv[keys[i]][n].data + B, U);
     }
-  }
 }
 
 template <class Real>
@@ -91,17 +88,15 @@ void mla_attention_absorbed(View<Real, 3> out, View<const Real, 3> q_nope,
       std::fill(q_latent.begin(), q_latent.end(), Real(0));
       std::fill(o_latent.begin(), o_latent.end(), Real(0));
       for (Index b = 0; b < B; ++b)  // q~ = W_UK^T q_nope
-        for (Index r = 0; r < R; ++r)
-          q_latent[static_cast<std::size_t>(r)] += q_nope(t, n, b) * kv_b(n, b, r);
+        add_scaled(q_latent.data(), q_nope(t, n, b), kv_b[n][b].data, R);
       for (std::size_t i = 0; i < keys.size(); ++i)
-        p[i] = static_cast<Real>(scale) * (dot<Real>(q_latent.data(), c_kv[keys[i]].data, R) +
+        p[i] = static_cast<Real>(scale) * (dot(q_latent.data(), c_kv[keys[i]].data, R) +
                                            dot(q_rope[t][n].data, k_rope[keys[i]].data, P));
       softmax(p.data(), static_cast<Index>(keys.size()));
       for (std::size_t i = 0; i < keys.size(); ++i)  // o~ = sum_s p c_kv(s)
-        for (Index r = 0; r < R; ++r)
-          o_latent[static_cast<std::size_t>(r)] += p[i] * c_kv(keys[i], r);
+        add_scaled(o_latent.data(), p[i], c_kv[keys[i]].data, R);
       for (Index u = 0; u < U; ++u)  // o = W_UV o~
-        out(t, n, u) = dot<Real>(kv_b[n][B + u].data, o_latent.data(), R);
+        out(t, n, u) = dot(kv_b[n][B + u].data, o_latent.data(), R);
     }
   }
 }

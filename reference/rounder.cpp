@@ -205,14 +205,14 @@ void Rounded::mla_attention(Name name, View<double, 3> out, View<const double, 3
     for (Index n = 0; n < N && product.random(); ++n)
       k2(s, n) = (dot(kv[s][n].data, kv[s][n].data, B) + dot(k_rope[s].data, k_rope[s].data, P)) /
                  static_cast<double>(B + P);
-#pragma omp parallel for schedule(dynamic)
-  for (Index t = 0; t < T; ++t) {
-    std::vector<Index> keys;
-    for (Index s : chosen[t])
-      if (s >= 0) keys.push_back(s);
-    const Index n_keys = static_cast<Index>(keys.size());
-    std::vector<double> p(keys.size()), o(static_cast<std::size_t>(U)), squares(o.size());
-    for (Index n = 0; n < N; ++n) {
+#pragma omp parallel for collapse(2) schedule(dynamic, 16)
+  for (Index n = 0; n < N; ++n)
+    for (Index t = 0; t < T; ++t) {
+      std::vector<Index> keys;
+      for (Index s : chosen[t])
+        if (s >= 0) keys.push_back(s);
+      const Index n_keys = static_cast<Index>(keys.size());
+      std::vector<double> p(keys.size()), o(static_cast<std::size_t>(U)), squares(o.size());
       const double *qn = q_nope[t][n].data, *qr = q_rope[t][n].data;
       const double q2 = dot(qn, qn, B) + dot(qr, qr, P);
       const auto at = [&](std::size_t j) { return (t * N + n) * K + static_cast<Index>(j); };
@@ -222,8 +222,6 @@ void Rounded::mla_attention(Name name, View<double, 3> out, View<const double, 3
         p[j] = scaled.round(formats.model, product.round(formats.model, a, at(j)) * scale, at(j));
       }
       softmax(p.data(), n_keys);
-      std::fill(o.begin(), o.end(), 0.0);
-      std::fill(squares.begin(), squares.end(), 0.0);
       for (std::size_t j = 0; j < keys.size(); ++j) {
         p[j] = narrowed.round(formats.model, probability.round(formats.wide, p[j], at(j)), at(j));
         const double* v = kv[keys[j]][n].data + B;
@@ -239,7 +237,6 @@ void Rounded::mla_attention(Name name, View<double, 3> out, View<const double, 3
         out(t, n, static_cast<Index>(u)) = sum.round(formats.model, o[u] + error, i);
       }
     }
-  }
 }
 
 void Rounded::router_scores(Name name, Out s, In z, Router::Scoring scoring) const {

@@ -61,29 +61,48 @@ void add(Sums& sums, const Run& run, const Run& base) {
   }
 }
 
+/// A mean of squared deviations.
+struct Spread {
+  double sum = 0, count = 0;
+  void add(double variance) { sum += variance, ++count; }
+  double mean() const { return count == 0 ? 0 : sum / count; }
+};
+
 /// The error every element may have, from M runs' squared deviations. An element's spread is its
 /// row's, times how much its column stands out; with runs enough also its own, whichever is more.
-Tensor<double, 2> allowed_of(const Tensor<double, 2>& squares, int runs, double tail) {
+/// With few runs a row may have been lucky, and its spread is at least that of all rows; then the
+/// numbers of its size may also stand out, since rounding errors grow with what is rounded.
+Tensor<double, 2> allowed_of(const Tensor<double, 2>& squares, const Tensor<double, 2>& base,
+                             int runs, double tail) {
   const Index T = squares.shape()[0], W = squares.shape()[1];
   const double M = runs;
-  std::vector<double> row(static_cast<std::size_t>(T)), column(static_cast<std::size_t>(W));
-  double all = 0;
+  const bool few = runs < runs_for_one;
+  const auto size_of = [](double x) { return x == 0 ? -1075 : std::ilogb(x); };
+  std::vector<Spread> row(static_cast<std::size_t>(T)), column(static_cast<std::size_t>(W));
+  std::map<int, Spread> size;
+  Spread all;
   for (Index t = 0; t < T; ++t)
     for (Index c = 0; c < W; ++c) {
+      if (!std::isfinite(base(t, c))) continue;
       const double variance = squares(t, c) / M;
-      row[static_cast<std::size_t>(t)] += variance / static_cast<double>(W);
-      column[static_cast<std::size_t>(c)] += variance / static_cast<double>(T);
-      all += variance / static_cast<double>(T * W);
+      row[static_cast<std::size_t>(t)].add(variance);
+      column[static_cast<std::size_t>(c)].add(variance);
+      all.add(variance);
+      if (few) size[size_of(base(t, c))].add(variance);
     }
   const double pooled = student_quantile(M * static_cast<double>(std::min(T, W)), tail);
-  const double own = runs >= runs_for_one ? student_quantile(M, tail) : 0;
+  const double own = few ? 0 : student_quantile(M, tail);
   Tensor<double, 2> allowed({T, W});
   for (Index t = 0; t < T; ++t)
     for (Index c = 0; c < W; ++c) {
-      const double stands_out =
-          all > 0 ? std::max(1.0, std::sqrt(column[static_cast<std::size_t>(c)] / all)) : 1;
-      allowed(t, c) = std::max(pooled * std::sqrt(row[static_cast<std::size_t>(t)]) * stands_out,
-                               own * std::sqrt(squares(t, c) / M));
+      if (!std::isfinite(base(t, c))) continue;
+      double stands_out = column[static_cast<std::size_t>(c)].mean();
+      if (few) stands_out = std::max(stands_out, size[size_of(base(t, c))].mean());
+      const double factor = all.mean() > 0 ? std::max(1.0, std::sqrt(stands_out / all.mean())) : 1;
+      const double of_row = row[static_cast<std::size_t>(t)].mean();
+      allowed(t, c) =
+          std::max(pooled * std::sqrt(few ? std::max(of_row, all.mean()) : of_row) * factor,
+                   own * std::sqrt(squares(t, c) / M));
     }
   return allowed;
 }
@@ -230,9 +249,9 @@ Limits measure_limits(const Perturbed& perturbed, const Sequence& sequence, cons
   for (const auto& [name, margins] : sums.margins) rows += static_cast<Index>(margins.size());
   const auto tail = [&](Index n) { return alpha / 2 / static_cast<double>(std::max<Index>(n, 1)); };
   for (const auto& [name, squares] : sums.tensors)
-    limits.tensors[name] = allowed_of(squares, M, tail(elements));
+    limits.tensors[name] = allowed_of(squares, base.trace.find(name)->values, M, tail(elements));
   for (const auto& [name, squares] : sums.scores)
-    limits.scores[name] = allowed_of(squares, M, tail(elements));
+    limits.scores[name] = allowed_of(squares, base.find(name)->scores, M, tail(elements));
   limits.margin_quantile = student_quantile(M, tail(rows));
   for (const auto& [name, margins] : sums.margins)
     for (double squares : margins) limits.margin_spread[name].push_back(std::sqrt(squares / M));
@@ -244,7 +263,7 @@ Limits measure_limits(const Perturbed& perturbed, const Sequence& sequence, cons
         limits.unsettled.push_back({decision.name, t, gap, bound});
     }
   if (base.logits.size() > 0) {
-    limits.logits = allowed_of(sums.logits, M, tail(sums.logits.size()));
+    limits.logits = allowed_of(sums.logits, base.logits, M, tail(sums.logits.size()));
     limits.kl = kl_limits(sums, base, alpha);
   }
   return limits;

@@ -1,0 +1,91 @@
+#include "verify/commands/command.hpp"
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <iostream>
+
+#include "core/file.hpp"
+
+namespace dsa::verify {
+namespace {
+
+std::pair<Index, Index> span_of(const std::string& text) {
+  long long begin = 0, end = 0;
+  char rest = 0;
+  require(std::sscanf(text.c_str(), "%lld:%lld%c", &begin, &end, &rest) == 2,
+          "--layers \"" + text + "\" is not a span; give A:B, e.g. 0:2");
+  return {begin, end};
+}
+
+/// "golden, sequence 1 of 2  [#####     ] 12/32", over and over on one line of a terminal.
+void show_progress(const std::string& what, int done, int of) {
+  constexpr int width = 24;
+  std::string bar(static_cast<std::size_t>(width * done / std::max(of, 1)), '#');
+  bar.resize(width, ' ');
+  std::fprintf(stderr, "\r\033[K%s  [%s] %d/%d", what.c_str(), bar.c_str(), done, of);
+  std::fflush(stderr);
+}
+
+}  // namespace
+
+JudgeOptions Arguments::judge_options() const {
+  JudgeOptions judge = options;
+  if (!precision.empty()) judge.precision = reference::precision_named(precision);
+  if (!layers.empty()) judge.layers = span_of(layers);
+  if (isatty(STDERR_FILENO)) judge.progress = show_progress;
+  return judge;
+}
+
+void add_checkpoint(CLI::App& app, Arguments& a) {
+  app.add_option("CHECKPOINT", a.checkpoint, "Directory with config.json and safetensors")
+      ->required();
+}
+
+void add_dtype(CLI::App& app, Arguments& a, const std::string& of) {
+  app.add_option("--dtype", a.options.dtype,
+                 "Column of " + of + ": fp64, fp32 or bf16 (default: the most precise)")
+      ->check(CLI::IsMember({"fp64", "fp32", "bf16"}));
+}
+
+void add_precision(CLI::App& app, Arguments& a) {
+  app.add_option("--precision", a.precision,
+                 "How the judged side was computed: fp64, hf-fp32, hf-bf16 or official-fp8\n"
+                 "(default: the dtype of its file; a bf16 run stored as F32 needs it)");
+}
+
+void add_sampling(CLI::App& app, Arguments& a) {
+  app.add_option("--runs", a.options.runs, "Perturbed runs of each kind, from which limits come")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  app.add_option("--seed", a.options.seed, "Seed of the perturbed runs")->capture_default_str();
+  app.add_option("--alpha", a.options.alpha,
+                 "Probability of rejecting a right result, over all checks of a judgement")
+      ->check(CLI::Range(1e-12, 0.5))
+      ->capture_default_str();
+}
+
+void add_json(CLI::App& app, Arguments& a, const std::string& what) {
+  app.add_option("--json", a.json, "Write " + what + " as JSON (docs/report.md) to this file");
+}
+
+void add_html(CLI::App& app, Arguments& a) {
+  app.add_option("--html", a.html, "Write it as one self-contained HTML page to this file");
+}
+
+bool is_coloured() { return isatty(STDOUT_FILENO); }
+
+void clear_progress() {
+  if (isatty(STDERR_FILENO)) std::fprintf(stderr, "\r\033[K");
+}
+
+void print(const std::string& text) {
+  clear_progress();
+  std::cout << text;
+}
+
+void write_if_asked(const std::string& file, const std::string& text) {
+  if (!file.empty()) write_text(file, text);
+}
+
+}  // namespace dsa::verify

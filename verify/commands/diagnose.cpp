@@ -1,0 +1,34 @@
+#include "verify/diagnose.hpp"
+
+#include "verify/commands/command.hpp"
+
+namespace dsa::verify {
+namespace {
+
+int run(const Arguments& a, const std::string& command_line) {
+  Diagnosis diagnosis = diagnose(a.checkpoint, a.candidate, a.judge_options());
+  diagnosis.receipt.command = command_line;
+  print(table(diagnosis));
+  write_if_asked(a.json, to_json(diagnosis).dump(2) + "\n");
+  return exit_code(diagnosis);
+}
+
+}  // namespace
+
+Command diagnose_command(CLI::App& parent) {
+  const auto a = std::make_shared<Arguments>();
+  CLI::App* app = parent.add_subcommand(
+      "diagnose",
+      "Run the reference with every known defect in turn (docs/defects.md), and name the one, or\n"
+      "the pair, under which nothing of CANDIDATE is left beyond its noise. CANDIDATE holds its\n"
+      "tokens. Exit status: 0 correct, 1 a defect or unknown, 2 usage or bad input.");
+  add_checkpoint(*app, *a);
+  app->add_option("CANDIDATE", a->candidate, "Tokens with somebody's logits or trace")->required();
+  add_dtype(*app, *a, "CANDIDATE");
+  add_precision(*app, *a);
+  add_json(*app, *a, "the diagnosis");
+  add_sampling(*app, *a);
+  return {app, [=](const std::string& command_line) { return run(*a, command_line); }};
+}
+
+}  // namespace dsa::verify

@@ -1,0 +1,60 @@
+#include "verify/commands/command.hpp"
+#include "verify/report.hpp"
+
+namespace dsa::verify {
+namespace {
+
+struct GoldenArguments : Arguments {
+  std::string backend = "reference";
+  double max_kl_div = 0, atol = 0, rtol = 0;
+};
+
+int run(const GoldenArguments& a, const CLI::App& app, const std::string& command_line) {
+  JudgeOptions options = a.judge_options();
+  if (app.count("--max-kl-div")) options.max_kl_div = a.max_kl_div;
+  if (app.count("--atol")) options.atol = a.atol;
+  if (app.count("--rtol")) options.rtol = a.rtol;
+  std::optional<std::filesystem::path> candidate;
+  if (!a.candidate.empty()) candidate = a.candidate;
+  Verdict verdict = judge(a.checkpoint, a.golden, candidate, options);
+  verdict.receipt.command = command_line;
+  print(table(verdict, is_coloured()));
+  write_if_asked(a.json, to_json(verdict).dump(2) + "\n");
+  write_if_asked(a.junit, to_junit({verdict}));
+  write_if_asked(a.html, to_html({verdict}));
+  return exit_code(verdict.outcome);
+}
+
+}  // namespace
+
+Command golden_command(CLI::App& parent) {
+  const auto a = std::make_shared<GoldenArguments>();
+  CLI::App* app = parent.add_subcommand(
+      "golden",
+      "Judge GOLDEN (alone), or CANDIDATE by GOLDEN and by the definition.\n"
+      "GOLDEN and FILE are safetensors (tokens, logits.fp64|fp32|bf16 or logits, attention_mask,\n"
+      "traces under HuggingFace module names) or MaxText JSON lines; see data/README.md.");
+  add_checkpoint(*app, *a);
+  app->add_option("GOLDEN", a->golden, "Token ids with HuggingFace's logits or trace")->required();
+  auto* candidate = app->add_option("--candidate", a->candidate,
+                                    "Logits or trace of the implementation to be judged");
+  app->add_option("--backend", a->backend, "Which of ours is held against GOLDEN: reference")
+      ->check(CLI::IsMember({"reference"}))
+      ->excludes(candidate);
+  add_dtype(*app, *a, "GOLDEN");
+  add_precision(*app, *a);
+  app->add_option("--layers", a->layers, "Verify the span A:B of layers only (needs a trace)");
+  app->add_option("--max-kl-div,--max_kl_div", a->max_kl_div,
+                  "A limit of yours on the KL divergence of every row, in place of ours");
+  app->add_option("--atol", a->atol, "A limit of yours: |got - want| <= atol + rtol |want|");
+  app->add_option("--rtol", a->rtol, "See --atol");
+  app->add_flag("--own-error", a->options.own_error,
+                "Also run the reference in long double and state its own rounding error");
+  add_json(*app, *a, "the verdict");
+  app->add_option("--junit", a->junit, "Write it as JUnit XML to this file");
+  add_html(*app, *a);
+  add_sampling(*app, *a);
+  return {app, [=](const std::string& command_line) { return run(*a, *app, command_line); }};
+}
+
+}  // namespace dsa::verify
