@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <limits>
 
+#include "core/golden.hpp"
 #include "tests/catch.hpp"
 #include "tests/scratch.hpp"
 #include "tests/tiny_checkpoint.hpp"
@@ -273,4 +274,26 @@ TEST_CASE("make_wide checks its options and the disk before it writes", "[run]")
              Contains("--dense is 3, expected at most --layers, 2"));
   CHECK_THAT(complaint("make_wide " + out + " --layers 400"), Contains("free; make room first"));
   CHECK(fs::is_empty(scratch.path()));
+}
+
+TEST_CASE("jsonl writes a golden as MaxText reads it", "[run][cli]") {
+  const Scratch scratch;
+  const fs::path golden = fs::path(DSA_SOURCE_DIR) / "data/samples/v3/logits.safetensors";
+  const std::string out = (scratch / "golden.jsonl").string();
+  CHECK(run("dsa-run jsonl " + golden.string() + " " + out + " --dtype fp32").status == 0);
+  const Golden before = read_golden(golden, "fp32", 0), after = read_golden(out, "", 0);
+  REQUIRE(after.sequences.size() == before.sequences.size());
+  CHECK(after.dtype == "fp32");
+  for (std::size_t b = 0; b < before.sequences.size(); ++b) {
+    CHECK(after.sequences[b].tokens == before.sequences[b].tokens);
+    CHECK(std::equal(before.logits[b].begin(), before.logits[b].end(), after.logits[b].begin(),
+                     after.logits[b].end()));
+  }
+
+  const std::string missing = (scratch / "missing").string();
+  CHECK_THAT(complaint("dsa-run jsonl " + missing + " " + out), Contains(missing));
+  const fs::path trace = fs::path(DSA_SOURCE_DIR) / "data/samples/v3/trace.fp64.safetensors";
+  const fs::path other = scratch / "other.jsonl";
+  complaint("dsa-run jsonl " + trace.string() + " " + other.string() + " --dtype bf16");
+  CHECK_FALSE(fs::exists(other));
 }

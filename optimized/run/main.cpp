@@ -1,9 +1,10 @@
-// optimized/run/main.cpp — dsa-run: look into checkpoints, and change their format.
+// optimized/run/main.cpp — dsa-run: look into checkpoints and goldens, and change their format.
 #include <CLI/CLI.hpp>
 #include <iostream>
 
 #include "core/check.hpp"
 #include "core/checkpoint_writer.hpp"
+#include "core/golden.hpp"
 #include "optimized/run/convert.hpp"
 #include "optimized/run/inspect.hpp"
 
@@ -16,7 +17,7 @@ model.safetensors.index.json and its shards. Files are mapped and streamed: a mo
 memory is no obstacle.
 
 Exit status: 0 success, 1 `inspect` found something wrong, 2 bad usage or unusable input.
-Run `dsa-run inspect --help` or `dsa-run convert --help` for the options.)";
+`dsa-run COMMAND --help` lists the options of inspect, convert and jsonl.)";
 
 constexpr const char* about_inspect = R"(
 Lists what a checkpoint holds (family, parameters in all, active per token and in the indexer,
@@ -58,6 +59,14 @@ num_nextn_predict_layers does not ask for.
 
 Example: dsa-run convert models/v32-fp8 models/v32-bf16 --dtype bf16 --experts packed)";
 
+constexpr const char* about_jsonl = R"(
+Writes tokens and logits of GOLDEN (safetensors) to OUT as MaxText's logit checker reads them: a
+line a sequence, {"prompt": "", "tokens": [S ids], "logits": [S lists of V numbers, as fp32]}.
+Padding is left out. Packed documents, NaN and infinities, which the format cannot express, are
+refused.
+
+Example: dsa-run jsonl logits.safetensors golden.jsonl --dtype fp32)";
+
 struct Options {
   std::string directory, json, in, out, dtype, experts, mtp = "keep", shard_size = "5GB";
   dsa::Index context = 4096;
@@ -84,7 +93,15 @@ int convert(const Options& o) {
   return 0;
 }
 
-void describe(CLI::App& inspect, CLI::App& convert, Options& o) {
+int jsonl(const Options& o) {
+  const dsa::Golden golden = dsa::read_golden(o.in, o.dtype, 0);
+  dsa::write_jsonl(o.out, golden);
+  std::cout << o.out << ": " << golden.sequences.size() << " lines, logits in " << golden.dtype
+            << '\n';
+  return 0;
+}
+
+void describe(CLI::App& inspect, CLI::App& convert, CLI::App& jsonl, Options& o) {
   inspect.add_option("dir", o.directory, "Checkpoint directory")->required()->type_name("DIR");
   inspect.add_option("--context", o.context, "Keys that the token sees, S")
       ->check(CLI::Range(dsa::Index{1}, dsa::Index{1} << 40).description(""))
@@ -111,6 +128,12 @@ void describe(CLI::App& inspect, CLI::App& convert, Options& o) {
       ->check(CLI::IsMember({"keep", "drop"}).description(""))
       ->type_name("HOW")
       ->capture_default_str();
+
+  jsonl.add_option("in", o.in, "Golden to read")->required()->type_name("GOLDEN");
+  jsonl.add_option("out", o.out, "File to write")->required()->type_name("OUT");
+  jsonl.add_option("--dtype", o.dtype, "Column: fp64, fp32 or bf16. Default: the most precise")
+      ->check(CLI::IsMember({"fp64", "fp32", "bf16"}).description(""))
+      ->type_name("TYPE");
 }
 
 /// One line, whatever the message holds.
@@ -128,7 +151,8 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   CLI::App* inspecting = app.add_subcommand("inspect", about_inspect);
   CLI::App* converting = app.add_subcommand("convert", about_convert);
-  describe(*inspecting, *converting, o);
+  CLI::App* lines = app.add_subcommand("jsonl", about_jsonl);
+  describe(*inspecting, *converting, *lines, o);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& help) {
@@ -138,7 +162,8 @@ int main(int argc, char** argv) {
     return 2;
   }
   try {
-    return inspecting->parsed() ? inspect(o) : convert(o);
+    if (inspecting->parsed()) return inspect(o);
+    return lines->parsed() ? jsonl(o) : convert(o);
   } catch (const std::exception& error) {
     std::cerr << "dsa-run: " << one_line(error.what()) << '\n';
     return 2;
