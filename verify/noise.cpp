@@ -68,12 +68,12 @@ struct Spread {
   double mean() const { return count == 0 ? 0 : sum / count; }
 };
 
-/// The error every element may have, from M runs' squared deviations. An element's spread is its
-/// row's, times how much its column stands out; with runs enough also its own, whichever is more.
-/// With few runs a row may have been lucky, and its spread is at least that of all rows; then the
-/// numbers of its size may also stand out, since rounding errors grow with what is rounded.
-Tensor<double, 2> allowed_of(const Tensor<double, 2>& squares, const Tensor<double, 2>& base,
-                             int runs, double tail) {
+/// The error every element may have, in place of M runs' squared deviations. An element's spread is
+/// its row's, times how much its column stands out; with runs enough also its own, whichever is
+/// more. With few runs a row may have been lucky, and its spread is at least that of all rows; then
+/// the numbers of its size may also stand out, since rounding errors grow with what is rounded.
+Tensor<double, 2> allowed_of(Tensor<double, 2> squares, const Tensor<double, 2>& base, int runs,
+                             double tail) {
   const Index T = squares.shape()[0], W = squares.shape()[1];
   const double M = runs;
   const bool few = runs < runs_for_one;
@@ -92,7 +92,6 @@ Tensor<double, 2> allowed_of(const Tensor<double, 2>& squares, const Tensor<doub
     }
   const double pooled = student_quantile(M * static_cast<double>(std::min(T, W)), tail);
   const double own = few ? 0 : student_quantile(M, tail);
-  Tensor<double, 2> allowed({T, W});
   for (Index t = 0; t < T; ++t)
     for (Index c = 0; c < W; ++c) {
       if (!std::isfinite(base(t, c))) continue;
@@ -100,11 +99,11 @@ Tensor<double, 2> allowed_of(const Tensor<double, 2>& squares, const Tensor<doub
       if (few) stands_out = std::max(stands_out, size[size_of(base(t, c))].mean());
       const double factor = all.mean() > 0 ? std::max(1.0, std::sqrt(stands_out / all.mean())) : 1;
       const double of_row = row[static_cast<std::size_t>(t)].mean();
-      allowed(t, c) =
+      squares(t, c) =
           std::max(pooled * std::sqrt(few ? std::max(of_row, all.mean()) : of_row) * factor,
                    own * std::sqrt(squares(t, c) / M));
     }
-  return allowed;
+  return squares;
 }
 
 /// Mean over runs of one row's KL, or of all rows' where the runs are too few.
@@ -248,10 +247,12 @@ Limits measure_limits(const Perturbed& perturbed, const Sequence& sequence, cons
   for (const auto& [name, squares] : sums.scores) elements += squares.size();
   for (const auto& [name, margins] : sums.margins) rows += static_cast<Index>(margins.size());
   const auto tail = [&](Index n) { return alpha / 2 / static_cast<double>(std::max<Index>(n, 1)); };
-  for (const auto& [name, squares] : sums.tensors)
-    limits.tensors[name] = allowed_of(squares, base.trace.find(name)->values, M, tail(elements));
-  for (const auto& [name, squares] : sums.scores)
-    limits.scores[name] = allowed_of(squares, base.find(name)->scores, M, tail(elements));
+  for (auto& [name, squares] : sums.tensors)
+    limits.tensors[name] =
+        allowed_of(std::move(squares), base.trace.find(name)->values, M, tail(elements));
+  for (auto& [name, squares] : sums.scores)
+    limits.scores[name] =
+        allowed_of(std::move(squares), base.find(name)->scores, M, tail(elements));
   limits.margin_quantile = student_quantile(M, tail(rows));
   for (const auto& [name, margins] : sums.margins)
     for (double squares : margins) limits.margin_spread[name].push_back(std::sqrt(squares / M));
@@ -263,7 +264,8 @@ Limits measure_limits(const Perturbed& perturbed, const Sequence& sequence, cons
         limits.unsettled.push_back({decision.name, t, gap, bound});
     }
   if (base.logits.size() > 0) {
-    limits.logits = allowed_of(sums.logits, base.logits, M, tail(sums.logits.size()));
+    const double share = tail(sums.logits.size());
+    limits.logits = allowed_of(std::move(sums.logits), base.logits, M, share);
     limits.kl = kl_limits(sums, base, alpha);
   }
   return limits;

@@ -32,7 +32,8 @@ Run run_reference(const Model& model, const Sequence& sequence, const reference:
   reference::Cache<double> cache;
   Tensor<double, 2> x = options.span.input ? *options.span.input : reference::embed(pass, sequence);
   reference::run_layers(pass, x, sequence, cache, options.span.begin, options.span.end);
-  if (options.span.end == model.config.num_hidden_layers) run.logits = reference::logits(pass, x);
+  if (options.head && options.span.end == model.config.num_hidden_layers)
+    run.logits = reference::logits(pass, x);
   return run;
 }
 

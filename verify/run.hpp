@@ -22,7 +22,7 @@ struct Decision {
 };
 
 struct Run {
-  Tensor<double, 2> logits;         // (T, V); empty where the span ends before the last layer
+  Tensor<double, 2> logits;         // (T, V); empty without the last layer or the head
   Trace trace;                      // the tensors that were asked for
   std::vector<Decision> decisions;  // in order of execution
   std::vector<std::string> order;   // names of both, as they came
@@ -44,6 +44,7 @@ struct RunOptions {
   std::function<void(const std::string& name, View<const double, 2> scores, View<Index, 2> chosen)>
       decide;
   bool record_decisions = true;
+  bool head = true;  // false: nobody asks for model.norm, lm_head and the logits
 };
 
 Run run_reference(const Model&, const Sequence&, const reference::Ops<double>&, const RunOptions&);

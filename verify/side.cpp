@@ -117,6 +117,7 @@ SequenceResult hold_sequence(const Models& models, const Golden& side, std::size
   const bool traced = b == 0 && !side.traces.empty();
   RunOptions run = span;
   if (traced) run.keep = [&](const std::string& name) { return side.traces.contains(name); };
+  run.head = !side.logits.empty() || side.traces.contains("model.norm");
   const Known known = [&](const std::string& name) { return traced && told.told(name); };
   const Perturbed perturbed = [&](std::uint64_t draw) {
     return models.rounded({reference::Rounding::Mode::random, draw});
