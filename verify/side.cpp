@@ -117,7 +117,6 @@ SequenceResult hold_sequence(const Models& models, const Golden& side, std::size
   const bool traced = b == 0 && !side.traces.empty();
   RunOptions run = span;
   if (traced) run.keep = [&](const std::string& name) { return side.traces.contains(name); };
-  run.head = !side.logits.empty() || side.traces.contains("model.norm");
   const Known known = [&](const std::string& name) { return traced && told.told(name); };
   const Perturbed perturbed = [&](std::uint64_t draw) {
     return models.rounded({reference::Rounding::Mode::random, draw});
@@ -271,6 +270,7 @@ SideResult hold_against_definition(const Models& models, const Golden& side,
   if (layers.first > 0) input = input_of(side, layers.first);
   RunOptions run;
   run.span = {layers.first, layers.second, layers.first > 0 ? &input : nullptr};
+  run.head = !side.logits.empty() || side.traces.contains("model.norm");
   const bool whole = layers.second == config.num_hidden_layers && !side.logits.empty();
   const std::size_t count = whole ? side.logits.size() : 1;  // traces speak of sequence 0 only
   for (std::size_t b = 0; b < count; ++b) {
