@@ -2,9 +2,10 @@
 #   make verify   judge the bundled HuggingFace samples; reports in out/
 #   make test     every test: dev build with asserts and -Werror, then sanitizers, then fuzzers
 #   make build    the optimised binaries, in build/bin/
+#   make mutants  the judge made wrong in one line after another: the tests must notice every time
 SHELL := /bin/bash
 .DEFAULT_GOAL := build
-.PHONY: build verify test packages sanitize fuzz format clean
+.PHONY: build verify test packages sanitize fuzz mutants format clean
 
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 20
@@ -49,6 +50,9 @@ fuzz: packages
 	    || { tail -n 30 build-fuzz/found/$$t.log; exit 1; }; \
 	  grep -E 'number_of_executed_units' build-fuzz/found/$$t.log; \
 	done
+
+mutants: packages
+	tests/mutants/run.sh $(ONLY)
 
 format:
 	git ls-files '*.cpp' '*.hpp' | xargs clang-format -i
