@@ -4,12 +4,12 @@
 # tries the mutants whose file or text matches PATTERN. Works on a copy in build-mutants/.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-root=$PWD copy=$PWD/build-mutants/source list=$PWD/tests/mutants/mutants.txt pattern=${1:-}
+copy=$PWD/build-mutants/source list=$PWD/tests/mutants/mutants.txt pattern=${1:-}
 mkdir -p "$copy"
-git ls-files -z | xargs -0 cp --parents -u -t "$copy" 2>/dev/null
+git ls-files -z | while IFS= read -r -d '' f; do  # only what differs: the rest is not built again
+  cmp -s "$f" "$copy/$f" || cp --parents "$f" -t "$copy"
+done
 cd "$copy"
-git -C "$root" ls-files -z -- verify | (cd "$root" && xargs -0 cp --parents -t "$copy")
-[ -d .git ] || git init -q .
 cmake -S . -B ../build -G Ninja -DCMAKE_BUILD_TYPE=Release -DDSA_ASSERTS=ON >/dev/null
 build() { cmake --build ../build --target dsa_tests >../build.log 2>&1; }
 tests() { ../build/bin/dsa_tests '[judge]~[cli]~[slow],[defects]~[cli]~[slow]' --abort >../test.log 2>&1; }
