@@ -155,8 +155,9 @@ void account_for_rows(const Models& models, const Golden& side, const RunOptions
     const Sequence& sequence = side.sequences[b];
     const std::vector<Index> departing = departing_rows(sequence, side.logits[b], results[b]);
     if (departing.empty()) continue;
-    results[b].free = measure_reach(perturbed, sequence, results[b].base, span, known(b),
-                                    results[b].limits, noise);
+    if (results[b].free.reach.empty())
+      results[b].free = measure_reach(perturbed, sequence, results[b].base, span, known(b),
+                                      results[b].limits, noise);
     for (Index t : departing)
       wrong |= !results[b].free.reach[static_cast<std::size_t>(t)].undecided;
   }
@@ -255,8 +256,33 @@ LogitsResult judge_logits(const std::vector<Sequence>& sequences,
   return result;
 }
 
+std::vector<SequenceResult> measure_sequences(const Models& models,
+                                              const std::vector<Sequence>& sequences,
+                                              const JudgeOptions& options) {
+  Golden side;
+  side.sequences = sequences;
+  NoiseOptions noise = noise_options(options, models);
+  noise.share = static_cast<Index>(sequences.size());
+  RunOptions run;
+  run.span = {0, models.definition.config.num_hidden_layers};
+  const Perturbed perturbed = [&](std::uint64_t draw) {
+    return models.rounded({reference::Rounding::Mode::random, draw});
+  };
+  const Known none = [](const std::string&) { return false; };
+  std::vector<SequenceResult> measured;
+  Judgement unused;
+  for (std::size_t b = 0; b < sequences.size(); ++b) {
+    SequenceResult result = hold_sequence(models, side, b, run, noise, unused);
+    result.free =
+        measure_reach(perturbed, sequences[b], result.base, run, none, result.limits, noise);
+    measured.push_back(std::move(result));
+  }
+  return measured;
+}
+
 SideResult hold_against_definition(const Models& models, const Golden& side,
-                                   const std::string& what, const JudgeOptions& options) {
+                                   const std::string& what, const JudgeOptions& options,
+                                   const std::vector<SequenceResult>* measured) {
   const Config& config = models.definition.config;
   const auto layers = options.layers.value_or(std::pair{Index{0}, config.num_hidden_layers});
   NoiseOptions noise = noise_options(options, models);
@@ -279,7 +305,8 @@ SideResult hold_against_definition(const Models& models, const Golden& side,
             what + ", sequence " + std::to_string(b + 1) + " of " + std::to_string(count), done,
             of);
       };
-    result.sequences.push_back(hold_sequence(models, side, b, run, noise, judgement));
+    result.sequences.push_back(measured ? measured->at(b)
+                                        : hold_sequence(models, side, b, run, noise, judgement));
   }
   if (whole) {
     account_for_rows(models, side, run, noise, options.explain, result.sequences);
