@@ -33,6 +33,17 @@ struct Count {
   std::vector<std::string> whys;
 };
 
+/// Why a candidate failed, and by how much.
+std::string in_words(std::uint64_t seed, const verify::Judgement& judged) {
+  char text[160];
+  std::snprintf(text, sizeof text,
+                " (candidate %llu; %.3g times the KL limit, %.3g times the "
+                "elementwise)",
+                static_cast<unsigned long long>(seed - first_seed),
+                judged.logits->kl.value / judged.logits->kl.limit, judged.logits->elements.value);
+  return judged.why + text;
+}
+
 void judge_one(const verify::Models& models, Golden side, std::uint64_t seed,
                const std::vector<verify::SequenceResult>& measured,
                const verify::JudgeOptions& options, Count& count) {
@@ -47,7 +58,7 @@ void judge_one(const verify::Models& models, Golden side, std::uint64_t seed,
     count.rows += static_cast<double>(judged.logits->all.rows);
     count.undecided += static_cast<double>(judged.logits->undecided());
     count.explained += static_cast<double>(judged.logits->explained());
-    if (judged.outcome == verify::Outcome::fail) count.whys.push_back(judged.why);
+    if (judged.outcome == verify::Outcome::fail) count.whys.push_back(in_words(seed, judged));
   }
 }
 

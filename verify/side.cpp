@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "core/checkpoint.hpp"
 #include "core/failure.hpp"
@@ -49,17 +50,18 @@ RowResult judge_row(const LogitsRow& row, const SequenceResult& sequence) {
     if (is_worse(ratio, r.worst_over_allowed)) r.worst_over_allowed = ratio, r.at.channel = v;
   }
   // A row that agrees as well as rounding allows is right, whatever might have happened to it.
-  if (agrees(r) || sequence.free.reach.empty() || !sequence.free.reach[t].undecided) return r;
+  if (agrees(r) || sequence.free.reach.empty()) return r;
+  const Reach& reach = sequence.free.reach[t];
+  if (!(reach.kl > r.kl_limit && r.kl <= reach.kl)) return r;
   if (!sequence.explanation.explained.empty()) {
     r.explained = sequence.explanation.explained[t];
     r.kl_explained = sequence.explanation.kl[t];
   }
   r.undecided = !r.explained;
-  const Unsettled& first = sequence.free.reach[t].first;
-  r.decision = first.name;
-  r.decided_at = first.position;
-  r.margin = first.margin;
-  r.noise = first.noise;
+  r.decision = reach.first.name;
+  r.decided_at = reach.first.position;
+  r.margin = reach.first.margin;
+  r.noise = reach.first.noise;
   return r;
 }
 
@@ -96,15 +98,16 @@ void add_flips(LogitsResult& result, const Explanation& explanation, Index seque
   result.flips_most += explanation.most;
 }
 
-std::vector<Index> departing_rows(const Sequence& sequence, const Tensor<double, 2>& theirs,
-                                  const SequenceResult& result) {
-  std::vector<Index> rows;
-  for (Index t = 0; t < sequence.size(); ++t)
-    if (sequence.documents[static_cast<std::size_t>(t)] >= 0 &&
-        !agrees(judge_row({{0, t, -1}, theirs.view()[t], result.base.logits.view()[t], -1, -1},
-                          result)))
-      rows.push_back(t);
-  return rows;
+/// Some row departs that, as far as is known by now, no decision within the noise accounts for.
+bool departs(const Sequence& sequence, const Tensor<double, 2>& theirs,
+             const SequenceResult& result) {
+  for (Index t = 0; t < sequence.size(); ++t) {
+    if (sequence.documents[static_cast<std::size_t>(t)] < 0) continue;
+    const RowResult row =
+        judge_row({{0, t, -1}, theirs.view()[t], result.base.logits.view()[t], -1, -1}, result);
+    if (row.decided() && !agrees(row)) return true;
+  }
+  return false;
 }
 
 /// Holds one sequence against the definition; tensors and notes go to the judgement.
@@ -153,13 +156,13 @@ void account_for_rows(const Models& models, const Golden& side, const RunOptions
   bool wrong = false;  // a row departs that no decision within the noise reaches
   for (std::size_t b = 0; b < results.size(); ++b) {
     const Sequence& sequence = side.sequences[b];
-    const std::vector<Index> departing = departing_rows(sequence, side.logits[b], results[b]);
-    if (departing.empty()) continue;
-    if (results[b].free.reach.empty())
-      results[b].free = measure_reach(perturbed, sequence, results[b].base, span, known(b),
-                                      results[b].limits, noise);
-    for (Index t : departing)
-      wrong |= !results[b].free.reach[static_cast<std::size_t>(t)].undecided;
+    FreeRuns measured = std::exchange(results[b].free, {});
+    if (!departs(sequence, side.logits[b], results[b])) continue;
+    results[b].free = !measured.reach.empty()
+                          ? std::move(measured)
+                          : measure_reach(perturbed, sequence, results[b].base, span, known(b),
+                                          results[b].limits, noise);
+    wrong |= departs(sequence, side.logits[b], results[b]);
   }
   const auto count = static_cast<int>(results.size());
   if (wrong || !search || span.span.begin != 0) return;
