@@ -84,7 +84,7 @@ class Replay {
       trial.decisions.push_back(std::move(decision));
     };
     trial.logits = reference::forward(pass, token_at(sequence_, t), cache_);
-    trial.kl = kl_divergence(theirs_.view()[t], trial.logits.view()[0]);
+    trial.kl = larger_kl(theirs_.view()[t], trial.logits.view()[0]);
     if (std::isnan(trial.kl)) trial.kl = inf;
   }
 

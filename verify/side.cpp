@@ -42,7 +42,7 @@ RowResult judge_row(const LogitsRow& row, const SequenceResult& sequence) {
   const auto t = static_cast<std::size_t>(row.at.position);
   RowResult r;
   r.at = row.at;
-  r.kl = kl_divergence(row.want, row.got);
+  r.kl = larger_kl(row.want, row.got);
   r.kl_limit = sequence.limits.kl[t];
   for (Index v = 0; v < row.want.size(); ++v) {
     const double error = std::abs(row.got(v) - row.want(v));
