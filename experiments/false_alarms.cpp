@@ -134,6 +134,9 @@ int main(int argc, char** argv) {
   app.add_option("--runs", options.runs, "Perturbed runs of each kind, of the judge")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
+  app.add_option("--alpha", options.alpha, "The judge's: an alarm may be as frequent as this")
+      ->check(CLI::Range(1e-12, 0.5))
+      ->capture_default_str();
   app.add_option("--seed", options.seed, "Seed of the judge's runs")->capture_default_str();
   app.add_option("--json", json, "Put the rows into this file; rows of other settings stay");
   CLI11_PARSE(app, argc, argv);
