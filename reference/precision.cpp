@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "reference/llama_f16.hpp"
 #include "reference/official_fp8.hpp"
 #include "reference/rounder.hpp"
 
@@ -9,10 +10,9 @@ namespace dsa::reference {
 namespace {
 
 constexpr std::pair<Precision, std::string_view> names[] = {
-    {Precision::fp64, "fp64"},
-    {Precision::hf_fp32, "hf-fp32"},
-    {Precision::hf_bf16, "hf-bf16"},
-    {Precision::official_fp8, "official-fp8"},
+    {Precision::fp64, "fp64"},           {Precision::hf_fp32, "hf-fp32"},
+    {Precision::hf_bf16, "hf-bf16"},     {Precision::official_fp8, "official-fp8"},
+    {Precision::llama_f16, "llama-f16"},
 };
 
 /// HuggingFace's _keep_in_fp32_modules; the official code makes the same two float32.
@@ -37,11 +37,20 @@ Precision precision_named(std::string_view wanted) {
   throw Error("unknown precision \"" + std::string(wanted) + "\"; choose one of " + all);
 }
 
+std::string precision_names() {
+  std::string all;
+  const std::size_t n = std::size(names);
+  for (std::size_t i = 0; i < n; ++i)
+    all += std::string(i == 0 ? "" : i + 1 < n ? ", " : " or ") + std::string(names[i].second);
+  return all;
+}
+
 Dtype format_of(Precision precision) {
   switch (precision) {
     case Precision::fp64:
       return Dtype::f64;
     case Precision::hf_fp32:
+    case Precision::llama_f16:
       return Dtype::f32;
     default:
       return Dtype::bf16;
@@ -67,6 +76,7 @@ Ops<double> ops_of(Precision precision, Rounding rounding, const Config& config)
                         rounding,
                         config.model_type == "deepseek_v2"};
   if (precision == Precision::official_fp8) return official_fp8_ops(rounded, config);
+  if (precision == Precision::llama_f16) return llama_f16_ops(rounded);
   if (precision == Precision::fp64 && rounding.mode == Rounding::Mode::nearest)
     return definition<double>();
   return rounded.ops();

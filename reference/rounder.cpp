@@ -199,6 +199,7 @@ void Rounded::mla_attention(Name name, View<double, 3> out, View<const double, 3
               S = kv.shape[0], U = out.shape[2], K = chosen.shape[1];
   const Stream product(rounding, name, 0), scaled(rounding, name, 1),
       probability(rounding, name, 2), narrowed(rounding, name, 3), sum(rounding, name, 4);
+  const Dtype stored = formats.values == formats.wide ? formats.model : formats.values;
   Tensor<double, 2> k2({S, N});  // |k|^2 / n, for the error of q.k
 #pragma omp parallel for
   for (Index s = 0; s < S; ++s)
@@ -233,8 +234,8 @@ void Rounded::mla_attention(Name name, View<double, 3> out, View<const double, 3
       }
       for (std::size_t u = 0; u < o.size(); ++u) {
         const Index i = (t * N + n) * U + static_cast<Index>(u);
-        const double error = sum.accumulation(formats.wide, n_keys, squares[u], o[u], i);
-        out(t, n, static_cast<Index>(u)) = sum.round(formats.model, o[u] + error, i);
+        const double error = sum.accumulation(formats.values, n_keys, squares[u], o[u], i);
+        out(t, n, static_cast<Index>(u)) = sum.round(stored, o[u] + error, i);
       }
     }
 }

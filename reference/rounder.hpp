@@ -34,8 +34,9 @@ class Stream {
 
 /// The formats of an emulated run.
 struct Formats {
-  Dtype model;  // of activations
-  Dtype wide;   // of accumulators, norms, softmax and router
+  Dtype model;          // of activations
+  Dtype wide;           // of accumulators, norms, softmax and router
+  Dtype values = wide;  // of the sum of p.v
 };
 
 /// Ops that the precisions share, each rounding where HuggingFace does.

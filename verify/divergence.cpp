@@ -92,6 +92,10 @@ double kl_divergence(View<const double, 1> want, View<const double, 1> got) {
   return sum;
 }
 
+double larger_kl(View<const double, 1> a, View<const double, 1> b) {
+  return std::max(kl_divergence(a, b), kl_divergence(b, a));
+}
+
 bool is_worse(double x, double than) {
   if (std::isnan(than)) return false;
   return std::isnan(x) || x > than;

@@ -14,6 +14,10 @@ namespace dsa::verify {
 /// one.
 double kl_divergence(View<const double, 1> want, View<const double, 1> got);
 
+/// The larger of KL(a || b) and KL(b || a), which differ where the two lie far apart: a limit made
+/// of it holds for both.
+double larger_kl(View<const double, 1> a, View<const double, 1> b);
+
 /// What kl_divergence itself may report for equal distributions: d carries a few roundings of
 /// numbers of the size of the logits.
 double kl_rounding(View<const double, 1> logits);

@@ -4,11 +4,13 @@
 #include <cmath>
 #include <limits>
 #include <numbers>
+#include <numeric>
 #include <queue>
 #include <set>
 
 #include "core/random.hpp"
 #include "verify/divergence.hpp"
+#include "verify/least_squares.hpp"
 #include "verify/selection.hpp"
 
 namespace dsa::verify {
@@ -84,7 +86,7 @@ class Replay {
       trial.decisions.push_back(std::move(decision));
     };
     trial.logits = reference::forward(pass, token_at(sequence_, t), cache_);
-    trial.kl = kl_divergence(theirs_.view()[t], trial.logits.view()[0]);
+    trial.kl = larger_kl(theirs_.view()[t], trial.logits.view()[0]);
     if (std::isnan(trial.kl)) trial.kl = inf;
   }
 
@@ -101,36 +103,53 @@ class Replay {
   reference::Cache<double> cache_;
 };
 
-/// Every set that differs from the chosen one by one swap that rounding could have made, and the
-/// one with all such pairs the other way round (another rule for ties).
-std::vector<std::vector<Index>> neighbours(const Decision& decision, double noise) {
+/// What rounding could have chosen otherwise: keys of the chosen set that could have been left out,
+/// and others that could have taken their place.
+struct Loose {
+  std::vector<Index> chosen, leave, enter;
+};
+
+Loose loose_keys(const Decision& decision, double noise) {
   const auto scores = decision.scores.view()[0];
-  const std::vector<Index> chosen = sorted_set(decision.chosen.view()[0]);
-  const std::set<Index> in(chosen.begin(), chosen.end());
+  Loose loose;
+  loose.chosen = sorted_set(decision.chosen.view()[0]);
+  const std::set<Index> in(loose.chosen.begin(), loose.chosen.end());
   double weakest = inf, strongest = -inf;
   for (Index s = 0; s < scores.size(); ++s)
     (in.contains(s) ? weakest : strongest) =
         in.contains(s) ? std::min(weakest, scores(s)) : std::max(strongest, scores(s));
-  std::vector<Index> leave, enter;
-  for (Index s : chosen)
-    if (scores(s) - strongest <= noise) leave.push_back(s);
+  for (Index s : loose.chosen)
+    if (scores(s) - strongest <= noise) loose.leave.push_back(s);
   for (Index s = 0; s < scores.size(); ++s)
-    if (!in.contains(s) && scores(s) > -inf && weakest - scores(s) <= noise) enter.push_back(s);
+    if (!in.contains(s) && scores(s) > -inf && weakest - scores(s) <= noise)
+      loose.enter.push_back(s);
+  return loose;
+}
+
+/// The chosen keys with some given up and as many taken.
+std::vector<Index> swapped(const Loose& loose, const std::vector<Index>& out,
+                           const std::vector<Index>& into) {
+  std::vector<Index> set;
+  for (Index s : loose.chosen)
+    if (std::find(out.begin(), out.end(), s) == out.end()) set.push_back(s);
+  set.insert(set.end(), into.begin(), into.end());
+  std::sort(set.begin(), set.end());
+  return set;
+}
+
+/// Every set that differs from the chosen one by one swap that rounding could have made, and the
+/// one with all such pairs the other way round (another rule for ties).
+std::vector<std::vector<Index>> neighbours(const Decision& decision, double noise) {
+  const auto scores = decision.scores.view()[0];
+  const Loose loose = loose_keys(decision, noise);
   std::vector<std::vector<Index>> sets;
-  const auto swapped = [&](const std::vector<Index>& out, const std::vector<Index>& into) {
-    std::vector<Index> set;
-    for (Index s : chosen)
-      if (std::find(out.begin(), out.end(), s) == out.end()) set.push_back(s);
-    set.insert(set.end(), into.begin(), into.end());
-    std::sort(set.begin(), set.end());
-    sets.push_back(std::move(set));
-  };
-  for (Index a : leave)
-    for (Index b : enter)
-      if (scores(a) - scores(b) <= noise) swapped({a}, {b});
-  if (leave.size() > 1 && enter.size() > 1) {
-    const auto n = static_cast<long>(std::min(leave.size(), enter.size()));
-    swapped({leave.begin(), leave.begin() + n}, {enter.end() - n, enter.end()});
+  for (Index a : loose.leave)
+    for (Index b : loose.enter)
+      if (scores(a) - scores(b) <= noise) sets.push_back(swapped(loose, {a}, {b}));
+  if (loose.leave.size() > 1 && loose.enter.size() > 1) {
+    const auto n = static_cast<long>(std::min(loose.leave.size(), loose.enter.size()));
+    sets.push_back(swapped(loose, {loose.leave.begin(), loose.leave.begin() + n},
+                           {loose.enter.end() - n, loose.enter.end()}));
   }
   return sets;
 }
@@ -213,6 +232,110 @@ Trial search(Replay& replay, Index t, Trial start, double limit, const Limits& l
   return best;
 }
 
+/// One decision that a fit may turn.
+struct Turnable {
+  std::size_t i;
+  Loose loose;
+};
+
+std::vector<double> difference(View<const double, 1> a, View<const double, 1> b) {
+  std::vector<double> d(static_cast<std::size_t>(a.size()));
+  for (Index v = 0; v < a.size(); ++v) d[static_cast<std::size_t>(v)] = a(v) - b(v);
+  return d;
+}
+
+/// The `count` keys of largest weight.
+std::vector<Index> heaviest(const std::vector<Index>& keys, const double* weights,
+                            std::size_t count) {
+  std::vector<std::size_t> order(keys.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::size_t a, std::size_t b) { return weights[a] > weights[b]; });
+  std::vector<Index> best;
+  for (std::size_t j = 0; j < std::min(count, keys.size()); ++j) best.push_back(keys[order[j]]);
+  return best;
+}
+
+/// The sets that a decision's weights (of `leave`, then of `enter`) round to. The first key of
+/// `enter` has no weight: it came if otherwise more went than came; where the counts differ by more
+/// all of them are tried.
+std::vector<std::vector<Index>> rounded(const Loose& loose, const double* weights) {
+  const std::size_t m = loose.leave.size(), n = loose.enter.size();
+  const auto ones = [](const double* first, std::size_t size) {
+    return static_cast<std::size_t>(
+        std::count_if(first, first + size, [](double x) { return x > 0.5; }));
+  };
+  const std::vector<Index> others(loose.enter.begin() + 1, loose.enter.end());
+  const double* of_others = weights + m + 1;
+  const std::size_t gone = ones(weights, m), come = ones(of_others, n - 1);
+  std::vector<std::vector<Index>> sets;
+  for (std::size_t k : std::set<std::size_t>{gone, come, come + 1}) {
+    if (k == 0 || k > std::min(m, n)) continue;
+    const std::vector<Index> out = heaviest(loose.leave, weights, k);
+    std::vector<Index> into = heaviest(others, of_others, k - 1);
+    into.push_back(loose.enter.front());
+    sets.push_back(swapped(loose, out, into));
+    if (k < n) sets.push_back(swapped(loose, out, heaviest(others, of_others, k)));
+  }
+  return sets;
+}
+
+/// Swaps add up as long as each changes the logits little: which keys went and which came is then
+/// a linear system in zeros and ones, solved in real numbers and rounded.
+Trial fit(Replay& replay, Index t, const Trial& from, View<const double, 1> theirs,
+          const Limits& limits, const Known& known, int& spent) {
+  const auto ours = from.logits.view()[0];
+  const auto with = [&](std::size_t i, std::vector<Index> set) {
+    Forced forced = from.forced;
+    forced[i] = std::move(set);
+    ++spent;
+    return difference(replay.run(t, std::move(forced)).logits.view()[0], ours);
+  };
+  std::vector<Turnable> turnable;
+  std::vector<std::vector<double>> columns;
+  for (std::size_t i = 0; i < from.decisions.size(); ++i) {
+    const Decision& decision = from.decisions[i];
+    if (known(decision.name)) continue;
+    Turnable a{i, loose_keys(decision, limits.margin_noise(decision.name, t))};
+    if (a.loose.leave.empty() || a.loose.enter.empty()) continue;
+    const Index first_out = a.loose.leave.front(), first_in = a.loose.enter.front();
+    for (Index s : a.loose.leave) columns.push_back(with(i, swapped(a.loose, {s}, {first_in})));
+    const std::vector<double> both = columns[columns.size() - a.loose.leave.size()];
+    for (Index s : a.loose.enter) {
+      std::vector<double> d = s == first_in ? both : with(i, swapped(a.loose, {first_out}, {s}));
+      for (std::size_t v = 0; v < d.size(); ++v) d[v] -= both[v];
+      columns.push_back(std::move(d));
+    }
+    turnable.push_back(std::move(a));
+  }
+  if (turnable.empty() || columns.size() > static_cast<std::size_t>(ours.size())) return from;
+  const std::vector<double> z = least_squares(columns, difference(theirs, ours));
+  Trial best = from;
+  const double* at = z.data();
+  for (const Turnable& a : turnable) {  // one decision after the other, the best of its sets
+    for (auto& set : rounded(a.loose, at)) {
+      Forced forced = best.forced;
+      forced[a.i] = std::move(set);
+      Trial next = replay.run(t, std::move(forced));
+      ++spent;
+      if (next.kl < best.kl) best = std::move(next);
+    }
+    at += a.loose.leave.size() + a.loose.enter.size();
+  }
+  return best;
+}
+
+/// Fits again from where the last fit led, as long as that is downhill.
+Trial refit(Replay& replay, Index t, Trial trial, View<const double, 1> theirs, double limit,
+            const Limits& limits, const Known& known, int budget, int& spent) {
+  while (!(trial.kl <= limit) && spent < budget) {
+    Trial next = fit(replay, t, trial, theirs, limits, known, spent);
+    if (!(next.kl < trial.kl)) break;
+    trial = std::move(next);
+  }
+  return trial;
+}
+
 /// Every forced set is one that the noise could have chosen from the scores it finally met.
 bool within_noise(const Altered& definition, const Trial& trial, Index t, const Limits& limits) {
   std::vector<Flip> flips;
@@ -255,7 +378,11 @@ Explanation explain(const Altered& definition, const Sequence& sequence,
     const double untouched = trial.kl;
     if (!padding && !(trial.kl <= limit) && budget > 0) {
       int spent = 0;
-      trial = search(replay, t, std::move(trial), limit, limits, known, budget, spent);
+      Trial fitted = refit(replay, t, trial, theirs.view()[t], limit, limits, known, budget, spent);
+      if (fitted.kl <= limit)
+        trial = std::move(fitted);
+      else
+        trial = search(replay, t, std::move(trial), limit, limits, known, budget, spent);
       if (trial.kl <= limit && within_noise(definition, trial, t, limits))
         note_flips(definition, trial, t, limits, explanation.flips);
       else

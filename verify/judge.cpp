@@ -98,7 +98,7 @@ RowResult by_golden(const RowResult& candidate, const RowResult& golden, const L
                     const Limits& candidate_limits, const Limits& golden_limits) {
   RowResult r = candidate;
   if (candidate.explained || candidate.undecided || golden.explained || golden.undecided) return r;
-  r.kl = std::max(candidate.kl, kl_divergence(row.want, row.got));
+  r.kl = std::max(candidate.kl, larger_kl(row.want, row.got));
   if (!(candidate.kl <= candidate.kl_limit)) return r;
   r.kl_limit = sum_of_kl_limits(candidate.kl_limit, golden.kl_limit);
   for (Index v = 0; v < row.want.size(); ++v) {

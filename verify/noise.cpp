@@ -19,6 +19,8 @@ namespace {
 /// The fewest runs from which a spread of one element, or one row, can be estimated.
 constexpr int runs_for_one = 4;
 
+constexpr double inf = std::numeric_limits<double>::infinity();
+
 /// Sums over held runs.
 struct Sums {
   std::vector<std::vector<double>> kl;                 // [run][row]
@@ -42,7 +44,7 @@ void add(Sums& sums, const Run& run, const Run& base) {
     add_squares(sums.logits, run.logits, base.logits);
     std::vector<double> kl;
     for (Index t = 0; t < base.logits.shape()[0]; ++t)
-      kl.push_back(kl_divergence(base.logits.view()[t], run.logits.view()[t]));
+      kl.push_back(larger_kl(base.logits.view()[t], run.logits.view()[t]));
     sums.kl.push_back(std::move(kl));
   }
   for (const Trace::Entry& entry : base.trace.entries())
@@ -139,18 +141,16 @@ double variation_of(const Sums& sums, const std::vector<double>& mean, bool pool
   return *at;
 }
 
-std::vector<double> kl_limits(const Sums& sums, const Run& base, double alpha) {
+void limit_kl(Limits& limits, const Sums& sums, const Run& base, double alpha) {
   const std::vector<double> mean = kl_means(sums);
   const double M = static_cast<double>(sums.kl.size()), T = static_cast<double>(mean.size());
   const bool pooled = sums.kl.size() < static_cast<std::size_t>(runs_for_one);
-  const double variation = std::max(1e-6, variation_of(sums, mean, pooled));
-  const double freedom = 2 / variation;
+  limits.kl_variation = std::max(1e-6, variation_of(sums, mean, pooled));
+  const double freedom = 2 / limits.kl_variation;
   const double factor =
       fisher_quantile(freedom, freedom * (pooled ? M * T : M), alpha / std::max(1.0, T));
-  std::vector<double> limits;
   for (std::size_t t = 0; t < mean.size(); ++t)
-    limits.push_back(mean[t] * factor + kl_rounding(base.logits.view()[static_cast<Index>(t)]));
-  return limits;
+    limits.kl.push_back(mean[t] * factor + kl_rounding(base.logits.view()[static_cast<Index>(t)]));
 }
 
 /// Runs `one(m)` for m < count, side by side or one after the other, and hands the results to
@@ -215,6 +215,20 @@ std::optional<Unsettled> first_turned(const Run& run, const Run& base, const Seq
   return std::nullopt;
 }
 
+/// The most KL that free runs let a row have, by a gamma variable of their mean and variation, of
+/// which that of the held runs is the least and that of one squared term the most.
+double reach_of(const std::vector<std::vector<double>>& kl, std::size_t t, const Limits& limits,
+                double tail) {
+  const double M = static_cast<double>(kl.size());
+  double mean = 0, squares = 0;
+  for (const auto& run : kl) mean += run[t] / M;
+  for (const auto& run : kl) squares += std::pow(run[t] - mean, 2);
+  if (!(mean > 0) || kl.size() < static_cast<std::size_t>(runs_for_one)) return 0;
+  const double variation =
+      std::clamp(squares / (M - 1) / (mean * mean), std::min(limits.kl_variation, 2.0), 2.0);
+  return mean * fisher_quantile(2 / variation, 2 / variation * M, tail);
+}
+
 std::string exponent(double x) {
   char text[32];
   std::snprintf(text, sizeof text, "%.0e", x);
@@ -266,7 +280,7 @@ Limits measure_limits(const Perturbed& perturbed, const Sequence& sequence, cons
   if (base.logits.size() > 0) {
     const double share = tail(sums.logits.size());
     limits.logits = allowed_of(std::move(sums.logits), base.logits, M, share);
-    limits.kl = kl_limits(sums, base, alpha);
+    limit_kl(limits, sums, base, alpha);
   }
   return limits;
 }
@@ -277,6 +291,7 @@ FreeRuns measure_reach(const Perturbed& perturbed, const Sequence& sequence, con
   FreeRuns result;
   std::vector<Reach>& reach = result.reach;
   reach.resize(static_cast<std::size_t>(sequence.size()));
+  std::vector<bool> felt(reach.size());  // some decision before the row fell otherwise
   if (limits.unsettled.empty()) return result;
   std::map<std::string, std::map<Index, double>> amplitude;  // of unsettled rows
   for (const Unsettled& u : limits.unsettled) amplitude[u.name][u.position] = u.noise;
@@ -303,13 +318,21 @@ FreeRuns measure_reach(const Perturbed& perturbed, const Sequence& sequence, con
     result.kl.emplace_back();
     for (Index t = 0; t < sequence.size(); ++t) {
       Reach& mine = reach[static_cast<std::size_t>(t)];
-      const double kl = kl_divergence(base.logits.view()[t], run.logits.view()[t]);
+      const double kl = larger_kl(base.logits.view()[t], run.logits.view()[t]);
       result.kl.back().push_back(kl);
-      if (mine.undecided || sequence.documents[static_cast<std::size_t>(t)] < 0) continue;
-      if (kl <= limits.kl[static_cast<std::size_t>(t)]) continue;
-      if (const auto turned = first_turned(run, base, sequence, limits, t)) mine = {true, *turned};
+      if (mine.kl == inf || sequence.documents[static_cast<std::size_t>(t)] < 0) continue;
+      const bool beyond = kl > limits.kl[static_cast<std::size_t>(t)];
+      if (!beyond && felt[static_cast<std::size_t>(t)]) continue;
+      if (const auto turned = first_turned(run, base, sequence, limits, t)) {
+        mine = {beyond ? inf : 0, *turned};
+        felt[static_cast<std::size_t>(t)] = true;
+      }
     }
   });
+  const double tail =
+      noise.alpha / 3 / static_cast<double>(noise.share) / static_cast<double>(sequence.size());
+  for (std::size_t t = 0; t < reach.size(); ++t)
+    if (felt[t] && reach[t].kl != inf) reach[t].kl = reach_of(result.kl, t, limits, tail);
   return result;
 }
 

@@ -12,8 +12,8 @@
 //
 // Limits at significance alpha over all checks of a judgement:
 //   KL of a row   ~ a weighted chi-square, mean_t over the held runs, squared coefficient of
-//                 variation v of the row at 95 % of all; a new draw over that mean is Fisher's F with
-//                 (2/v, 2 M/v) degrees of freedom, so limit_t = mean_t F(1 - alpha/rows)
+//                 variation v of the row at 95 % of all; a new draw over that mean is Fisher's F
+//                 with (2/v, 2 M/v) degrees of freedom, so limit_t = mean_t F(1 - alpha/rows)
 //   an element    Student's t with M degrees of freedom times its own spread over the M held
 //                 runs, or with M x width times its row's spread, whichever is larger
 #pragma once
@@ -60,6 +60,7 @@ struct Limits {
   std::map<std::string, Tensor<double, 2>> tensors;          // by trace name, (T, width)
   std::map<std::string, Tensor<double, 2>> scores;           // by decision name, (T, S)
   std::map<std::string, std::vector<double>> margin_spread;  // standard deviation, a row
+  double kl_variation = 2;     // squared coefficient of variation of a row's KL
   double margin_quantile = 0;  // a margin below quantile x spread is within the noise
   std::vector<Unsettled> unsettled;
 
@@ -72,10 +73,11 @@ struct Limits {
 Limits measure_limits(const Perturbed&, const Sequence&, const Run& base, const RunOptions& options,
                       const Known&, const NoiseOptions&);
 
-/// Why a row of logits cannot be decided.
+/// What the decisions that fell otherwise in some free run may make of a row of logits.
 struct Reach {
-  bool undecided = false;
-  Unsettled first;  // the first decision, in execution order, that fell otherwise in such a run
+  double kl = 0;    // the most, at alpha; infinite where a free run took the row beyond its held
+                    // limit, 0 where no free run turned a decision that the row can have felt
+  Unsettled first;  // the first such decision, in execution order
 };
 
 struct FreeRuns {

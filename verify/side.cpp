@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "core/checkpoint.hpp"
 #include "core/failure.hpp"
@@ -41,7 +42,7 @@ RowResult judge_row(const LogitsRow& row, const SequenceResult& sequence) {
   const auto t = static_cast<std::size_t>(row.at.position);
   RowResult r;
   r.at = row.at;
-  r.kl = kl_divergence(row.want, row.got);
+  r.kl = larger_kl(row.want, row.got);
   r.kl_limit = sequence.limits.kl[t];
   for (Index v = 0; v < row.want.size(); ++v) {
     const double error = std::abs(row.got(v) - row.want(v));
@@ -49,17 +50,18 @@ RowResult judge_row(const LogitsRow& row, const SequenceResult& sequence) {
     if (is_worse(ratio, r.worst_over_allowed)) r.worst_over_allowed = ratio, r.at.channel = v;
   }
   // A row that agrees as well as rounding allows is right, whatever might have happened to it.
-  if (agrees(r) || sequence.free.reach.empty() || !sequence.free.reach[t].undecided) return r;
+  if (agrees(r) || sequence.free.reach.empty()) return r;
+  const Reach& reach = sequence.free.reach[t];
+  if (!(reach.kl > r.kl_limit && r.kl <= reach.kl)) return r;
   if (!sequence.explanation.explained.empty()) {
     r.explained = sequence.explanation.explained[t];
     r.kl_explained = sequence.explanation.kl[t];
   }
   r.undecided = !r.explained;
-  const Unsettled& first = sequence.free.reach[t].first;
-  r.decision = first.name;
-  r.decided_at = first.position;
-  r.margin = first.margin;
-  r.noise = first.noise;
+  r.decision = reach.first.name;
+  r.decided_at = reach.first.position;
+  r.margin = reach.first.margin;
+  r.noise = reach.first.noise;
   return r;
 }
 
@@ -96,15 +98,16 @@ void add_flips(LogitsResult& result, const Explanation& explanation, Index seque
   result.flips_most += explanation.most;
 }
 
-std::vector<Index> departing_rows(const Sequence& sequence, const Tensor<double, 2>& theirs,
-                                  const SequenceResult& result) {
-  std::vector<Index> rows;
-  for (Index t = 0; t < sequence.size(); ++t)
-    if (sequence.documents[static_cast<std::size_t>(t)] >= 0 &&
-        !agrees(judge_row({{0, t, -1}, theirs.view()[t], result.base.logits.view()[t], -1, -1},
-                          result)))
-      rows.push_back(t);
-  return rows;
+/// Some row departs that, as far as is known by now, no decision within the noise accounts for.
+bool departs(const Sequence& sequence, const Tensor<double, 2>& theirs,
+             const SequenceResult& result) {
+  for (Index t = 0; t < sequence.size(); ++t) {
+    if (sequence.documents[static_cast<std::size_t>(t)] < 0) continue;
+    const RowResult row =
+        judge_row({{0, t, -1}, theirs.view()[t], result.base.logits.view()[t], -1, -1}, result);
+    if (row.decided() && !agrees(row)) return true;
+  }
+  return false;
 }
 
 /// Holds one sequence against the definition; tensors and notes go to the judgement.
@@ -153,12 +156,13 @@ void account_for_rows(const Models& models, const Golden& side, const RunOptions
   bool wrong = false;  // a row departs that no decision within the noise reaches
   for (std::size_t b = 0; b < results.size(); ++b) {
     const Sequence& sequence = side.sequences[b];
-    const std::vector<Index> departing = departing_rows(sequence, side.logits[b], results[b]);
-    if (departing.empty()) continue;
-    results[b].free = measure_reach(perturbed, sequence, results[b].base, span, known(b),
-                                    results[b].limits, noise);
-    for (Index t : departing)
-      wrong |= !results[b].free.reach[static_cast<std::size_t>(t)].undecided;
+    FreeRuns measured = std::exchange(results[b].free, {});
+    if (!departs(sequence, side.logits[b], results[b])) continue;
+    results[b].free = !measured.reach.empty()
+                          ? std::move(measured)
+                          : measure_reach(perturbed, sequence, results[b].base, span, known(b),
+                                          results[b].limits, noise);
+    wrong |= departs(sequence, side.logits[b], results[b]);
   }
   const auto count = static_cast<int>(results.size());
   if (wrong || !search || span.span.begin != 0) return;
@@ -255,8 +259,33 @@ LogitsResult judge_logits(const std::vector<Sequence>& sequences,
   return result;
 }
 
+std::vector<SequenceResult> measure_sequences(const Models& models,
+                                              const std::vector<Sequence>& sequences,
+                                              const JudgeOptions& options) {
+  Golden side;
+  side.sequences = sequences;
+  NoiseOptions noise = noise_options(options, models);
+  noise.share = static_cast<Index>(sequences.size());
+  RunOptions run;
+  run.span = {0, models.definition.config.num_hidden_layers};
+  const Perturbed perturbed = [&](std::uint64_t draw) {
+    return models.rounded({reference::Rounding::Mode::random, draw});
+  };
+  const Known none = [](const std::string&) { return false; };
+  std::vector<SequenceResult> measured;
+  Judgement unused;
+  for (std::size_t b = 0; b < sequences.size(); ++b) {
+    SequenceResult result = hold_sequence(models, side, b, run, noise, unused);
+    result.free =
+        measure_reach(perturbed, sequences[b], result.base, run, none, result.limits, noise);
+    measured.push_back(std::move(result));
+  }
+  return measured;
+}
+
 SideResult hold_against_definition(const Models& models, const Golden& side,
-                                   const std::string& what, const JudgeOptions& options) {
+                                   const std::string& what, const JudgeOptions& options,
+                                   const std::vector<SequenceResult>* measured) {
   const Config& config = models.definition.config;
   const auto layers = options.layers.value_or(std::pair{Index{0}, config.num_hidden_layers});
   NoiseOptions noise = noise_options(options, models);
@@ -280,7 +309,8 @@ SideResult hold_against_definition(const Models& models, const Golden& side,
             what + ", sequence " + std::to_string(b + 1) + " of " + std::to_string(count), done,
             of);
       };
-    result.sequences.push_back(hold_sequence(models, side, b, run, noise, judgement));
+    result.sequences.push_back(measured ? measured->at(b)
+                                        : hold_sequence(models, side, b, run, noise, judgement));
   }
   if (whole) {
     account_for_rows(models, side, run, noise, options.explain, result.sequences);

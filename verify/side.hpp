@@ -35,9 +35,15 @@ struct SideResult {
   std::vector<SequenceResult> sequences;
 };
 
-/// Holds every sequence of `side` against the definition. `what` names it in the title.
+/// Holds every sequence of `side` against the definition. `what` names it in the title. `measured`:
+/// what measure_sequences() found for these sequences; the side then brings no trace.
 SideResult hold_against_definition(const Models&, const Golden& side, const std::string& what,
-                                   const JudgeOptions&);
+                                   const JudgeOptions&,
+                                   const std::vector<SequenceResult>* measured = nullptr);
+
+/// Limits and free runs of sequences, for judging many sides that have them in common.
+std::vector<SequenceResult> measure_sequences(const Models&, const std::vector<Sequence>&,
+                                              const JudgeOptions&);
 
 /// Rows of logits (`want` against `got`), each with the limits of its sequence.
 LogitsResult judge_logits(const std::vector<Sequence>&, const std::vector<Tensor<double, 2>>& want,

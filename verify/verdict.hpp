@@ -48,7 +48,7 @@ struct LogitsMetrics {
 /// One row of logits.
 struct RowResult {
   Place at;
-  double kl = 0, kl_limit = 0;
+  double kl = 0, kl_limit = 0;  // the larger of both directions
   double worst_over_allowed = 0;  // largest |got-want| / allowed of the row
   bool explained = false;   // beyond the limit until decisions within the noise were replayed:
   double kl_explained = 0;  // what remained

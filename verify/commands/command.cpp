@@ -50,8 +50,8 @@ void add_dtype(CLI::App& app, Arguments& a, const std::string& of) {
 
 void add_precision(CLI::App& app, Arguments& a) {
   app.add_option("--precision", a.precision,
-                 "How the judged side was computed: fp64, hf-fp32, hf-bf16 or official-fp8\n"
-                 "(default: the dtype of its file; a bf16 run stored as F32 needs it)");
+                 "How the judged side was computed: " + reference::precision_names() +
+                     "\n(default: the dtype of its file; a bf16 run stored as F32 needs it)");
 }
 
 void add_sampling(CLI::App& app, Arguments& a) {

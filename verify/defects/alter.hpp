@@ -1,5 +1,5 @@
 // verify/defects/alter.hpp — the tools that defects are made of. Nothing outside verify/defects/
-// includes this file.
+// and experiments/ includes this file.
 //
 // A defect wraps an op rather than replacing it, so that the roundings of a precision stay: the
 // inner op is told other numbers, or its result is changed.
