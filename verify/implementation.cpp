@@ -1,8 +1,11 @@
 #include "verify/implementation.hpp"
 
+#include <omp.h>
+
 #include <algorithm>
 
 #include "reference/forward.hpp"
+#include "verify/threads.hpp"
 
 namespace dsa::verify {
 namespace {
@@ -31,17 +34,19 @@ Tensor<double, 2> in_chunks(const Altered& ours, const Sequence& sequence,
 
 }  // namespace
 
-Implementation reference_implementation(Altered altered) {
+Implementation reference_implementation(Altered altered, bool small) {
   Implementation implementation;
   implementation.name = "reference";
-  implementation.run = [altered](const std::vector<Sequence>& batch) {
+  implementation.run = [altered, small](const std::vector<Sequence>& batch) {
+    const Threads scope(small ? 1 : omp_get_max_threads());
     Said said{{}, "fp64"};
     for (const Sequence& sequence : batch)
       said.logits.push_back(in_chunks(altered, sequence, {sequence.size()}));
     return said;
   };
-  implementation.run_in_chunks = [altered](const Sequence& sequence,
-                                           const std::vector<Index>& ends) {
+  implementation.run_in_chunks = [altered, small](const Sequence& sequence,
+                                                  const std::vector<Index>& ends) {
+    const Threads scope(small ? 1 : omp_get_max_threads());
     return Said{{in_chunks(altered, sequence, ends)}, "fp64"};
   };
   implementation.ours = std::move(altered);

@@ -27,7 +27,8 @@ struct Implementation {
   std::optional<Altered> ours;
 };
 
-Implementation reference_implementation(Altered);
+/// `small`: passes run on one thread each, which is faster than waiting for others.
+Implementation reference_implementation(Altered, bool small);
 
 /// A command of the user's, run through /bin/sh once a call. docs/invariants.md is the protocol:
 /// {in}, {out} and {chunks} in it are replaced; {in} and {out} are appended where absent.

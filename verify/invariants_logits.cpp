@@ -14,7 +14,7 @@ constexpr Index padding = 7;
 std::vector<Index> places_to_cut(const Asked& asked) {
   const Index T = asked.length();
   if (asked.is_ours()) return points(T, asked.topk(), 47);
-  const Index a = std::min(asked.topk() + 1, T - 1), b = std::max<Index>(1, T / 2);
+  const Index a = std::min(asked.topk() + 1, T - 1), b = std::max<Index>(1, 3 * T / 4);
   return a == b ? std::vector{a} : std::vector{std::min(a, b), std::max(a, b)};
 }
 

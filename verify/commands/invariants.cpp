@@ -16,8 +16,8 @@ struct Asked {
 Implementation implementation_of(const Asked& a) {
   if (!a.command.empty())
     return command_implementation(a.command, read_config(a.common.checkpoint).vocab_size);
-  return reference_implementation(
-      open_models(a.common.checkpoint, reference::Precision::fp64).exact());
+  const Models models = open_models(a.common.checkpoint, reference::Precision::fp64);
+  return reference_implementation(models.exact(), models.in_memory);
 }
 
 int run(const Asked& a, const std::string& command_line) {
