@@ -86,12 +86,20 @@ std::string name_of_logits(Dtype dtype) {
   }
 }
 
-Said read_logits(const std::string& file, const std::vector<Sequence>& batch, Index V,
-                 const std::string& who) {
+SafetensorsFile opened(const std::string& file, const std::string& who) {
   require(fs::exists(file), who +
                                 " ended without an error but wrote no file {out}; it must write "
                                 "a safetensors file with logits (B, S, V) there");
-  const SafetensorsFile stored = SafetensorsFile::open(file);
+  try {
+    return SafetensorsFile::open(file);
+  } catch (const Error& e) {
+    throw Error(who + " wrote a file that cannot be read: " + e.what());
+  }
+}
+
+Said read_logits(const std::string& file, const std::vector<Sequence>& batch, Index V,
+                 const std::string& who) {
+  const SafetensorsFile stored = opened(file, who);
   const StoredTensor* logits = stored.find("logits");
   require(logits != nullptr, who + " wrote a file without a tensor \"logits\"");
   const auto B = static_cast<Index>(batch.size()), S = batch.front().size();

@@ -81,6 +81,17 @@ void sparse_is_dense(const Asked& asked, Noise& noise, Invariant& invariant) {
   comparison.conclude(invariant);
 }
 
+void shifted(const Asked& asked, Noise& noise, Invariant& invariant) {
+  const Index by = asked.length();
+  Sequence s = asked.main;
+  for (Index& position : s.positions) position += by;
+  Comparison comparison(noise, false);
+  comparison.add(asked.logits, logits_of(*asked.implementation.ours, s), {asked.length()},
+                 "shifted");
+  invariant.note = fmt::format("every position {} later", by);
+  comparison.conclude(invariant);
+}
+
 void threads(const Asked& asked, Noise& noise, Invariant& invariant) {
   Comparison comparison(noise, true);
   for (const int n : {1, 2, 3}) {
@@ -280,6 +291,7 @@ void router_sums(const Asked& asked, const Run& run, Invariant& invariant) {
 std::vector<Invariant> inside_invariants(const Asked& asked, Noise& noise) {
   Invariant forms{"absorbed = expanded", "the two forms of MLA are algebraically the same"},
       dense{"sparse = dense", "with no more keys than index_topk, every visible key is selected"},
+      shift{"shifted = unshifted", "RoPE is relative: only differences of positions matter"},
       counts{"thread counts agree", "the number of threads changes no bit"},
       rope{"RoPE preserves norms", "a rotation leaves a head's length (times YaRN's factor)"},
       hadamard{"Hadamard preserves norms", "H / sqrt(D) is orthogonal (on the index keys)"},
@@ -287,8 +299,8 @@ std::vector<Invariant> inside_invariants(const Asked& asked, Noise& noise) {
              "with norm_topk_prob, they sum to routed_scaling_factor"};
   OfDecisions of;
   if (!asked.is_ours()) {
-    std::vector<Invariant> all = {forms,      dense,      counts, of.size,  of.different,
-                                  of.visible, of.experts, rope,   hadamard, router};
+    std::vector<Invariant> all = {forms,      shift,      dense, counts,   of.size, of.different,
+                                  of.visible, of.experts, rope,  hadamard, router};
     for (Invariant& i : all) {
       i.held = Held::not_possible;
       i.note = "a command shows logits only";
@@ -296,6 +308,7 @@ std::vector<Invariant> inside_invariants(const Asked& asked, Noise& noise) {
     return all;
   }
   absorbed(asked, noise, forms);
+  shifted(asked, noise, shift);
   sparse_is_dense(asked, noise, dense);
   threads(asked, noise, counts);
   const Altered& ours = *asked.implementation.ours;
@@ -308,7 +321,7 @@ std::vector<Invariant> inside_invariants(const Asked& asked, Noise& noise) {
   rope_preserves(asked, run, rope);
   hadamard_preserves(asked, run, hadamard);
   router_sums(asked, run, router);
-  std::vector<Invariant> all = {forms, dense, counts};
+  std::vector<Invariant> all = {forms, shift, dense, counts};
   for (const Invariant& i : decisions(asked)) all.push_back(i);
   for (const Invariant& i : {rope, hadamard, router}) all.push_back(i);
   return all;

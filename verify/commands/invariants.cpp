@@ -7,20 +7,20 @@
 namespace dsa::verify {
 namespace {
 
-struct Asked {
+struct InvariantArguments {
   Arguments common;
   std::string backend = "reference", command;
   Index length = 0;
 };
 
-Implementation implementation_of(const Asked& a) {
+Implementation implementation_of(const InvariantArguments& a) {
   if (!a.command.empty())
     return command_implementation(a.command, read_config(a.common.checkpoint).vocab_size);
   const Models models = open_models(a.common.checkpoint, reference::Precision::fp64);
   return reference_implementation(models.exact(), models.in_memory);
 }
 
-int run(const Asked& a, const std::string& command_line) {
+int run(const InvariantArguments& a, const std::string& command_line) {
   Invariants result = check_invariants(a.common.checkpoint, implementation_of(a),
                                        {a.common.judge_options(), a.length});
   result.receipt.command = command_line;
@@ -32,7 +32,7 @@ int run(const Asked& a, const std::string& command_line) {
 }  // namespace
 
 Command invariants_command(CLI::App& parent) {
-  const auto a = std::make_shared<Asked>();
+  const auto a = std::make_shared<InvariantArguments>();
   CLI::App* app = parent.add_subcommand(
       "invariants",
       "What must hold of any right implementation of CHECKPOINT, without a golden: a later token\n"
