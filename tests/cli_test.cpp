@@ -255,3 +255,18 @@ TEST_CASE("MaxText's spelling of the user's limits", "[cli]") {
   CHECK(run(scratch, off + "--atol 1e-7").status == 1);
   CHECK(run(scratch, off + "--atol 1e-5 --max_kl_div 1e-25").status == 1);
 }
+
+TEST_CASE("dsa-verify invariants from the command line", "[cli]") {
+  const Scratch scratch;
+  const std::string ask = "invariants " + quoted((sample("v32") / "checkpoint").string()) + " ";
+  const Result right = run(scratch, ask + "--json " + quoted((scratch / "json").string()));
+  CHECK(right.status == 0);
+  CHECK_THAT(right.out, Contains("PASS: all") && Contains("causality"));
+  CHECK(Json::parse(read_text(scratch / "json"))["verdict"] == "pass");
+  CHECK(run(scratch, ask + "--length 20").status == 3);
+  check_bad_input(run(scratch, ask + "--command 'echo no model >&2; exit 4 #'"),
+                  "ended with status 4; its last line: no model");
+  check_bad_input(run(scratch, ask + "--command true --backend reference"), "--backend");
+  check_bad_input(run(scratch, ask + "--backend cuda"), "reference");
+  check_bad_input(run(scratch, "invariants " + quoted((scratch / "nothing").string())), "nothing");
+}

@@ -20,6 +20,7 @@ struct Command {
 
 Command golden_command(CLI::App&);
 Command diagnose_command(CLI::App&);
+Command invariants_command(CLI::App&);
 Command power_command(CLI::App&);
 Command samples_command(CLI::App&);
 

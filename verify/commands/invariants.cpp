@@ -1,0 +1,61 @@
+#include "verify/invariants.hpp"
+
+#include "verify/commands/command.hpp"
+#include "verify/report.hpp"
+#include "verify/side.hpp"
+
+namespace dsa::verify {
+namespace {
+
+struct InvariantArguments {
+  Arguments common;
+  std::string backend = "reference", command;
+  Index length = 0;
+};
+
+Implementation implementation_of(const InvariantArguments& a) {
+  if (!a.command.empty())
+    return command_implementation(a.command, read_config(a.common.checkpoint).vocab_size);
+  const Models models = open_models(a.common.checkpoint, reference::Precision::fp64);
+  return reference_implementation(models.exact(), models.in_memory);
+}
+
+int run(const InvariantArguments& a, const std::string& command_line) {
+  Invariants result = check_invariants(a.common.checkpoint, implementation_of(a),
+                                       {a.common.judge_options(), a.length});
+  result.receipt.command = command_line;
+  print(table(result, is_coloured()));
+  write_if_asked(a.common.json, to_json(result).dump(2) + "\n");
+  return exit_code(result.outcome);
+}
+
+}  // namespace
+
+Command invariants_command(CLI::App& parent) {
+  const auto a = std::make_shared<InvariantArguments>();
+  CLI::App* app = parent.add_subcommand(
+      "invariants",
+      "What must hold of any right implementation of CHECKPOINT, without a golden: a later token\n"
+      "moves nothing before it, prefill = chunked = decode, packed = separate, padded = unpadded,\n"
+      "and more (docs/invariants.md). Asks the reference, or a command of yours that reads tokens\n"
+      "and writes logits. Exit status: 0 all hold, 1 one does not, 2 usage or bad input, 3 "
+      "nothing\n"
+      "beyond top-k could be tested, or rounding may have turned too many decisions.");
+  add_checkpoint(*app, a->common);
+  CLI::Option* backend = app->add_option("--backend", a->backend, "Which backend of ours is asked")
+                             ->check(CLI::IsMember({"reference"}))
+                             ->capture_default_str();
+  app->add_option("--command", a->command,
+                  "Ask a command instead: it reads the safetensors file {in} (tokens,\n"
+                  "attention_mask) and writes {out} (logits); {chunks} where it has a cache")
+      ->excludes(backend);
+  app->add_option("--length", a->length,
+                  "Tokens of the sequence (default: twice index_topk, from 48 to 256)")
+      ->check(CLI::Range(2, 1 << 20));
+  add_precision(*app, a->common);
+  add_sampling(*app, a->common);
+  add_json(*app, a->common, "the result");
+  return {app, [=](const std::string& command_line) { return run(*a, command_line); }};
+}
+
+}  // namespace dsa::verify

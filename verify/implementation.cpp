@@ -1,0 +1,56 @@
+#include "verify/implementation.hpp"
+
+#include <omp.h>
+
+#include <algorithm>
+
+#include "reference/forward.hpp"
+#include "verify/threads.hpp"
+
+namespace dsa::verify {
+namespace {
+
+Sequence part(const Sequence& s, Index begin, Index end) {
+  const auto cut = [&](const auto& x) {
+    return std::remove_cvref_t<decltype(x)>(x.begin() + begin, x.begin() + end);
+  };
+  return {cut(s.tokens), cut(s.positions), cut(s.documents)};
+}
+
+Tensor<double, 2> in_chunks(const Altered& ours, const Sequence& sequence,
+                            const std::vector<Index>& ends) {
+  const Index V = ours.model.config.vocab_size;
+  const reference::Pass<double> pass{ours.model, ours.ops};
+  reference::Cache<double> cache;
+  Tensor<double, 2> all({sequence.size(), V});
+  Index begin = 0;
+  for (const Index end : ends) {
+    const auto logits = reference::forward<double>(pass, part(sequence, begin, end), cache);
+    std::copy(logits.begin(), logits.end(), all.data() + begin * V);
+    begin = end;
+  }
+  return all;
+}
+
+}  // namespace
+
+Implementation reference_implementation(Altered altered, bool small) {
+  Implementation implementation;
+  implementation.name = "reference";
+  implementation.run = [altered, small](const std::vector<Sequence>& batch) {
+    const Threads scope(small ? 1 : omp_get_max_threads());
+    Said said{{}, "fp64"};
+    for (const Sequence& sequence : batch)
+      said.logits.push_back(in_chunks(altered, sequence, {sequence.size()}));
+    return said;
+  };
+  implementation.run_in_chunks = [altered, small](const Sequence& sequence,
+                                                  const std::vector<Index>& ends) {
+    const Threads scope(small ? 1 : omp_get_max_threads());
+    return Said{{in_chunks(altered, sequence, ends)}, "fp64"};
+  };
+  implementation.ours = std::move(altered);
+  return implementation;
+}
+
+}  // namespace dsa::verify
