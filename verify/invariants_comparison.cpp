@@ -27,7 +27,7 @@ Difference difference(View<const double, 1> want, View<const double, 1> got) {
 /// the variance of either's error. KL is quadratic in it.
 double ratio(View<const double, 1> want, View<const double, 1> got, const Limits& limits,
              Index row) {
-  double worst = kl_divergence(want, got) / (2 * limits.kl[static_cast<std::size_t>(row)]);
+  double worst = larger_kl(want, got) / (2 * limits.kl[static_cast<std::size_t>(row)]);
   for (Index v = 0; v < want.size(); ++v) {
     const double error = std::abs(want(v) - got(v));
     const double mine = error == 0 ? 0 : error / (std::sqrt(2) * limits.logits(row, v));
@@ -51,7 +51,8 @@ void Comparison::add(const Tensor<double, 2>& want, const Tensor<double, 2>& got
     if (is_worse(d.largest, difference_)) difference_ = d.largest, difference_at_ = at;
     if (strict_) continue;
     const double mine = ratio(a, b, noise_.limits(), row);
-    if (!(mine <= 1) && noise_.reach(row).undecided) {
+    // Twice what decisions may make of either side.
+    if (!(mine <= 1) && larger_kl(a, b) <= 2 * noise_.reach(row).kl) {
       ++undecided_;
       continue;
     }
