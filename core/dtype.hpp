@@ -13,6 +13,15 @@
 
 namespace dsa {
 
+/// Storage of bfloat16 and of FP8 E4M3 (OCP, "fn": no infinity, NaN = 0x7f). The arithmetic is
+/// whoever's who stores them.
+struct bf16 {
+  std::uint16_t bits = 0;
+};
+struct e4m3 {
+  std::uint8_t bits = 0;
+};
+
 /// The element types a safetensors header may name (safetensors/src/tensor.rs).
 enum class Dtype : std::uint8_t {
   boolean,

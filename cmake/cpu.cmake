@@ -1,0 +1,26 @@
+# The CPU backend. optimized/cpu/*.cpp once; optimized/cpu/kernels/*.cpp once per tier, in a
+# namespace of the tier's name (optimized/cpu/tier.hpp). -fno-math-errno and no trapping are all
+# that is relaxed: NaN and infinities keep their meaning.
+file(GLOB cpu_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/optimized/cpu/*.cpp)
+file(GLOB cpu_kernels CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/optimized/cpu/kernels/*.cpp)
+add_library(dsa_cpu ${cpu_sources})
+target_link_libraries(dsa_cpu PUBLIC dsa_core PRIVATE OpenMP::OpenMP_CXX)
+target_compile_options(dsa_cpu PRIVATE -fno-math-errno -fno-trapping-math)
+
+function(dsa_cpu_tier name)
+  add_library(dsa_cpu_${name} OBJECT ${cpu_kernels})
+  target_link_libraries(dsa_cpu_${name} PRIVATE dsa_warnings)
+  target_compile_definitions(dsa_cpu_${name} PRIVATE DSA_TIER=${name})
+  target_compile_options(dsa_cpu_${name} PRIVATE -O3 -fno-math-errno -fno-trapping-math -Wno-psabi ${ARGN})
+  target_sources(dsa_cpu PRIVATE $<TARGET_OBJECTS:dsa_cpu_${name}>)
+endfunction()
+dsa_cpu_tier(portable)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  set(avx2 -mavx2 -mfma -mf16c)
+  set(avx512 ${avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512)
+  dsa_cpu_tier(avx2 ${avx2})
+  dsa_cpu_tier(avx512 ${avx512})
+  dsa_cpu_tier(avx512_bf16 ${avx512} -mavx512bf16)
+  dsa_cpu_tier(amx ${avx512} -mavx512bf16 -mamx-tile -mamx-bf16)
+  target_compile_definitions(dsa_cpu PRIVATE DSA_X86)
+endif()

@@ -1,0 +1,37 @@
+// optimized/cpu/indexer_topk.hpp — the indexer's scores and the selection, in one pass.
+//
+//   scores[t,s] = sum_h w[t,h] act( q[t,h,:] . k[s,:] )      for visible s, act = relu or identity
+//   chosen[t,:] = the min(K, visible) keys of largest scores[t,:], in ascending order, then -1
+//
+// Definition: reference/indexer_scores.hpp and topk_select.hpp. w carries every scale (D^-1/2,
+// H^-1/2, q's FP8 scale: positive, so they commute with relu); an e4m3 key is multiplied by its own
+// scale after the sum. Total order: value descending, then index ascending; -0 = +0.
+// Scores are never kept beyond a block: memory is O(T K).
+#pragma once
+
+#include "optimized/cpu/rows.hpp"
+#include "optimized/cpu/scratch.hpp"
+#include "optimized/cpu/tier.hpp"
+#include "optimized/cpu/visible.hpp"
+
+namespace dsa::cpu {
+
+/// T: float, bf16 or e4m3. Error: a score is NaN (its place is named), shapes disagree.
+template <class T>
+void indexer_topk(Cpu, View<std::int32_t, 2> chosen,  // (T, K)     out
+                  View<const T, 3> q,                 // (T, H, D)
+                  Pages<const T> k,                   // (S, D)     rows.hpp
+                  View<const float, 2> w,             // (T, H)
+                  bool relu, Visible, Scratch);
+Index indexer_topk_scratch(Index H, Index D, Index K);
+
+/// The scores alone, all of them: -inf where invisible.
+template <class T>
+void indexer_scores(Cpu, View<float, 2> scores,  // (T, S)     out
+                    View<const T, 3> q,          // (T, H, D)
+                    Pages<const T> k,            // (S, D)
+                    View<const float, 2> w,      // (T, H)
+                    bool relu, Visible, Scratch);
+Index indexer_scores_scratch(Index H, Index D);
+
+}  // namespace dsa::cpu

@@ -1,0 +1,56 @@
+// optimized/cpu/linear.hpp — y = x W^T + b, and a matrix laid out for it. Definition:
+// reference/linear.hpp.
+//
+// A Matrix is packed once, when a model is loaded, for one tier; what library or kernel multiplies
+// is decided here and nowhere else (docs/decisions). Sums are fp32. A row of y is the same bits
+// however many threads there are.
+#pragma once
+
+#include <memory>
+
+#include "core/weights.hpp"
+#include "optimized/cpu/scratch.hpp"
+#include "optimized/cpu/tier.hpp"
+
+namespace dsa::cpu {
+
+class Matrix {
+ public:
+  Matrix() = default;
+  /// Rows [begin, end) of a parameter (out, in), rounded to `dtype`: f32 or bf16. An FP8 parameter
+  /// is widened by its scales first.
+  Matrix(Cpu, const Parameter&, Index begin, Index end, Dtype);
+  /// From numbers: w (out, in).
+  Matrix(Cpu, View<const float, 2> w, Dtype);
+
+  Index out() const { return out_; }
+  Index in() const { return in_; }
+  Dtype dtype() const { return dtype_; }
+  Index bytes() const;
+  const std::byte* packed() const { return packed_.get(); }
+
+ private:
+  Index out_ = 0, in_ = 0;
+  Dtype dtype_ = Dtype::f32;
+  std::shared_ptr<std::byte> packed_;
+};
+
+/// A matrix of rows at a distance: how a head's channels lie in (T, N, width).
+template <class T>
+struct Strided {
+  T* data = nullptr;
+  Index rows = 0, columns = 0, stride = 0;
+  Strided() = default;
+  Strided(T* d, Index r, Index c, Index s) : data(d), rows(r), columns(c), stride(s) {}
+  Strided(View<T, 2> x) : data(x.data), rows(x.shape[0]), columns(x.shape[1]), stride(columns) {}
+};
+
+/// X: float with an f32 matrix, bf16 with a bf16 one (Error otherwise). Y: float or bf16.
+/// `bias` (out) may be empty.
+template <class Y, class X>
+void linear(Cpu, Strided<Y> y,   // (T, out)  out
+            Strided<const X> x,  // (T, in)
+            const Matrix& w, View<const float, 1> bias, Scratch);
+Index linear_scratch(Index in);
+
+}  // namespace dsa::cpu

@@ -1,0 +1,27 @@
+// optimized/cpu/sparse_attention.hpp — MLA in absorbed form over the chosen keys.
+//
+//   p[t,n,:] = softmax_s( scale q[t,n,:] . kv[s,:] ),  s in chosen[t,:]
+//   out[t,n,:] = sum_s p[t,n,s] kv[s,:R],   lse[t,n] = log sum_s exp( scale q[t,n,:] . kv[s,:] )
+//
+// Definition: reference/mla_attention.hpp, absorbed, between W_UK and W_UV. Natural logarithm.
+// A query that chose nothing: out 0, lse -inf. -1 is no key, wherever in the row it stands.
+#pragma once
+
+#include "optimized/cpu/rows.hpp"
+#include "optimized/cpu/scratch.hpp"
+#include "optimized/cpu/tier.hpp"
+
+namespace dsa::cpu {
+
+/// Q, T: float, float; bf16, bf16; bf16, e4m3.
+/// Error: a chosen key is not in [-1, S); shapes disagree.
+template <class Q, class T>
+void sparse_attention(Cpu, View<float, 3> out,             // (T, N, R)    out
+                      View<float, 2> lse,                  // (T, N)       out
+                      View<const Q, 3> q,                  // (T, N, R+P)
+                      Pages<const T> kv,                   // (S, R+P)     rows.hpp
+                      View<const std::int32_t, 2> chosen,  // (T, K)
+                      double scale, Scratch);
+Index sparse_attention_scratch(Index N, Index R, Index P, Index K);
+
+}  // namespace dsa::cpu
