@@ -1,8 +1,10 @@
-// data/make_wide.cpp — a checkpoint of DeepSeek-V3.2's true widths and as many layers as asked.
+// data/make_wide.cpp — a checkpoint of DeepSeek-V3.2's true widths and as many layers as asked, or
+// of the same shape scaled down (bench-mid).
 //
 // The weights are random and a function of (seed, tensor name, index), so that the same seed gives
-// the same layer 3 whether there are four layers or sixty-one. Formats, names and block scales are
-// those of the release: F8_E4M3 matrices with one power-of-two scale a 128 x 128 block.
+// the same layer 3 whether there are four layers or sixty-one. Formats, names and block scales of
+// the wide one are those of the release: F8_E4M3 matrices with one power-of-two scale a 128 x 128
+// block; bench-mid is bf16 throughout.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -12,6 +14,7 @@
 #include <cmath>
 #include <cstring>
 #include <iostream>
+#include <optional>
 
 #include "core/checkpoint_writer.hpp"
 #include "core/random.hpp"
@@ -21,18 +24,18 @@ namespace dsa {
 namespace {
 
 struct Options {
-  std::string out, shard_size = "5GB";
-  Index layers = 4, dense = 3, vocab = 129280;
+  std::string out, shape = "v32", shard_size = "5GB";
+  std::optional<Index> layers, dense, vocab;  // absent: the shape's own
   std::uint64_t seed = 1;
 };
 
-/// config.json of DeepSeek-V3.2 on huggingface.co, less the layers.
-Json wide_config(const Options& o) {
+/// config.json of DeepSeek-V3.2 on huggingface.co, four layers of it.
+Json wide_config() {
   return {{"architectures", {"DeepseekV32ForCausalLM"}},
           {"model_type", "deepseek_v32"},
           {"attention_bias", false},
           {"dtype", "bfloat16"},
-          {"first_k_dense_replace", o.dense},
+          {"first_k_dense_replace", 3},
           {"hidden_act", "silu"},
           {"hidden_size", 7168},
           {"index_head_dim", 128},
@@ -49,7 +52,7 @@ Json wide_config(const Options& o) {
           {"norm_topk_prob", true},
           {"num_attention_heads", 128},
           {"num_experts_per_tok", 8},
-          {"num_hidden_layers", o.layers},
+          {"num_hidden_layers", 4},
           {"num_key_value_heads", 128},
           {"num_nextn_predict_layers", 0},
           {"q_lora_rank", 1536},
@@ -77,7 +80,40 @@ Json wide_config(const Options& o) {
           {"topk_group", 4},
           {"topk_method", "noaux_tc"},
           {"v_head_dim", 128},
-          {"vocab_size", o.vocab}};
+          {"vocab_size", 129280}};
+}
+
+/// V3.2's shape scaled down to 271 M parameters: what benchmarks of whole models run on a laptop.
+Json bench_mid_config() {
+  Json config = wide_config();
+  config.erase("quantization_config");
+  config.update({{"first_k_dense_replace", 1},
+                 {"hidden_size", 1024},
+                 {"index_n_heads", 16},
+                 {"index_topk", 512},
+                 {"intermediate_size", 2816},
+                 {"moe_intermediate_size", 512},
+                 {"n_group", 4},
+                 {"n_routed_experts", 16},
+                 {"num_attention_heads", 16},
+                 {"num_experts_per_tok", 4},
+                 {"num_hidden_layers", 8},
+                 {"num_key_value_heads", 16},
+                 {"q_lora_rank", 384},
+                 {"topk_group", 2},
+                 {"vocab_size", 8192}});
+  return config;
+}
+
+Json config_of(const Options& o) {
+  Json config = o.shape == "bench-mid" ? bench_mid_config() : wide_config();
+  if (o.layers) config["num_hidden_layers"] = *o.layers;
+  if (o.dense) config["first_k_dense_replace"] = *o.dense;
+  if (o.vocab) config["vocab_size"] = *o.vocab;
+  const Index layers = config["num_hidden_layers"], dense = config["first_k_dense_replace"];
+  require(dense <= layers, "--dense is " + std::to_string(dense) + ", expected at most --layers, " +
+                               std::to_string(layers));
+  return config;
 }
 
 /// 256 equally likely values of a standard normal: the quantiles (i + 1/2) / 256, by bisection.
@@ -157,8 +193,8 @@ class RandomTensors {
 };
 
 /// The release's format of a parameter: norms of the indexer and the router's bias are F32.
-Dtype release_dtype(const std::string& name) {
-  if (is_fp8_in_releases(name)) return Dtype::f8_e4m3;
+Dtype release_dtype(const std::string& name, const Config& c) {
+  if (c.fp8_block && is_fp8_in_releases(name)) return Dtype::f8_e4m3;
   const bool wide = name.ends_with("e_score_correction_bias") ||
                     name.find(".indexer.k_norm.") != std::string::npos;
   return wide ? Dtype::f32 : Dtype::bf16;
@@ -169,12 +205,12 @@ std::vector<CheckpointWriter::Declaration> declare(const Config& c) {
   std::vector<CheckpointWriter::Declaration> tensors;
   const Weights w = empty_weights(c);
   for_each_tensor(w, c, [&](const std::string& name, const auto&, const std::vector<Index>& shape) {
-    const Dtype dtype = release_dtype(name);
+    const Dtype dtype = release_dtype(name, c);
     tensors.push_back({name, dtype, shape});
+    if (dtype != Dtype::f8_e4m3) return;
     const Index b = *c.fp8_block;
-    if (dtype == Dtype::f8_e4m3)
-      tensors.push_back(
-          {name + "_scale_inv", Dtype::f32, {(shape[0] + b - 1) / b, (shape[1] + b - 1) / b}});
+    tensors.push_back(
+        {name + "_scale_inv", Dtype::f32, {(shape[0] + b - 1) / b, (shape[1] + b - 1) / b}});
   });
   return tensors;
 }
@@ -199,14 +235,13 @@ void write_tensor(RandomTensors& random, const CheckpointWriter::Declaration& te
 }
 
 void make_wide(const Options& o) {
-  require(o.dense <= o.layers, "--dense is " + std::to_string(o.dense) +
-                                   ", expected at most --layers, " + std::to_string(o.layers));
-  const Json json = wide_config(o);
-  const Config config = parse_config(json, "the wide config");
+  const Json json = config_of(o);
+  const Config config = parse_config(json, "the config of shape " + o.shape);
   const auto tensors = declare(config);
   CheckpointWriter out(o.out, tensors, parse_bytes(o.shard_size, "--shard-size"));
-  std::cout << fmt::format("{}: {} of {} layers dense, {} in {} file{}", o.out, o.dense, o.layers,
-                           bytes_text(out.total_bytes()), out.shards(),
+  std::cout << fmt::format("{}: {} of {} layers dense, {} in {} file{}", o.out,
+                           std::count(config.is_moe.begin(), config.is_moe.end(), false),
+                           config.num_hidden_layers, bytes_text(out.total_bytes()), out.shards(),
                            out.shards() == 1 ? "" : "s")
             << std::endl;
 
@@ -226,11 +261,15 @@ Writes a DeepSeek-V3.2 checkpoint of true widths (hidden 7168, 128 heads, 256 ex
 of 64 heads x 128, top-k 2048) with random weights: for timing, for memory, and for checking code
 at sizes that tiny models do not reach. FP8 with 128 x 128 power-of-two block scales, sharded.
 
-Disk use: a dense layer takes 0.6 GB, a mixture-of-experts layer 11.5 GB, embeddings and head
+--shape bench-mid is the same scaled down to 271 M parameters in bf16 (hidden 1024, 8 layers, 16
+heads, an indexer of 16 x 128, top-k 512, 16 experts choose 4): the model of the benchmarks.
+
+Disk use of the wide one: a dense layer takes 0.6 GB, a mixture-of-experts layer 11.5 GB, embeddings and head
 together 3.7 GB with the full vocabulary. The total is printed before anything is written, and
 compared with the free space.
 
-Example: make_wide /data/wide --layers 2 --dense 1 --vocab 8192)";
+Examples: make_wide /data/wide --layers 2 --dense 1 --vocab 8192
+          make_wide /data/mid --shape bench-mid)";
 
 }  // namespace
 }  // namespace dsa
@@ -239,16 +278,17 @@ int main(int argc, char** argv) {
   dsa::Options o;
   CLI::App app(dsa::about, "make_wide");
   app.add_option("out", o.out, "Directory to create")->required()->type_name("OUT");
-  app.add_option("--layers", o.layers, "Layers (61 in the release)")
-      ->check(CLI::Range(1, 10000))
+  app.add_option("--shape", o.shape, "v32, or bench-mid")
+      ->check(CLI::IsMember({"v32", "bench-mid"}))
       ->capture_default_str();
+  app.add_option("--layers", o.layers, "Layers (default 4 of the release's 61; bench-mid: 8)")
+      ->check(CLI::Range(1, 10000));
   app.add_option("--dense", o.dense,
-                 "How many of them, from the first, are dense (3 in the release)")
-      ->check(CLI::Range(0, 10000))
-      ->capture_default_str();
-  app.add_option("--vocab", o.vocab, "Rows of the embeddings and of the head")
-      ->check(CLI::Range(1, 1 << 24))
-      ->capture_default_str();
+                 "How many of them, from the first, are dense (default 3; bench-mid: 1)")
+      ->check(CLI::Range(0, 10000));
+  app.add_option("--vocab", o.vocab,
+                 "Rows of the embeddings and of the head (default 129280; bench-mid: 8192)")
+      ->check(CLI::Range(1, 1 << 24));
   app.add_option("--shard-size", o.shard_size, "Largest shard, e.g. 5GB")->capture_default_str();
   app.add_option("--seed", o.seed, "Another seed is another model")->capture_default_str();
   try {
