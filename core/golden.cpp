@@ -70,6 +70,21 @@ void check_tokens(const std::vector<Token>& tokens, Index vocab_size, const std:
                                          "; it was made with another tokenizer"));
 }
 
+std::string column_name(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::f64:
+      return "fp64";
+    case Dtype::f32:
+      return "fp32";
+    case Dtype::bf16:
+      return "bf16";
+    case Dtype::f16:
+      return "f16";
+    default:
+      return "";
+  }
+}
+
 namespace {
 
 bool is_integer(Dtype dtype) {
@@ -88,22 +103,6 @@ bool is_integer(Dtype dtype) {
   }
 }
 
-/// "fp32" for F32; nothing for a dtype that logits are not stored in.
-std::string column_name(Dtype dtype) {
-  switch (dtype) {
-    case Dtype::f64:
-      return "fp64";
-    case Dtype::f32:
-      return "fp32";
-    case Dtype::bf16:
-      return "bf16";
-    case Dtype::f16:
-      return "f16";
-    default:
-      return "";
-  }
-}
-
 /// A golden in the safetensors format, read step by step.
 class Reader {
  public:
@@ -113,7 +112,7 @@ class Reader {
   Golden read(const std::string& dtype) {
     Golden golden;
     golden.path = file_->path();
-    golden.file = file_;
+    golden.memory = file_;
     read_tokens();
     find_columns(golden);
     read_logits(golden, dtype);
@@ -252,13 +251,6 @@ class Reader {
   std::vector<Column> columns_;
 };
 
-/// JSON begins with a brace or a bracket. The header size of a safetensors file may begin with the
-/// same byte, but is below 2^32: its fourth to seventh bytes are 0, which no text contains.
-bool is_json(std::span<const std::byte> bytes) {
-  if (bytes.empty() || (bytes[0] != std::byte{'{'} && bytes[0] != std::byte{'['})) return false;
-  return bytes.size() < 8 || bytes[7] != std::byte{0};
-}
-
 void require_content(std::span<const std::byte> bytes, const std::filesystem::path& path) {
   require(!bytes.empty(),
           path.string() + " is empty, expected a safetensors file or JSON lines with logits");
@@ -271,6 +263,11 @@ Golden parse_json_lines(std::span<const std::byte> bytes, const std::filesystem:
 }
 
 }  // namespace
+
+bool is_json(std::span<const std::byte> bytes) {
+  if (bytes.empty() || (bytes[0] != std::byte{'{'} && bytes[0] != std::byte{'['})) return false;
+  return bytes.size() < 8 || bytes[7] != std::byte{0};
+}
 
 Golden read_golden(const std::filesystem::path& path, const std::string& dtype, Index vocab_size) {
   const auto memory = MappedFile::open(path);

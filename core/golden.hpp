@@ -48,9 +48,17 @@ struct Golden {
   std::string dtype;                      // of the column read: "fp64", "fp32", "bf16"
   std::vector<Tensor<double, 2>> logits;  // (S, V) a sequence; empty where the file has traces only
   std::vector<std::string> columns;       // what `--dtype` could have named
-  std::shared_ptr<const SafetensorsFile> file;        // keeps its traces alive; null for JSON lines
-  std::map<std::string, const StoredTensor*> traces;  // by module name; of sequence 0
+  std::shared_ptr<const void> memory;     // keeps its traces alive; null: it has none
+  std::map<std::string, const StoredTensor*> traces;          // by module name; of sequence 0
+  std::vector<std::shared_ptr<const StoredTensor>> laid_out;  // traces that are not the file's
 };
+
+/// "fp32" for F32; "" for a dtype that logits are not stored in.
+std::string column_name(Dtype);
+
+/// JSON begins with a brace or a bracket. The header size of a safetensors file may begin with the
+/// same byte, but is below 2^32: its fourth to seventh bytes are 0, which no text contains.
+bool is_json(std::span<const std::byte>);
 
 /// Reads a golden or a candidate; the format is told by the content, not by the name.
 /// `dtype`: which logits column ("fp64", "fp32", "bf16"); empty: the most precise.

@@ -4,14 +4,9 @@
 #include <cmath>
 #include <limits>
 
-#include "core/json.hpp"
-
 namespace dsa {
-namespace {
 
-std::vector<Token> parse_tokens(const Json& record, const std::string& what) {
-  require(record.contains("tokens"), what + " has no tokens, expected a list of token ids");
-  const Json& ids = record["tokens"];
+std::vector<Token> token_ids(const Json& ids, const std::string& what) {
   require(ids.is_array() && !ids.empty(), what + " has no token ids in tokens, expected a list");
   std::vector<Token> tokens;
   for (const Json& id : ids) {
@@ -24,6 +19,13 @@ std::vector<Token> parse_tokens(const Json& record, const std::string& what) {
     tokens.push_back(id.get<Token>());
   }
   return tokens;
+}
+
+namespace {
+
+std::vector<Token> parse_tokens(const Json& record, const std::string& what) {
+  require(record.contains("tokens"), what + " has no tokens, expected a list of token ids");
+  return token_ids(record["tokens"], what);
 }
 
 /// The rows are S; `width` is 0 until the first row of the file has been seen.

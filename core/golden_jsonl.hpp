@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "core/golden.hpp"
+#include "core/json.hpp"
 
 namespace dsa {
 
@@ -14,5 +15,8 @@ namespace dsa {
 /// Other keys are ignored; logits are rounded to fp32. Errors name the line and the row.
 Golden parse_jsonl(std::string_view text, const std::filesystem::path&, const std::string& dtype,
                    Index vocab_size);
+
+/// The ids of a list. Error: it is empty, or holds something that is no integer.
+std::vector<Token> token_ids(const Json& ids, const std::string& what);
 
 }  // namespace dsa

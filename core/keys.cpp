@@ -149,4 +149,8 @@ Keys Keys::object(std::string_view key) const {
   return Keys(required(key, "a JSON object"), what_, path_ + std::string(key) + ".");
 }
 
+Keys Keys::element(std::string_view key, std::size_t i) const {
+  return Keys((*find(key))[i], what_, path_ + std::string(key) + "[" + std::to_string(i) + "].");
+}
+
 }  // namespace dsa

@@ -45,6 +45,9 @@ class Keys {
   /// The object under `key`, which must be there.
   Keys object(std::string_view key) const;
 
+  /// The object at index i of the list under `key`, which is one and has more than i entries.
+  Keys element(std::string_view key, std::size_t i) const;
+
   /// "WHAT: "KEY" SENTENCE", thrown.
   [[noreturn]] void fail(std::string_view key, const std::string& sentence) const;
   /// The same with the value found: "WHAT: "KEY" is VALUE, expected EXPECTED".

@@ -29,6 +29,15 @@ class Trace {
     for (auto value : x) *out++ = static_cast<double>(value);
   }
 
+  /// The tensor of that name, to be written to: its rows come in pieces. New ones hold `fill`.
+  View<double, 2> in_pieces(const std::string& name, Shape<2> shape, double fill) {
+    const auto [found, is_new] = by_name_.try_emplace(name, entries_.size());
+    if (is_new) entries_.push_back({name, Tensor<double, 2>(shape, fill)});
+    Tensor<double, 2>& values = entries_[found->second].values;
+    expect_shape(name.c_str(), values.view(), shape);
+    return values;
+  }
+
   const Entry* find(std::string_view name) const {
     const auto found = by_name_.find(name);
     return found == by_name_.end() ? nullptr : &entries_[found->second];
