@@ -13,6 +13,7 @@ function(dsa_cpu_tier name)
   target_compile_definitions(dsa_cpu_${name} PRIVATE DSA_TIER=${name})
   target_compile_options(dsa_cpu_${name} PRIVATE -O3 -fno-math-errno -fno-trapping-math -Wno-psabi ${ARGN})
   target_sources(dsa_cpu PRIVATE $<TARGET_OBJECTS:dsa_cpu_${name}>)
+  set_property(GLOBAL APPEND PROPERTY DSA_KERNEL_OBJECTS $<TARGET_OBJECTS:dsa_cpu_${name}>)
 endfunction()
 dsa_cpu_tier(portable)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
@@ -24,3 +25,10 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   dsa_cpu_tier(amx ${avx512} -mavx512bf16 -mamx-tile -mamx-bf16)
   target_compile_definitions(dsa_cpu PRIVATE DSA_X86)
 endif()
+
+# AMX's kernels with tiles in memory, for the tests of machines without AMX.
+add_library(dsa_cpu_tiles_in_software OBJECT EXCLUDE_FROM_ALL
+  ${PROJECT_SOURCE_DIR}/optimized/cpu/kernels/linear.cpp)
+target_link_libraries(dsa_cpu_tiles_in_software PRIVATE dsa_warnings)
+target_compile_definitions(dsa_cpu_tiles_in_software PRIVATE DSA_TIER=tiles_in_software DSA_TILES_IN_SOFTWARE)
+target_compile_options(dsa_cpu_tiles_in_software PRIVATE -O3 -Wno-psabi)

@@ -5,6 +5,7 @@
 //
 // Definition: reference/mla_attention.hpp. Blocks of keys are read once for a block of queries
 // (online softmax): memory does not depend on S. A query that sees nothing: out 0, lse -inf.
+// Rounding and repeatability: sparse_attention.hpp.
 #pragma once
 
 #include "optimized/cpu/rows.hpp"

@@ -6,7 +6,8 @@
 // Definition: reference/indexer_scores.hpp and topk_select.hpp. w carries every scale (D^-1/2,
 // H^-1/2, q's FP8 scale: positive, so they commute with relu); an e4m3 key is multiplied by its own
 // scale after the sum. Total order: value descending, then index ascending; -0 = +0.
-// Scores are never kept beyond a block: memory is O(T K).
+// A score of -inf is never chosen. Scores are never kept beyond a block: memory is O(T K). A query
+// that sees no more than K keys chooses all of them, and nothing is scored: no NaN is noticed there.
 #pragma once
 
 #include "optimized/cpu/rows.hpp"
@@ -16,7 +17,8 @@
 
 namespace dsa::cpu {
 
-/// T: float, bf16 or e4m3. Error: a score is NaN (its place is named), shapes disagree.
+/// T: float, bf16 or e4m3. Error: a score is NaN (its place is named), shapes disagree, a range of
+/// visible keys leaves the cache.
 template <class T>
 void indexer_topk(Cpu, View<std::int32_t, 2> chosen,  // (T, K)     out
                   View<const T, 3> q,                 // (T, H, D)

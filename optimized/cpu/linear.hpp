@@ -1,9 +1,9 @@
 // optimized/cpu/linear.hpp — y = x W^T + b, and a matrix laid out for it. Definition:
 // reference/linear.hpp.
 //
-// A Matrix is packed once, when a model is loaded, for one tier; what library or kernel multiplies
-// is decided here and nowhere else (docs/decisions). Sums are fp32. A row of y is the same bits
-// however many threads there are.
+// A Matrix is packed once, when a model is loaded. It is multiplied by a kernel of our own
+// (docs/decisions/0008-matrix-products.md). Sums are fp32. A row of y is the same bits whatever the
+// number of threads and the other rows.
 #pragma once
 
 #include <memory>
@@ -42,7 +42,8 @@ struct Strided {
   Index rows = 0, columns = 0, stride = 0;
   Strided() = default;
   Strided(T* d, Index r, Index c, Index s) : data(d), rows(r), columns(c), stride(s) {}
-  Strided(View<T, 2> x) : data(x.data), rows(x.shape[0]), columns(x.shape[1]), stride(columns) {}
+  template <class U>  // a View<float, 2> is a Strided<const float>, too
+  Strided(View<U, 2> x) : Strided(x.data, x.shape[0], x.shape[1], x.shape[1]) {}
 };
 
 /// X: float with an f32 matrix, bf16 with a bf16 one (Error otherwise). Y: float or bf16.

@@ -14,7 +14,8 @@ namespace dsa::cpu {
 /// To nearest, ties to even.
 void to_bf16(Cpu, View<bf16, 2> y, View<const float, 2> x);
 
-/// q8 (rows, D) and scale (rows) of a rotated q. D is a power of two (Error).
+/// q8 (rows, D) and scale (rows) of a rotated q. x is rounded to bf16 first, as the rotation's
+/// input is bf16. D is a power of two up to 1024 (Error).
 void hadamard_e4m3(Cpu, View<e4m3, 2> y,    // (rows, D)  out
                    View<float, 1> scale,    // (rows)     out
                    View<const float, 2> x,  // (rows, D)

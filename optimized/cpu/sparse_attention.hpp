@@ -5,6 +5,11 @@
 //
 // Definition: reference/mla_attention.hpp, absorbed, between W_UK and W_UV. Natural logarithm.
 // A query that chose nothing: out 0, lse -inf. -1 is no key, wherever in the row it stands.
+//
+// Of an e4m3 row, value times scale is rounded to bf16, as FlashMLA does. Where products are pairs
+// of bf16 (tier avx512-bf16 and above), the weights p, before they are divided by their sum, are
+// rounded to bf16 too; the sum and lse are not. A query's result is the same bits alone and among
+// others, on any pages and by any number of threads.
 #pragma once
 
 #include "optimized/cpu/rows.hpp"

@@ -1,0 +1,149 @@
+#include "optimized/cpu/forward.hpp"
+
+#include "optimized/cpu/embed.hpp"
+#include "optimized/cpu/norms.hpp"
+#include "optimized/cpu/pass.hpp"
+#include "optimized/cpu/rope.hpp"
+#include "optimized/cpu/router.hpp"
+#include "optimized/cpu/threads.hpp"
+
+namespace dsa::cpu {
+namespace {
+
+void add(View<float, 2> x, View<const float, 2> y) {
+#pragma omp parallel for
+  for (Index i = 0; i < x.size(); ++i) x.data[i] += y.data[i];
+}
+
+Index tokens_of(std::span<const Feed> feeds) {
+  Index T = 0;
+  for (const Feed& feed : feeds) T += feed.size();
+  return T;
+}
+
+void check(const PackedModel& model, const Workspace& workspace, std::span<const Feed> feeds) {
+  const Index T = tokens_of(feeds);
+  if (!(T <= workspace.tokens()))
+    throw Error("a pass of " + std::to_string(T) + " tokens was asked of a workspace for " +
+                std::to_string(workspace.tokens()));
+  for (const Feed& feed : feeds) {
+    require(feed.size() > 0 && feed.positions.size() == feed.tokens.size() &&
+                feed.begin.size() == feed.tokens.size(),
+            "a feed needs at least one token, and a position and a first key for each");
+    for (const Token token : feed.tokens)
+      if (token < 0 || token >= model.config.vocab_size)
+        throw Error("token id " + std::to_string(token) + " is not one of the vocabulary, 0 to " +
+                    std::to_string(model.config.vocab_size - 1));
+  }
+}
+
+}  // namespace
+
+template <class X, class Row>
+void Pass<X, Row>::prepare() const {
+  Index row = 0;
+  for (const Feed& feed : feeds) {
+    const auto first = static_cast<std::int32_t>(feed.cache->rows());
+    std::transform(feed.tokens.begin(), feed.tokens.end(), b.tokens.data + row,
+                   [](Token token) { return static_cast<std::int32_t>(token); });
+    std::copy(feed.positions.begin(), feed.positions.end(), b.positions.data + row);
+    std::copy(feed.begin.begin(), feed.begin.end(), b.begin.data + row);
+    for (std::int32_t t = 0; t < feed.size(); ++t) b.end(row + t) = first + t + 1;
+    feed.cache->reserve(first + feed.size());
+    row += feed.size();
+  }
+  rope_table(b.cos, b.sin, {b.positions.data, static_cast<std::size_t>(T)}, config.rope);
+}
+
+template <class X, class Row>
+void Pass<X, Row>::norm(Index l, const char* name, const Tensor<float, 1>& g) const {
+  rmsnorm(cpu(), b.h_wide, b.x, g, config.rms_norm_eps);
+  narrowed(b.h, b.h_wide);
+  tell(l, name, b.h_wide);
+}
+
+template <class X, class Row>
+void Pass<X, Row>::mixture(Index l) const {
+  const PackedLayer& w = layer(l);
+  cpu::linear<float, float>(cpu(), b.router_logits, View<const float, 2>(b.h_wide), w.gate, {},
+                            b.scratch);
+  tell(l, ".mlp.gate.logits", b.router_logits);
+  router(cpu(), b.experts, b.expert_weights, b.router_logits, w.e_score_correction_bias, config);
+  tell_decision(l, ".mlp.gate.experts", b.experts);
+  tell(l, ".mlp.gate.weights", b.expert_weights);
+  std::fill(b.y.begin(), b.y.end(), 0.0f);
+  experts<X>(cpu(), b.y, h(), b.experts, b.expert_weights, w.experts, b.scratch);
+  if (config.n_shared_experts > 0) feed_forward<X>(cpu(), b.y, h(), w.mlp, /*add=*/true, b.scratch);
+}
+
+template <class X, class Row>
+void Pass<X, Row>::run_layer(Index l) const {
+  norm(l, ".input_layernorm", layer(l).input_layernorm);
+  attention(l);
+  add(b.x, b.y);
+  norm(l, ".post_attention_layernorm", layer(l).post_attention_layernorm);
+  if (config.is_moe[static_cast<std::size_t>(l)])
+    mixture(l);
+  else
+    feed_forward<X>(cpu(), b.y, h(), layer(l).mlp, /*add=*/false, b.scratch);
+  tell(l, ".mlp", b.y);
+  add(b.x, b.y);
+  tell(l, "", b.x);
+}
+
+template <class X, class Row>
+void Pass<X, Row>::head(LogitsOf which, View<float, 2> logits) const {
+  View<float, 2> x = b.x;
+  if (which == LogitsOf::last_of_each_feed) {
+    x = rows(b.y, 0, static_cast<Index>(feeds.size()));
+    Index i = 0;
+    for_each_segment([&](const Segment& s) {
+      std::copy(b.x[s.end - 1].begin(), b.x[s.end - 1].end(), x[i++].begin());
+    });
+  }
+  const Index n = x.shape[0];
+  expect_shape("logits", logits, {n, config.vocab_size});
+  const View<float, 2> h_wide = rows(b.h_wide, 0, n);
+  rmsnorm(cpu(), h_wide, x, model.norm, config.rms_norm_eps);
+  if (tap.tensor) tap.tensor("model.norm", h_wide);
+  cpu::linear<float, X>(cpu(), logits, narrowed(rows(b.h, 0, n), h_wide), model.lm_head, {},
+                        b.scratch);
+  if (tap.tensor) tap.tensor("lm_head", logits);
+}
+
+namespace {
+
+template <class X, class Row>
+void run(const PackedModel& model, Workspace& workspace, std::span<const Feed> feeds,
+         LogitsOf which, View<float, 2> logits, const Tap& tap) {
+  const Index T = tokens_of(feeds);
+  const Pass<X, Row> pass{
+      model, model.config,
+      feeds, tap,
+      T,     Buffers<X, Row>(workspace.memory(), model.config, T, workspace.threads())};
+  pass.prepare();
+  embed<float, X>(model.cpu, pass.b.x, std::get<Tensor<X, 2>>(model.embed_tokens).view(),
+                  pass.b.tokens);
+  if (tap.tensor) tap.tensor("model.embed_tokens", pass.b.x);
+  for (Index l = 0; l < model.config.num_hidden_layers; ++l) pass.run_layer(l);
+  pass.head(which, logits);
+  for (const Feed& feed : feeds) feed.cache->commit(feed.size());
+}
+
+}  // namespace
+
+void forward(const PackedModel& model, Workspace& workspace, std::span<const Feed> feeds,
+             LogitsOf which, View<float, 2> logits, const Tap& tap) {
+  check(model, workspace, feeds);
+  const Threads scope(workspace.threads());
+  switch (model.format) {
+    case Format::fp32:
+      return run<float, float>(model, workspace, feeds, which, logits, tap);
+    case Format::bf16:
+      return run<bf16, bf16>(model, workspace, feeds, which, logits, tap);
+    case Format::fp8:
+      return run<bf16, e4m3>(model, workspace, feeds, which, logits, tap);
+  }
+}
+
+}  // namespace dsa::cpu

@@ -1,0 +1,66 @@
+// optimized/cpu/kernels/latent_attention.hpp — some heads of one query against a chunk of keys.
+//
+// Attention is computed a chunk of at most 128 keys at a time. A chunk gives for every head the
+// largest score m, the sum l of exp(score - m) and the sum of exp(score - m) times the latent rows
+// (unnormalised). Chunks are then added up in ascending order, each by itself a function of its
+// keys only: who computes a chunk, and when, does not matter to the bits.
+//
+// Registers hold the same channels of several heads where scores are summed (a key's channels are
+// broadcast from its row), and several channels of one head where rows are summed. With pairs of
+// bf16 the weights exp(score - m) are rounded to bf16 before they multiply rows; l is not.
+#pragma once
+
+#include <cstddef>
+
+#include "optimized/cpu/kernels/storage.hpp"
+#include "optimized/cpu/kernels/tiers.hpp"
+
+namespace dsa::cpu {
+
+constexpr std::int64_t chunk_keys = 128;
+constexpr std::int64_t heads_at_once = 64;  // at most
+
+/// Rows of a chunk: R latent channels, P rotary ones, and how they are kept.
+struct LatentShape {
+  Storage storage;
+  std::int64_t R, P;
+};
+
+/// What a chunk adds: out (heads, padded(R)), m (heads) and l (heads).
+struct Partial {
+  float *out, *m, *l;
+};
+
+/// Bytes for the heads of one query packed; for the rows of a chunk widened; for scratch of a
+/// chunk.
+constexpr std::int64_t latent_query_bytes(std::int64_t heads, std::int64_t R, std::int64_t P) {
+  return 4 * padded(R + P) * ((heads + 15) / 16 * 16);
+}
+constexpr std::int64_t latent_rows_bytes(std::int64_t R, std::int64_t P) {
+  return 4 * padded(R + P) * chunk_keys;
+}
+constexpr std::int64_t latent_chunk_bytes = 4 * chunk_keys * (16 + heads_at_once + 32);
+
+/// q (heads, R+P), float or bf16.
+/// `scratch`: a row of padded(R+P) floats.
+using PackLatentQuery = void(std::uint32_t* packed, const std::byte* q, LatentShape,
+                             std::int64_t heads, std::byte* scratch);
+DSA_DECLARE_IN_EVERY_TIER(PackLatentQuery, pack_latent_query)
+
+/// Makes n rows ready: replaces rows[i] where it must be widened, into `widened`.
+using WidenLatentRows = void(const std::byte** rows, std::int64_t n, LatentShape,
+                             std::byte* widened);
+DSA_DECLARE_IN_EVERY_TIER(WidenLatentRows, widen_latent_rows)
+
+/// 1 <= n <= 128 rows made ready, 1 <= heads <= 64. `scratch`: latent_chunk_bytes.
+using AttendChunk = void(Partial, const std::uint32_t* q, const std::byte* const* rows,
+                         std::int64_t n, float scale, LatentShape, std::int64_t heads,
+                         std::byte* scratch);
+DSA_DECLARE_IN_EVERY_TIER(AttendChunk, attend_chunk)
+
+/// Adds a chunk to out (heads, R), m and l; the first one is copied.
+using AddChunk = void(float* out, float* m, float* l, Partial, bool first, std::int64_t heads,
+                      std::int64_t R);
+DSA_DECLARE_IN_EVERY_TIER(AddChunk, add_chunk)
+
+}  // namespace dsa::cpu
