@@ -1,4 +1,4 @@
-// optimized/run/main.cpp — dsa-run: look into checkpoints and goldens, and change their format.
+// optimized/run/main.cpp — dsa-run: run checkpoints, look into them, and change their format.
 #include <CLI/CLI.hpp>
 #include <iostream>
 
@@ -6,18 +6,22 @@
 #include "core/checkpoint_writer.hpp"
 #include "core/golden.hpp"
 #include "optimized/run/convert.hpp"
+#include "optimized/run/engine_options.hpp"
 #include "optimized/run/inspect.hpp"
+#include "optimized/run/logits.hpp"
+#include "optimized/run/text_commands.hpp"
 
 namespace {
 
 constexpr const char* about = R"(
-Looks into HuggingFace checkpoints of DeepSeek-V2, V3, V3.2 and GLM-5, and changes their format.
-A checkpoint is a directory with config.json and model.safetensors, or with
-model.safetensors.index.json and its shards. Files are mapped and streamed: a model larger than
-memory is no obstacle.
+Runs HuggingFace checkpoints of DeepSeek-V2, V3, V3.2 and GLM-5, looks into them, and changes their
+format. A checkpoint is a directory with config.json and model.safetensors, or with
+model.safetensors.index.json and its shards. inspect and convert map and stream the files: a model
+larger than memory is no obstacle to them.
 
 Exit status: 0 success, 1 `inspect` found something wrong, 2 bad usage or unusable input.
-`dsa-run COMMAND --help` lists the options of inspect, convert and jsonl.)";
+`dsa-run COMMAND --help` lists the options of logits, generate, tokenize, inspect,
+convert and jsonl.)";
 
 constexpr const char* about_inspect = R"(
 Lists what a checkpoint holds (family, parameters in all, active per token and in the indexer,
@@ -67,9 +71,30 @@ refused.
 
 Example: dsa-run jsonl logits.safetensors golden.jsonl --dtype fp32)";
 
+constexpr const char* about_logits = R"(
+Computes the logits of every token of FILE on the CPU and writes them to OUT, with the tokens:
+safetensors (tokens, attention_mask, logits (B, S, V) in F32; shorter sequences are padded on the
+right), or MaxText's JSON lines where OUT ends in .jsonl (which are held in memory until written).
+
+FILE holds token ids: JSON ([[1, 2, 3], [4, 5]]), JSON lines ({"tokens": [1, 2, 3]} a line; other
+keys are ignored), or safetensors (tokens (B, S), attention_mask).
+
+  fp32  F32 weights, activations and caches
+  bf16  BF16 weights, inputs of products and caches; sums, residual stream and norms in F32
+  fp8   as bf16, with the official code's FP8 caches: latents of 656 bytes a token at V3.2's sizes,
+        index keys rotated by a Hadamard matrix, of 132
+
+The model is loaded once, wholly; tokens go through in passes of --chunk, whose memory does not
+depend on how many came before. --plan says what all of it takes, and loads nothing.
+
+Example: dsa-run logits models/v32 --tokens prompts.json -o out.safetensors --format bf16)";
+
 struct Options {
   std::string directory, json, in, out, dtype, experts, mtp = "keep", shard_size = "5GB";
+  std::string tokens;
+  dsa::run::EngineOptions engine;
   dsa::Index context = 4096;
+  dsa::run::LogitsJob logits;
 };
 
 int inspect(const Options& o) {
@@ -99,6 +124,34 @@ int jsonl(const Options& o) {
   std::cout << o.out << ": " << golden.sequences.size() << " lines, logits in " << golden.dtype
             << '\n';
   return 0;
+}
+
+int logits(const Options& o) {
+  dsa::run::LogitsJob job = o.logits;
+  job.checkpoint = o.directory;
+  job.tokens = o.tokens;
+  job.out = o.out;
+  const dsa::cpu::SessionOptions engine = o.engine.parsed();
+  job.format = engine.format;
+  job.cpu = engine.cpu;
+  job.chunk = engine.chunk;
+  job.threads = engine.threads;
+  job.memory = engine.memory;
+  dsa::require(job.plan_only || !o.out.empty(), "--out is required; name the file to write");
+  std::cout << dsa::run::logits(job);
+  return 0;
+}
+
+void describe_logits(CLI::App& app, Options& o) {
+  app.add_option("checkpoint", o.directory, "Checkpoint directory")
+      ->required()
+      ->type_name("CHECKPOINT");
+  app.add_option("--tokens", o.tokens, "Token ids")->required()->type_name("FILE");
+  app.add_option("-o,--out", o.out, "File to write: *.safetensors or *.jsonl")->type_name("OUT");
+  o.engine.describe(app);
+  app.add_flag("--trace", o.logits.trace,
+               "Also write tensors and decisions of the first sequence, by HuggingFace's names");
+  app.add_flag("--plan", o.logits.plan_only, "Say what it takes of memory, and do nothing");
 }
 
 void describe(CLI::App& inspect, CLI::App& convert, CLI::App& jsonl, Options& o) {
@@ -149,9 +202,12 @@ int main(int argc, char** argv) {
   Options o;
   CLI::App app(about, "dsa-run");
   app.require_subcommand(1);
+  CLI::App* running = app.add_subcommand("logits", about_logits);
+  dsa::run::TextCommands text(app);
   CLI::App* inspecting = app.add_subcommand("inspect", about_inspect);
   CLI::App* converting = app.add_subcommand("convert", about_convert);
   CLI::App* lines = app.add_subcommand("jsonl", about_jsonl);
+  describe_logits(*running, o);
   describe(*inspecting, *converting, *lines, o);
   try {
     app.parse(argc, argv);
@@ -162,6 +218,8 @@ int main(int argc, char** argv) {
     return 2;
   }
   try {
+    if (running->parsed()) return logits(o);
+    if (const auto status = text.run()) return *status;
     if (inspecting->parsed()) return inspect(o);
     return lines->parsed() ? jsonl(o) : convert(o);
   } catch (const std::exception& error) {
