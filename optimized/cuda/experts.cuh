@@ -1,0 +1,29 @@
+// optimized/cuda/experts.cuh — feed-forward networks: one nonlinearity, and a mixture of experts.
+//
+//   swiglu:   h = silu(gate) * up
+//   experts:  y[t,:] += sum_i weights[t,i] down_e( swiglu(gate_up_e x[t,:]) ),  e = chosen[t,i]
+//
+// Definition: reference/mixture.cpp. Sums in fp32, over experts in the order of `chosen`.
+#pragma once
+
+#include "optimized/cuda/tensor.cuh"
+
+namespace dsa::cuda::DSA_PLACE {
+
+/// H: float or bf16.
+template <class H>
+void swiglu(Stream, DeviceView<H, 2> h,           // (T, F)   out
+            DeviceView<const float, 2> gate_up);  // (T, 2F)  gate first
+
+/// X: float or bf16, as the matrices and the hidden numbers are. An expert outside [0, E) adds
+/// nothing if it is -1, and NaN otherwise.
+template <class X>
+void experts(Stream, DeviceView<float, 2> y,            // (T, C)      in and out
+             DeviceView<const X, 2> x,                  // (T, C)
+             DeviceView<const X, 3> gate_up,            // (E, 2F, C)
+             DeviceView<const X, 3> down,               // (E, C, F)
+             DeviceView<const std::int32_t, 2> chosen,  // (T, k)
+             DeviceView<const float, 2> weights,        // (T, k)
+             DeviceView<X, 3> hidden);                  // (T, k, F)   scratch
+
+}  // namespace dsa::cuda::DSA_PLACE

@@ -1,0 +1,206 @@
+#include "optimized/cuda/host/block.hpp"
+
+#include <algorithm>
+#include <exception>
+#include <memory>
+#include <vector>
+
+#include "optimized/cuda/host/fiber.hpp"
+#include "optimized/cuda/host/global_memory.hpp"
+#include "optimized/cuda/host/shared_memory.hpp"
+
+namespace dsa::cuda::host {
+namespace {
+
+struct Thread {
+  enum class State { ready, waiting, done };
+  State state = State::ready;
+  const char* at = "";  // what it waits at
+  int line = 0;
+};
+
+/// The lanes of a warp that have come to an operation.
+struct Meeting {
+  const char* what = nullptr;
+  int line = 0, arrived = 0;
+  void* lanes[warp_size] = {};
+  unsigned time = 0;
+};
+
+/// What runs. One for each thread of the operating system.
+struct Machine {
+  const char* kernel = nullptr;
+  const std::function<void()>* body = nullptr;
+  int thread = -1;  // that runs
+  int barrier_line = 0, at_barrier = 0;
+  unsigned time = 0;  // barriers passed, in all blocks
+  std::vector<Thread> threads;
+  std::vector<Meeting> warps;
+  std::vector<std::unique_ptr<Fiber>> fibers;
+  std::exception_ptr failure;
+
+  void run_block();
+  void sleep(const char* at, int line);
+  void life_of_a_thread();
+  [[noreturn]] void report_stuck();
+};
+
+thread_local Machine machine;
+
+std::string text(const Dim3& d) {
+  return "(" + std::to_string(d.x) + ", " + std::to_string(d.y) + ", " + std::to_string(d.z) + ")";
+}
+
+Dim3 place_of(int thread) {
+  const unsigned n = static_cast<unsigned>(thread);
+  return {n % blockDim.x, n / blockDim.x % blockDim.y, n / (blockDim.x * blockDim.y)};
+}
+
+std::string whereabouts(int thread) {
+  return std::string(machine.kernel) + ", block " + text(blockIdx) + ", thread " +
+         text(place_of(thread)) + ": ";
+}
+
+/// The body of a fiber: every block of every grid has a turn.
+void Machine::life_of_a_thread() {
+  for (;;) {
+    try {
+      (*body)();
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    threads[static_cast<std::size_t>(thread)].state = Thread::State::done;
+    fibers[static_cast<std::size_t>(thread)]->yield();
+  }
+}
+
+void Machine::sleep(const char* at, int line) {
+  Thread& me = threads[static_cast<std::size_t>(thread)];
+  me = {Thread::State::waiting, at, line};
+  fibers[static_cast<std::size_t>(thread)]->yield();
+}
+
+/// Nobody can go on: tells of one thread that waits and of one that it waits for.
+void Machine::report_stuck() {
+  int waits = 0;
+  while (threads[static_cast<std::size_t>(waits)].state != Thread::State::waiting) ++waits;
+  const Thread& waiting = threads[static_cast<std::size_t>(waits)];
+  std::string sentence =
+      whereabouts(waits) + "waits at " + waiting.at + " of line " + std::to_string(waiting.line);
+  for (std::size_t other = 0; other < threads.size(); ++other) {
+    const Thread& it = threads[other];
+    if (it.state == Thread::State::waiting && it.line == waiting.line) continue;
+    sentence += ", and thread " + text(place_of(static_cast<int>(other))) +
+                (it.state == Thread::State::done
+                     ? " has ended"
+                     : " at " + std::string(it.at) + " of line " + std::to_string(it.line));
+    break;
+  }
+  throw Error(sentence + "; every thread must come to it");
+}
+
+void Machine::run_block() {
+  threads.assign(threads.size(), {});
+  for (Meeting& warp : warps) warp.arrived = 0;
+  at_barrier = 0;
+  ++time;
+  for (std::size_t done = 0; done < threads.size();) {
+    bool progress = false;
+    done = 0;
+    for (std::size_t i = 0; i < threads.size(); ++i) {
+      if (threads[i].state == Thread::State::ready) {
+        thread = static_cast<int>(i);
+        threadIdx = place_of(thread);
+        fibers[i]->resume();
+        if (failure) std::rethrow_exception(failure);
+        progress = true;
+      }
+      done += threads[i].state == Thread::State::done;
+    }
+    if (!progress && done < threads.size()) report_stuck();
+  }
+}
+
+void check_launch(const char* kernel, Dim3 grid, Dim3 block, std::size_t shared_bytes) {
+  const std::size_t threads = std::size_t{block.x} * block.y * block.z;
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffffu || grid.y > 65535 ||
+      grid.z > 65535 || threads == 0 || threads > 1024 || shared_bytes > shared_limit)
+    throw Error(std::string(kernel) + ": cannot be launched with a grid of " + text(grid) +
+                ", blocks of " + text(block) + " and " + std::to_string(shared_bytes) +
+                " bytes of shared memory");
+}
+
+}  // namespace
+
+void fail(const std::string& sentence) { throw Error(whereabouts(machine.thread) + sentence); }
+
+int thread_number() { return machine.thread; }
+
+Time now() {
+  return {machine.time, machine.warps[static_cast<std::size_t>(machine.thread / warp_size)].time};
+}
+
+void run_grid(const char* kernel, Dim3 grid, Dim3 block, std::size_t shared_bytes,
+              const std::function<void()>& body) {
+  check_launch(kernel, grid, block, shared_bytes);
+  const std::size_t count = std::size_t{block.x} * block.y * block.z;
+  machine.kernel = kernel;
+  machine.body = &body;
+  machine.threads.resize(count);
+  machine.warps.assign((count + warp_size - 1) / warp_size, {});
+  while (machine.fibers.size() < count)
+    machine.fibers.push_back(std::make_unique<Fiber>([] { machine.life_of_a_thread(); }));
+  gridDim = grid, blockDim = block;
+  try {
+    for (unsigned z = 0; z < grid.z; ++z)
+      for (unsigned y = 0; y < grid.y; ++y)
+        for (unsigned x = 0; x < grid.x; ++x) {
+          blockIdx = {x, y, z};
+          poison_shared(shared_bytes);
+          machine.run_block();
+        }
+    check_guards(kernel);
+  } catch (...) {
+    machine.failure = nullptr;
+    machine.fibers.clear();  // in the middle of the kernel, all of them
+    throw;
+  }
+}
+
+void block_barrier(int line) {
+  Machine& m = machine;
+  if (m.at_barrier == 0) m.barrier_line = line;
+  if (line != m.barrier_line)
+    fail("is at the barrier of line " + std::to_string(line) + ", others at that of line " +
+         std::to_string(m.barrier_line) + "; every thread must come to the same");
+  if (++m.at_barrier < static_cast<int>(m.threads.size())) return m.sleep("the barrier", line);
+  m.at_barrier = 0;
+  ++m.time;
+  for (Thread& t : m.threads)
+    if (t.state == Thread::State::waiting) t.state = Thread::State::ready;
+}
+
+void warp_operation(const char* what, int line, void* mine, void (*together)(void* const*),
+                    bool orders) {
+  Machine& m = machine;
+  const int first = m.thread / warp_size * warp_size;
+  const int lanes = std::min<int>(warp_size, static_cast<int>(m.threads.size()) - first);
+  Meeting& warp = m.warps[static_cast<std::size_t>(m.thread / warp_size)];
+  if (warp.arrived == 0) {
+    warp.what = what, warp.line = line;
+    std::fill_n(warp.lanes, warp_size, nullptr);
+  }
+  if (line != warp.line || what != warp.what)
+    fail("is at " + std::string(what) + " of line " + std::to_string(line) +
+         ", others of its warp at " + warp.what + " of line " + std::to_string(warp.line) +
+         "; every lane must come to the same");
+  warp.lanes[m.thread - first] = mine;
+  if (++warp.arrived < lanes) return m.sleep(what, line);
+  warp.arrived = 0;
+  warp.time += orders;
+  together(warp.lanes);
+  for (int i = first; i < first + lanes; ++i)
+    if (i != m.thread) m.threads[static_cast<std::size_t>(i)].state = Thread::State::ready;
+}
+
+}  // namespace dsa::cuda::host

@@ -1,0 +1,60 @@
+// optimized/cuda/host/block.hpp — runs a grid of blocks on this processor, one block at a time.
+//
+// The threads of a block are fibers. A thread runs until it reaches a barrier or an operation of
+// its warp (a shuffle, an mma), then the next one runs. What a device would leave undefined is an
+// Error that names the kernel, the block and the thread:
+//   - a barrier or a warp operation that some threads reach and others never do, or that threads
+//     reach in different lines;
+//   - a read of shared memory that nothing was written to, or whose copy is still under way;
+//   - two threads, one of them writing, at one address of shared memory with nothing between
+//     them that orders the two (shared_memory.hpp);
+//   - an access outside a tensor or a buffer (global_memory.hpp).
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "core/check.hpp"
+
+namespace dsa::cuda::host {
+
+struct Dim3 {
+  unsigned x = 1, y = 1, z = 1;
+  constexpr Dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+using dim3 = Dim3;
+
+inline constexpr int warp_size = 32;
+inline constexpr std::size_t shared_limit = std::size_t{163} << 10;  // of a block, sm_80
+
+/// As CUDA names them. Of the thread that runs.
+inline thread_local Dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+/// Calls `body` once for every thread of every block, in order of the block's number.
+void run_grid(const char* kernel, Dim3 grid, Dim3 block, std::size_t shared_bytes,
+              const std::function<void()>& body);
+
+/// For the thread that runs: throws an Error that begins with kernel, block and thread.
+[[noreturn]] void fail(const std::string& sentence);
+
+/// The number of the running thread in its block, and of its lane.
+int thread_number();
+inline int lane_number() { return thread_number() % warp_size; }
+
+/// How far the running thread has come: two accesses of shared memory are ordered if they differ
+/// in `block`, or, within a warp, in `warp`.
+struct Time {
+  unsigned block = 0, warp = 0;
+};
+Time now();
+
+/// __syncthreads: waits for every thread of the block.
+void block_barrier(int line);
+
+/// Waits for every lane of the warp. The last to come calls `together` with what each of them
+/// brought (null beyond the end of a partial warp); `orders` tells whether this orders their
+/// accesses to shared memory.
+void warp_operation(const char* what, int line, void* mine, void (*together)(void* const* lanes),
+                    bool orders);
+
+}  // namespace dsa::cuda::host

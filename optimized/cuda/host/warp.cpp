@@ -1,0 +1,77 @@
+#include "optimized/cuda/host/warp.hpp"
+
+#include <bit>
+
+namespace dsa::cuda::host {
+namespace {
+
+float low(std::uint32_t pair) { return std::bit_cast<float>(pair << 16); }
+float high(std::uint32_t pair) { return std::bit_cast<float>(pair & 0xffff0000u); }
+
+struct Fragments {
+  float* d;
+  const std::uint32_t *a, *b;
+};
+
+void multiply(void* const* lanes) {
+  float a[16][16], b[16][8];
+  for (int i = 0; i < warp_size; ++i) {
+    if (!lanes[i]) fail("an mma needs a warp of 32 threads");
+    const auto* f = static_cast<const Fragments*>(lanes[i]);
+    const int g = i / 4, c = 2 * (i % 4);
+    for (int r = 0; r < 4; ++r) {
+      float* at = &a[g + 8 * (r % 2)][c + 8 * (r / 2)];
+      at[0] = low(f->a[r]), at[1] = high(f->a[r]);
+    }
+    for (int r = 0; r < 2; ++r) b[c + 8 * r][g] = low(f->b[r]), b[c + 8 * r + 1][g] = high(f->b[r]);
+  }
+  for (int i = 0; i < warp_size; ++i) {
+    const auto* f = static_cast<const Fragments*>(lanes[i]);
+    for (int r = 0; r < 4; ++r) {
+      const int row = i / 4 + 8 * (r / 2), column = 2 * (i % 4) + r % 2;
+      float sum = f->d[r];
+      for (int k = 0; k < 16; ++k) sum += a[row][k] * b[k][column];
+      f->d[r] = sum;
+    }
+  }
+}
+
+struct Rows {
+  const std::byte* row;
+  bool transposed;
+  std::uint32_t* r;
+};
+
+void distribute(void* const* lanes) {
+  for (int i = 0; i < warp_size; ++i) {
+    if (!lanes[i]) fail("ldmatrix needs a warp of 32 threads");
+    auto* to = static_cast<Rows*>(lanes[i]);
+    for (int matrix = 0; matrix < 4; ++matrix) {
+      std::uint16_t pair[2];
+      for (int j = 0; j < 2; ++j) {
+        const int row = to->transposed ? 2 * (i % 4) + j : i / 4;
+        const int column = to->transposed ? i / 4 : 2 * (i % 4) + j;
+        const auto* from = static_cast<const Rows*>(lanes[8 * matrix + row]);
+        std::memcpy(&pair[j], from->row + 2 * column, sizeof pair[j]);
+      }
+      to->r[matrix] = pair[0] | std::uint32_t{pair[1]} << 16;
+    }
+  }
+}
+
+}  // namespace
+
+void mma_bf16(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2], int line) {
+  Fragments mine{d, a, b};
+  warp_operation("an mma", line, &mine, multiply, false);
+}
+
+void load_matrices(std::uint32_t (&r)[4], const void* row, bool transposed, int line) {
+  if (reinterpret_cast<std::uintptr_t>(row) % 16 != 0)
+    fail("gives ldmatrix an address that is no multiple of 16");
+  reads_shared(row, 16);
+  Rows mine{static_cast<const std::byte*>(row), transposed, r};
+  warp_operation("ldmatrix", line, &mine, distribute, false);
+}
+
+}  // namespace dsa::cuda::host

@@ -1,0 +1,38 @@
+// optimized/cuda/linear.cuh — y = x W^T + b. Definition: reference/linear.hpp. Sums in fp32.
+#pragma once
+
+#include <string>
+
+#include "optimized/cuda/tensor.cuh"
+
+namespace dsa::cuda::DSA_PLACE {
+
+/// Of e4m3 operands: a scale for 128 channels of a row of x, and for 128 x 128 of W. Otherwise
+/// empty.
+struct Scales {
+  DeviceView<const float, 2> x;  // (T, ceil(C/128))
+  DeviceView<const float, 2> w;  // (ceil(F/128), ceil(C/128))
+};
+
+namespace v1 {  // one thread an output: the reference, transcribed
+template <class X>
+void linear(Stream, DeviceView<float, 2> y,            // (T, F)  out
+            DeviceView<const X, 2> x,                  // (T, C)
+            DeviceView<const X, 2> w,                  // (F, C)
+            Scales, DeviceView<const float, 1> bias);  // (F), or empty
+}  // namespace v1
+
+namespace v2 {  // tensor cores; two stages of tiles, copied while the one before is multiplied
+/// Why a shape is not taken; empty where it is. X: bf16 or e4m3.
+std::string linear_refuses(Index C, Index bytes_an_element);
+template <class X>
+void linear(Stream, DeviceView<float, 2> y, DeviceView<const X, 2> x, DeviceView<const X, 2> w,
+            Scales, DeviceView<const float, 1> bias);
+}  // namespace v2
+
+/// X: float, bf16 or e4m3.
+template <class X>
+void linear(Stream, DeviceView<float, 2> y, DeviceView<const X, 2> x, DeviceView<const X, 2> w,
+            Scales, DeviceView<const float, 1> bias);
+
+}  // namespace dsa::cuda::DSA_PLACE

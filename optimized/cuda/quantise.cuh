@@ -1,0 +1,24 @@
+// optimized/cuda/quantise.cuh — the two FP8 rows of optimized/cpu/rows.hpp, as DeepSeek's serving
+// code makes them (definition: reference/official_fp8.hpp, reference/hadamard.hpp).
+//
+// scale = amax/448 with amax >= 1e-4, rounded up to a power of two under ue8m0.
+#pragma once
+
+#include "optimized/cuda/tensor.cuh"
+
+namespace dsa::cuda::DSA_PLACE {
+
+/// Rows rotated by a Hadamard matrix, bf16 in and out, then quantised. D is a power of two (Error).
+void hadamard_e4m3(Stream, DeviceView<e4m3, 2> y,  // (rows, D)  out
+                   DeviceView<float, 1> scale,     // (rows)     out
+                   DeviceView<const float, 2> x,   // (rows, D)
+                   bool ue8m0);
+
+/// The same, as index keys: rows of D + 4 bytes, the scale behind the numbers.
+void hadamard_e4m3_rows(Stream, DeviceView<e4m3, 2> y, DeviceView<const float, 2> x, bool ue8m0);
+
+/// [c_kv | k_rope] (T, R+P) as latent rows.
+void latent_e4m3_rows(Stream, DeviceView<e4m3, 2> y, DeviceView<const float, 2> x, Index R,
+                      bool ue8m0);
+
+}  // namespace dsa::cuda::DSA_PLACE

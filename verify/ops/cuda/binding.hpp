@@ -1,0 +1,111 @@
+// verify/ops/cuda/binding.hpp — the arrays of a case, uploaded for one launch.
+#pragma once
+
+#include <cmath>
+#include <memory>
+#include <vector>
+
+#include "optimized/cuda/buffer.cuh"
+#include "verify/op.hpp"
+
+namespace dsa::verify::DSA_PLACE {
+
+using namespace cuda::DSA_PLACE;
+
+/// Owns the buffers of one launch. Copied into its closures through a shared_ptr.
+class Binding {
+ public:
+  template <class T, int Rank>
+  DeviceView<const T, Rank> in(const Array& a) {
+    const View<const T, Rank> x = a.as<T, Rank>();
+    return keep(Buffer<T>(x.data, x.size())).template view<Rank>(x.shape);
+  }
+  /// Of no elements where the case has no such array.
+  template <class T, int Rank>
+  DeviceView<const T, Rank> optional(const Case& c, const char* name) {
+    const auto found = c.in.find(name);
+    return found == c.in.end() ? DeviceView<const T, Rank>{} : in<T, Rank>(found->second);
+  }
+  /// Downloaded by fetch().
+  template <class T, int Rank>
+  DeviceView<T, Rank> out(Array& a) {
+    const View<T, Rank> x = a.as<T, Rank>();
+    const Buffer<T>& buffer = keep(Buffer<T>(x.size()));
+    downloads_.push_back([&buffer, x] { buffer.download(x.data); });
+    return buffer.template view<Rank>(x.shape);
+  }
+  template <class T>
+  DeviceView<T, 1> scratch(Index n) {
+    return keep(Buffer<T>(n)).template view<1>({n});
+  }
+  /// An output that is also read: run() begins with copying `first` to it.
+  template <class T, int Rank>
+  DeviceView<T, Rank> in_out(Array& a, const T* first) {
+    const View<T, Rank> x = a.as<T, Rank>();
+    const Buffer<T>& from = keep(Buffer<T>(first, x.size()));
+    Buffer<T>& to = keep(Buffer<T>(x.size()));
+    before_.push_back([&from, &to] { to.copy_from(from, Stream{}); });
+    downloads_.push_back([&to, x] { to.download(x.data); });
+    return to.template view<Rank>(x.shape);
+  }
+  /// Rows (S, width) as a cache of small pages, every one a buffer of its own.
+  template <class T>
+  Pages<const T> pages(const Array& a) {
+    constexpr Index page_rows = 5;
+    const View<const T, 2> x = a.as<T, 2>();
+    const Index S = x.shape[0], width = x.shape[1];
+    std::vector<const T*> list;
+    for (Index first = 0; first < S; first += page_rows) {
+      const Index rows = std::min(page_rows, S - first);
+      list.push_back(keep(Buffer<T>(x.data + first * width, rows * width)).data());
+    }
+    const Index n = static_cast<Index>(list.size());
+    const Buffer<const T*>& table = keep(Buffer<const T*>(list.data(), n));
+    return {{table.data(), {n}}, page_rows, S, width};
+  }
+
+  void begin() const {
+    for (const auto& copy : before_) copy();
+  }
+  void fetch() const {
+    for (const auto& download : downloads_) download();
+  }
+
+ private:
+  template <class T>
+  Buffer<T>& keep(Buffer<T> buffer) {
+    auto owned = std::make_shared<Buffer<T>>(std::move(buffer));
+    owned_.push_back(owned);
+    return *owned;
+  }
+
+  std::vector<std::shared_ptr<void>> owned_;
+  std::vector<std::function<void()>> before_, downloads_;
+};
+
+/// run(): what was to be copied first, then the op. fetch(): the outputs, then `check`.
+inline Launch launch_of(
+    const std::shared_ptr<Binding>& binding, std::function<void()> op,
+    std::function<void()> check = [] {}) {
+  return {[binding, op = std::move(op)] {
+            binding->begin();
+            op();
+          },
+          [binding, check = std::move(check)] {
+            binding->fetch();
+            check();
+          }};
+}
+
+/// One rung of one op's ladder, in one dtype.
+struct Rung {
+  const char *op, *rung, *dtype;
+  Launch (*prepare)(const Case&, Arrays& out);
+  std::string (*refuses)(const Case&) = [](const Case&) { return std::string(); };
+};
+
+std::vector<Rung> plain_rungs();    // embed, norms, rope, quantise, swiglu, router, experts, linear
+std::vector<Rung> indexer_rungs();  // indexer_scores, topk_select, indexer_topk
+std::vector<Rung> attention_rungs();  // sparse_attention, dense_attention
+
+}  // namespace dsa::verify::DSA_PLACE

@@ -1,0 +1,116 @@
+#include "optimized/cuda/indexer_scores.cuh"
+#include "optimized/cuda/indexer_topk.cuh"
+#include "optimized/cuda/topk_select.cuh"
+#include "verify/ops/cuda/binding.hpp"
+
+namespace dsa::verify::DSA_PLACE {
+namespace {
+
+/// What the indexer reads.
+template <class T>
+struct Inputs {
+  DeviceView<const T, 3> q;
+  Pages<const T> k;
+  DeviceView<const float, 2> w;
+  bool relu;
+  Visible visible;
+
+  Inputs(Binding& b, const Case& c)
+      : q(b.in<T, 3>(c.in.at("q"))),
+        k(b.pages<T>(c.in.at("k"))),
+        w(b.in<float, 2>(c.in.at("w"))),
+        relu(c.flag("relu")),
+        visible{b.in<std::int32_t, 1>(c.in.at("begin")), b.in<std::int32_t, 1>(c.in.at("end"))} {}
+};
+
+template <class T, auto run>
+Launch prepare_scores(const Case& c, Arrays& out) {
+  const auto b = std::make_shared<Binding>();
+  const Inputs<T> x(*b, c);
+  const auto scores = b->out<float, 2>(out.at("scores"));
+  return launch_of(b, [=] { run(Stream{}, scores, x.q, x.k, x.w, x.relu, x.visible); });
+}
+
+template <class T>
+std::string refuses(const Case& c) {
+  return v2::indexer_topk_refuses<T>(c.sizes.at('H'), c.sizes.at('D'));
+}
+
+/// Throws where a row had a NaN.
+std::function<void()> nan_check(const std::shared_ptr<Array>& nan_at) {
+  return [nan_at] {
+    const auto at = nan_at->as<std::int32_t, 1>();
+    for (Index t = 0; t < at.size(); ++t)
+      require(at(t) == -1, "score (" + std::to_string(t) + ", " + std::to_string(at(t)) +
+                               ") is NaN: there is no order to select by");
+  };
+}
+
+template <auto run>
+Launch prepare_select(const Case& c, Arrays& out) {
+  const auto b = std::make_shared<Binding>();
+  const auto scores = b->in<float, 2>(c.in.at("scores"));
+  const auto chosen = b->out<std::int32_t, 2>(out.at("chosen"));
+  const auto nan_at = std::make_shared<Array>(Dtype::i32, std::vector<Index>{scores.shape[0]});
+  const auto nan_at_d = b->out<std::int32_t, 1>(*nan_at);
+  return launch_of(
+      b, [=] { run(Stream{}, chosen, nan_at_d, scores); }, nan_check(nan_at));
+}
+
+enum class Size { all_scores, candidates, dispatch };
+
+template <class T>
+Index workspace(Size size, Index T_, Index S, Index H, Index D, Index K) {
+  if (size == Size::all_scores) return v1::indexer_topk_workspace(T_, S);
+  if (size == Size::candidates) return v2::indexer_topk_workspace(T_, K);
+  return indexer_topk_workspace<T>(T_, S, H, D, K);
+}
+
+template <class T, Size size, auto run>
+Launch prepare_topk(const Case& c, Arrays& out) {
+  const auto b = std::make_shared<Binding>();
+  const Inputs<T> x(*b, c);
+  const auto chosen = b->out<std::int32_t, 2>(out.at("chosen"));
+  const Index T_ = chosen.shape[0], K = chosen.shape[1];
+  const auto nan_at = std::make_shared<Array>(Dtype::i32, std::vector<Index>{T_});
+  const auto nan_at_d = b->out<std::int32_t, 1>(*nan_at);
+  const auto space =
+      b->scratch<std::uint32_t>(workspace<T>(size, T_, x.k.rows, x.q.shape[1], x.q.shape[2], K));
+  return launch_of(
+      b, [=] { run(Stream{}, chosen, nan_at_d, x.q, x.k, x.w, x.relu, x.visible, space); },
+      nan_check(nan_at));
+}
+
+template <class T>
+constexpr auto topk_v1 = prepare_topk<T, Size::all_scores, v1::indexer_topk<T>>;
+template <class T>
+constexpr auto topk_v2 = prepare_topk<T, Size::candidates, v2::indexer_topk<T>>;
+template <class T>
+constexpr auto topk_dispatch = prepare_topk<T, Size::dispatch, indexer_topk<T>>;
+
+}  // namespace
+
+std::vector<Rung> indexer_rungs() {
+  return {{"indexer_scores", "v1", "fp32", prepare_scores<float, v1::indexer_scores<float>>},
+          {"indexer_scores", "v1", "bf16", prepare_scores<bf16, v1::indexer_scores<bf16>>},
+          {"indexer_scores", "v1", "fp8", prepare_scores<e4m3, v1::indexer_scores<e4m3>>},
+          {"indexer_scores", "v2", "bf16", prepare_scores<bf16, v2::indexer_scores<bf16>>,
+           refuses<bf16>},
+          {"indexer_scores", "v2", "fp8", prepare_scores<e4m3, v2::indexer_scores<e4m3>>,
+           refuses<e4m3>},
+          {"indexer_scores", "dispatch", "fp32", prepare_scores<float, indexer_scores<float>>},
+          {"indexer_scores", "dispatch", "bf16", prepare_scores<bf16, indexer_scores<bf16>>},
+          {"indexer_scores", "dispatch", "fp8", prepare_scores<e4m3, indexer_scores<e4m3>>},
+          {"topk_select", "v1", "fp32", prepare_select<v1::topk_select>},
+          {"topk_select", "v2", "fp32", prepare_select<v2::topk_select>},
+          {"indexer_topk", "v1", "fp32", topk_v1<float>},
+          {"indexer_topk", "v1", "bf16", topk_v1<bf16>},
+          {"indexer_topk", "v1", "fp8", topk_v1<e4m3>},
+          {"indexer_topk", "v2", "bf16", topk_v2<bf16>, refuses<bf16>},
+          {"indexer_topk", "v2", "fp8", topk_v2<e4m3>, refuses<e4m3>},
+          {"indexer_topk", "dispatch", "fp32", topk_dispatch<float>},
+          {"indexer_topk", "dispatch", "bf16", topk_dispatch<bf16>},
+          {"indexer_topk", "dispatch", "fp8", topk_dispatch<e4m3>}};
+}
+
+}  // namespace dsa::verify::DSA_PLACE

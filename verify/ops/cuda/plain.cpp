@@ -1,0 +1,209 @@
+// Names, types and shapes of the ops that take one array and give one: verify/ops/*.cpp.
+#include "optimized/cuda/embed.cuh"
+#include "optimized/cuda/experts.cuh"
+#include "optimized/cuda/linear.cuh"
+#include "optimized/cuda/norms.cuh"
+#include "optimized/cuda/quantise.cuh"
+#include "optimized/cuda/rope.cuh"
+#include "optimized/cuda/router.cuh"
+#include "verify/ops/cuda/binding.hpp"
+
+namespace dsa::verify::DSA_PLACE {
+namespace {
+
+using Bound = std::shared_ptr<Binding>;
+Bound bound() { return std::make_shared<Binding>(); }
+
+double number(float x) { return x; }
+double number(bf16 x) {
+  double value = 0;
+  decode(Dtype::bf16, reinterpret_cast<const std::byte*>(&x), 1, &value);
+  return value;
+}
+
+/// A row of NaN says that the table has no such token.
+template <class X>
+void check_tokens(View<const std::int32_t, 1> tokens, View<const X, 2> y, Index V) {
+  for (Index t = 0; t < y.shape[0]; ++t)
+    require(y.shape[1] == 0 || !std::isnan(number(y(t, 0))) || (tokens(t) >= 0 && tokens(t) < V),
+            "token " + std::to_string(tokens(t)) + " at " + std::to_string(t) + " is none of the " +
+                std::to_string(V) + " of the table");
+}
+
+template <class X>
+Launch prepare_embed(const Case& c, Arrays& out) {
+  const Bound b = bound();
+  const auto y = b->out<X, 2>(out.at("y"));
+  const auto table = b->in<X, 2>(c.in.at("table"));
+  const auto tokens = b->in<std::int32_t, 1>(c.in.at("tokens"));
+  return launch_of(
+      b, [=] { embed(Stream{}, y, table, tokens); },
+      [ids = c.in.at("tokens").as<std::int32_t, 1>(),
+       rows = View<const X, 2>(out.at("y").as<X, 2>()),
+       V = c.in.at("table").shape()[0]] { check_tokens(ids, rows, V); });
+}
+
+template <class Y>
+Launch prepare_rmsnorm(const Case& c, Arrays& out) {
+  const Bound b = bound();
+  const auto y = b->out<Y, 2>(out.at("y"));
+  const auto x = b->in<float, 2>(c.in.at("x"));
+  const auto g = b->in<float, 1>(c.in.at("g"));
+  const double eps = c.scalar("eps");
+  return launch_of(b, [=] { rmsnorm(Stream{}, y, x, g, eps); });
+}
+
+template <class Y>
+Launch prepare_layernorm(const Case& c, Arrays& out) {
+  const Bound b = bound();
+  const auto y = b->out<Y, 2>(out.at("y"));
+  const auto x = b->in<float, 2>(c.in.at("x"));
+  const auto g = b->in<float, 1>(c.in.at("g")), bias = b->in<float, 1>(c.in.at("b"));
+  const double eps = c.scalar("eps");
+  return launch_of(b, [=] { layernorm(Stream{}, y, x, g, bias, eps); });
+}
+
+Launch prepare_rope(const Case& c, Arrays& out) {
+  const Bound b = bound();
+  const auto y = b->in_out<float, 3>(out.at("y"), c.in.at("x").as<float, 3>().data);
+  const auto cos = b->in<float, 2>(c.in.at("cos")), sin = b->in<float, 2>(c.in.at("sin"));
+  const Index first = c.integer("first");
+  const RopeLayout layout = c.flag("interleaved") ? RopeLayout::interleaved : RopeLayout::half;
+  return launch_of(b, [=] { rope(Stream{}, y, cos, sin, first, layout); });
+}
+
+Launch prepare_hadamard(const Case& c, Arrays& out) {
+  const Bound b = bound();
+  const auto y = b->out<e4m3, 2>(out.at("y"));
+  const auto scale = b->out<float, 1>(out.at("scale"));
+  const auto x = b->in<float, 2>(c.in.at("x"));
+  const bool ue8m0 = c.flag("ue8m0");
+  return launch_of(b, [=] { hadamard_e4m3(Stream{}, y, scale, x, ue8m0); });
+}
+
+/// The same as index keys: the rows are taken apart again, so that the same case judges them.
+Launch prepare_hadamard_rows(const Case& c, Arrays& out) {
+  const Bound b = bound();
+  const auto x = b->in<float, 2>(c.in.at("x"));
+  const Index T = x.shape[0], D = x.shape[1];
+  const auto rows = std::make_shared<Array>(Dtype::u8, std::vector<Index>{T, D + 4});
+  const auto y = b->out<e4m3, 2>(*rows);
+  const bool ue8m0 = c.flag("ue8m0");
+  Array &numbers = out.at("y"), &scale = out.at("scale");
+  return launch_of(
+      b, [=] { hadamard_e4m3_rows(Stream{}, y, x, ue8m0); },
+      [=, &numbers, &scale] {
+        for (Index t = 0; t < T; ++t) {
+          const std::byte* row = rows->bytes().data() + t * (D + 4);
+          std::copy_n(row, D, numbers.bytes().data() + t * D);
+          std::copy_n(row + D, 4, scale.bytes().data() + t * 4);
+        }
+      });
+}
+
+Launch prepare_latent(const Case& c, Arrays& out) {
+  const Bound b = bound();
+  const auto y = b->out<e4m3, 2>(out.at("y"));
+  const auto x = b->in<float, 2>(c.in.at("x"));
+  const Index R = c.integer("R");
+  const bool ue8m0 = c.flag("ue8m0");
+  return launch_of(b, [=] { latent_e4m3_rows(Stream{}, y, x, R, ue8m0); });
+}
+
+template <class H>
+Launch prepare_swiglu(const Case& c, Arrays& out) {
+  const Bound b = bound();
+  const auto h = b->out<H, 2>(out.at("h"));
+  const auto gate_up = b->in<float, 2>(c.in.at("gate_up"));
+  return launch_of(b, [=] { swiglu(Stream{}, h, gate_up); });
+}
+
+Config router_config(const Case& c) {
+  Config config;
+  config.num_experts_per_tok = c.integer("num_experts_per_tok");
+  config.n_group = c.integer("n_group");
+  config.topk_group = c.integer("topk_group");
+  config.routed_scaling_factor = c.scalar("routed_scaling_factor");
+  config.router.scoring = static_cast<Router::Scoring>(c.integer("scoring"));
+  config.router.groups = static_cast<Router::Groups>(c.integer("groups"));
+  config.router.norm_topk_prob = c.flag("norm_topk_prob");
+  config.router.dropped_group_score = c.scalar("dropped");
+  return config;
+}
+
+Launch prepare_router(const Case& c, Arrays& out) {
+  const Bound b = bound();
+  const auto experts = b->out<std::int32_t, 2>(out.at("experts"));
+  const auto weights = b->out<float, 2>(out.at("weights"));
+  const auto logits = b->in<float, 2>(c.in.at("logits"));
+  const auto bias = b->optional<float, 1>(c, "bias");
+  const View<float, 2> got = out.at("weights").as<float, 2>();
+  return launch_of(
+      b,
+      [=, config = router_config(c)] { router(Stream{}, experts, weights, logits, bias, config); },
+      [=] {
+        for (Index t = 0; t < got.shape[0]; ++t)
+          require(
+              got.shape[1] == 0 || !std::isnan(got(t, 0)),
+              "a logit of token " + std::to_string(t) + " is NaN: there is no order to choose by");
+      });
+}
+
+template <class X>
+Launch prepare_experts(const Case& c, Arrays& out) {
+  const Bound b = bound();
+  const auto x = b->in<X, 2>(c.in.at("x"));
+  const auto gate_up = b->in<X, 3>(c.in.at("gate_up")), down = b->in<X, 3>(c.in.at("down"));
+  const auto chosen = b->in<std::int32_t, 2>(c.in.at("chosen"));
+  const auto weights = b->in<float, 2>(c.in.at("weights"));
+  const Index T = x.shape[0], k = chosen.shape[1], F = down.shape[2];
+  const std::vector<float> zeros(static_cast<std::size_t>(T * x.shape[1]));
+  const auto y = b->in_out<float, 2>(out.at("y"), zeros.data());
+  const DeviceView<X, 3> hidden{b->scratch<X>(T * k * F).data, {T, k, F}};
+  return launch_of(b, [=] { experts(Stream{}, y, x, gate_up, down, chosen, weights, hidden); });
+}
+
+template <class X, auto run>
+Launch prepare_linear(const Case& c, Arrays& out) {
+  const Bound b = bound();
+  const auto y = b->out<float, 2>(out.at("y"));
+  const auto x = b->in<X, 2>(c.in.at("x")), w = b->in<X, 2>(c.in.at("w"));
+  const Scales scales{b->optional<float, 2>(c, "x_scale"), b->optional<float, 2>(c, "w_scale")};
+  const auto bias = b->optional<float, 1>(c, "bias");
+  return launch_of(b, [=] { run(Stream{}, y, x, w, scales, bias); });
+}
+
+template <class X>
+std::string refuses_linear(const Case& c) {
+  return v2::linear_refuses(c.sizes.at('C'), sizeof(X));
+}
+
+}  // namespace
+
+std::vector<Rung> plain_rungs() {
+  return {{"embed", "v1", "fp32", prepare_embed<float>},
+          {"embed", "v1", "bf16", prepare_embed<bf16>},
+          {"rmsnorm", "v1", "fp32", prepare_rmsnorm<float>},
+          {"rmsnorm", "v1", "bf16", prepare_rmsnorm<bf16>},
+          {"layernorm", "v1", "fp32", prepare_layernorm<float>},
+          {"layernorm", "v1", "bf16", prepare_layernorm<bf16>},
+          {"rope", "v1", "fp32", prepare_rope},
+          {"hadamard_e4m3", "v1", "fp8", prepare_hadamard},
+          {"hadamard_e4m3", "v1-rows", "fp8", prepare_hadamard_rows},
+          {"latent_e4m3", "v1", "fp8", prepare_latent},
+          {"swiglu", "v1", "fp32", prepare_swiglu<float>},
+          {"swiglu", "v1", "bf16", prepare_swiglu<bf16>},
+          {"router", "v1", "fp32", prepare_router},
+          {"experts", "v1", "fp32", prepare_experts<float>},
+          {"experts", "v1", "bf16", prepare_experts<bf16>},
+          {"linear", "v1", "fp32", prepare_linear<float, v1::linear<float>>},
+          {"linear", "v1", "bf16", prepare_linear<bf16, v1::linear<bf16>>},
+          {"linear", "v1", "fp8", prepare_linear<e4m3, v1::linear<e4m3>>},
+          {"linear", "v2", "bf16", prepare_linear<bf16, v2::linear<bf16>>, refuses_linear<bf16>},
+          {"linear", "v2", "fp8", prepare_linear<e4m3, v2::linear<e4m3>>, refuses_linear<e4m3>},
+          {"linear", "dispatch", "fp32", prepare_linear<float, linear<float>>},
+          {"linear", "dispatch", "bf16", prepare_linear<bf16, linear<bf16>>},
+          {"linear", "dispatch", "fp8", prepare_linear<e4m3, linear<e4m3>>}};
+}
+
+}  // namespace dsa::verify::DSA_PLACE
