@@ -4,12 +4,13 @@
 // the reference on exactly these inputs, with the error that each element is allowed. Whoever
 // computes the outputs (a tier of the CPU backend, a rung of the CUDA backend, a file that another
 // program wrote) is judged by the same Case. `dsa-verify ops`, tests and benchmarks walk over
-// all_ops(): write one file in verify/ops/ and all of them know it.
+// all_ops(): write one file in verify/ops/ and all of them know it. docs/ops.md is the table.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <new>
 #include <span>
 #include <string>
 #include <string_view>
@@ -20,27 +21,77 @@
 
 namespace dsa::verify {
 
-/// Numbers in a storage type. Owns its bytes, 64-byte aligned.
-struct Array {
-  Dtype dtype = Dtype::f32;
-  std::vector<Index> shape;
-  std::vector<std::byte> bytes;
+/// Numbers in a storage type. Owns its bytes, 64-byte aligned, between two guard zones of bytes
+/// 0xff: whoever reads beyond the array reads NaN, whoever writes there is found.
+class Array {
+ public:
+  Array() : Array(Dtype::f32, {0}) {}
+  Array(Dtype, std::vector<Index> shape);                                  // zeros
+  Array(Dtype, std::vector<Index> shape, std::span<const double> values);  // rounded to nearest
 
-  Array() = default;
-  Array(Dtype, std::vector<Index> shape);
+  Dtype dtype() const { return dtype_; }
+  const std::vector<Index>& shape() const { return shape_; }
   Index size() const;
-  /// As a View; Error where type or rank differ. T: float, bf16, e4m3, std::int32_t, ...
+  std::span<std::byte> bytes() { return {store_.data() + guard, store_.size() - 2 * guard}; }
+  std::span<const std::byte> bytes() const {
+    return {store_.data() + guard, store_.size() - 2 * guard};
+  }
+  std::vector<double> values() const;  // widened, exactly
+
+  /// As a View; Error where type or rank differ. T: float, bf16, e4m3, std::int32_t, std::uint8_t.
+  /// Bytes (U8) may be viewed as e4m3: rows of optimized/cpu/rows.hpp.
   template <class T, int Rank>
-  View<T, Rank> as();
+  View<T, Rank> as() {
+    return {reinterpret_cast<T*>(checked(dtype_of<T>, Rank)), shape_of<Rank>()};
+  }
   template <class T, int Rank>
-  View<const T, Rank> as() const;
+  View<const T, Rank> as() const {
+    return {reinterpret_cast<const T*>(const_cast<Array*>(this)->checked(dtype_of<T>, Rank)),
+            shape_of<Rank>()};
+  }
+
+  /// Every element becomes NaN, in i32 a number that is no subscript of anything.
+  void poison();
+  bool guards_intact() const;
+
+ private:
+  static constexpr std::size_t guard = 256;
+  template <class T>
+  struct Aligned {
+    using value_type = T;
+    T* allocate(std::size_t n) {
+      return static_cast<T*>(::operator new (n * sizeof(T), std::align_val_t{64}));
+    }
+    void deallocate(T* p, std::size_t) { ::operator delete (p, std::align_val_t{64}); }
+    bool operator==(const Aligned&) const { return true; }
+  };
+  template <class T>
+  static constexpr Dtype dtype_of = std::is_same_v<T, float>          ? Dtype::f32
+                                    : std::is_same_v<T, bf16>         ? Dtype::bf16
+                                    : std::is_same_v<T, e4m3>         ? Dtype::f8_e4m3
+                                    : std::is_same_v<T, std::int32_t> ? Dtype::i32
+                                                                      : Dtype::u8;
+  template <int Rank>
+  Shape<Rank> shape_of() const {
+    Shape<Rank> shape{};
+    for (int axis = 0; axis < Rank; ++axis)
+      shape[static_cast<std::size_t>(axis)] = shape_[static_cast<std::size_t>(axis)];
+    return shape;
+  }
+  std::byte* checked(Dtype, int rank);
+
+  Dtype dtype_;
+  std::vector<Index> shape_;
+  std::vector<std::byte, Aligned<std::byte>> store_;
 };
 using Arrays = std::map<std::string, Array>;
 
 enum class Inputs {
-  dyadic,    // every sum is exact in fp32: the only acceptable error is that of the stored output
-  gaussian,  // realistic: errors must stay below the derived bound
+  dyadic,       // sums are exact in fp32: the only acceptable error is that of the stored output
+  gaussian,     // realistic: errors must stay below the derived bound
+  adversarial,  // made to hurt: ties, infinities of size, NaN where nobody may look
 };
+std::string_view name_of(Inputs);
 
 /// Extents by axis letter (core/config.hpp), e.g. {{'T', 5}, {'S', 9}, {'H', 3}, {'D', 16}}.
 using Sizes = std::map<char, Index>;
@@ -57,43 +108,73 @@ struct Case {
   std::map<std::string, double> scalars;  // topk, scale, eps, relu, ...
   Arrays in;
   Arrays out;  // types and shapes of what a kernel writes, poisoned with NaN
-  std::map<std::string, std::vector<double>> want, allowed;  // elementwise outputs, by name
-  double flops = 0, bytes = 0;                               // that no kernel can do without
+  /// Elementwise outputs, and what decisions are judged by (scores), by name.
+  std::map<std::string, std::vector<double>> want, allowed;
+  /// Not empty: the kernel must throw an Error whose sentence holds all of these words.
+  std::vector<std::string> refusal;
+  double flops = 0, bytes = 0;  // that no kernel can do without
+
+  bool is_empty() const;  // every output has no elements: stated by the shapes, nothing to judge
+  double scalar(const std::string& key) const { return scalars.at(key); }
+  bool flag(const std::string& key) const { return scalar(key) != 0; }
+  Index integer(const std::string& key) const { return static_cast<Index>(scalar(key)); }
 };
 
-/// One output against the answer.
+/// One output, or a part of one, against the answer.
 struct OutputVerdict {
   std::string output;
+  std::vector<Index> shape;  // of what was compared
   Comparison comparison;
 };
 
 struct Op {
   std::string_view name;     // "indexer_topk"
   std::string_view formula;  // one line, printed in reports
+  std::vector<std::string> dtypes;
   /// Every case of the suite, small and odd shapes first; drawn from `seed`.
   std::function<std::vector<std::function<Case()>>(std::uint64_t seed)> cases;
-  /// Decisions are judged as decisions; everything else elementwise against want and allowed.
+  /// Decisions are judged as decisions; everything else elementwise against want and allowed. An
+  /// output may come in another type than case.out's: a narrower one is allowed its own rounding.
+  /// Error: an output is missing or has another shape.
   std::function<std::vector<OutputVerdict>(const Case&, const Arrays& out)> judge;
 };
 
 std::span<const Op> all_ops();
+const Op& op_named(std::string_view);  // Error: lists the names
+
+/// Every output elementwise: what most ops judge by.
+std::vector<OutputVerdict> judge_elementwise(const Case&, const Arrays& out);
+
+/// The numbers of one output; Error where it is missing or has another shape than case.out's.
+std::vector<double> values_of(const Case&, const Arrays& out, const std::string& name);
+
+/// What is allowed once a number that was already wrong by `allowed` is rounded to the type: to
+/// nearest is monotone, so that it lies between what the ends are rounded to.
+void allow_storing(Dtype, const std::vector<double>& want, std::vector<double>& allowed);
 
 /// Where a kernel was executed: on this machine's processor, on a device, or not at all.
 enum class Ran { host, device, compiled };
 std::string_view name_of(Ran);  // "host", "device", "compiled"
 
+/// An op about to be run: weights packed, inputs uploaded, scratch allocated and poisoned.
+struct Launch {
+  std::function<void()> run;    // the op itself, as often as one likes: what benchmarks time
+  std::function<void()> fetch;  // waits for it and brings the outputs; empty: nothing to do
+};
+
 /// Somebody's kernel for an op.
 struct Kernel {
   std::string op, backend, rung, dtype;  // "indexer_topk", "cpu", "avx512", "bf16"
   Ran ran = Ran::host;
-  /// Empty: the case is within what the kernel takes; otherwise the reason, one sentence.
+  /// Why the case is beyond what the kernel takes, one sentence; empty where it is not.
   std::function<std::string(const Case&)> refuses;
-  /// Fills `out`, which has the types and shapes of case.out.
-  std::function<void(const Case&, Arrays& out)> run;
+  /// `case` and `out` (types and shapes of case.out) outlive the Launch. Errors may come here or
+  /// from run() and fetch().
+  std::function<Launch(const Case&, Arrays& out)> prepare;
 };
 
 /// Every kernel of every backend that this build contains; those that cannot run here have
-/// ran == compiled and no `run`.
+/// ran == compiled and no `prepare`.
 std::vector<Kernel> all_kernels();
 
 }  // namespace dsa::verify

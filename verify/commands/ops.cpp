@@ -1,0 +1,58 @@
+#include "verify/commands/command.hpp"
+#include "verify/kernel_files.hpp"
+#include "verify/report.hpp"
+
+namespace dsa::verify {
+namespace {
+
+struct OpsArguments {
+  Arguments common;
+  OpsOptions options;
+  std::string dump, against;
+};
+
+int run(const OpsArguments& a, const std::string& command_line) {
+  OpsOptions options = a.options;
+  options.progress = a.common.judge_options().progress;
+  if (!a.dump.empty()) {
+    print(dump_cases(a.dump, options));
+    return 0;
+  }
+  OpsReport report = a.against.empty() ? check_kernels(options) : check_files(a.against, options);
+  report.receipt.command = command_line;
+  print(table(report, is_coloured()));
+  write_if_asked(a.common.json, to_json(report).dump(2) + "\n");
+  return exit_code(report.outcome);
+}
+
+}  // namespace
+
+Command ops_command(CLI::App& parent) {
+  const auto a = std::make_shared<OpsArguments>();
+  CLI::App* app = parent.add_subcommand(
+      "ops",
+      "Judge kernels: every op of the model, by itself, on cases whose answers the reference "
+      "knows\n"
+      "and whose errors have derived bounds (docs/ops.md). Kernels of this build, or outputs that\n"
+      "any other program wrote. Exit status: 0 all pass, 1 one fails, 2 usage or bad input,\n"
+      "3 nothing could be run.");
+  app->add_option("--op", a->options.op, "One op only, e.g. indexer_topk");
+  CLI::Option* backend = app->add_option("--backend", a->options.backend, "One backend only")
+                             ->check(CLI::IsMember({"cpu", "cuda"}));
+  CLI::Option* rung = app->add_option("--rung,--tier", a->options.rung,
+                                      "One rung of the ladders only, e.g. avx512");
+  app->add_option("--dtype", a->options.dtype, "Kernels of one dtype only")
+      ->check(CLI::IsMember({"fp32", "bf16", "fp8"}));
+  app->add_option("--seed", a->options.seed, "Seed of the inputs")->capture_default_str();
+  add_json(*app, a->common, "the results");
+  CLI::Option* dump =
+      app->add_option("--dump", a->dump,
+                      "Write every case to DIR instead: inputs, answers and allowed errors")
+          ->excludes(backend, rung);
+  app->add_option("--against", a->against,
+                  "Judge the outputs in DIR: safetensors files named as --dump names them")
+      ->excludes(backend, rung, dump);
+  return {app, [=](const std::string& command_line) { return run(*a, command_line); }};
+}
+
+}  // namespace dsa::verify

@@ -1,0 +1,144 @@
+#include "verify/kernel_files.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "core/file.hpp"
+#include "core/safetensors.hpp"
+#include "verify/report_text.hpp"
+
+namespace dsa::verify {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string file_of(const Case& c) {
+  return std::string(c.op->name) + "." + c.name + ".safetensors";
+}
+
+/// Calls `visit` on every case that the options name and whose outputs a file may hold.
+void for_each_case(const OpsOptions& options, const std::function<void(const Case&)>& visit) {
+  if (!options.op.empty()) op_named(options.op);
+  for (const Op& op : all_ops()) {
+    if (!options.wants(op)) continue;
+    const auto cases = op.cases(options.seed);
+    for (std::size_t i = 0; i < cases.size(); ++i) {
+      if (options.progress)
+        options.progress(std::string(op.name), static_cast<int>(i), static_cast<int>(cases.size()));
+      const Case c = cases[i]();
+      if (c.refusal.empty() && options.wants(c.dtype)) visit(c);
+    }
+  }
+}
+
+Json scalar_json(double x) {
+  if (std::isfinite(x)) return x;
+  return x > 0 ? "Infinity" : "-Infinity";
+}
+
+Json entry_of(const Case& c) {
+  Json scalars = Json::object(), outputs = Json::object();
+  for (const auto& [name, value] : c.scalars) scalars[name] = scalar_json(value);
+  for (const auto& [name, array] : c.out)
+    outputs[name] = {{"dtype", name_of(array.dtype())}, {"shape", array.shape()}};
+  return {{"file", file_of(c)}, {"op", c.op->name},   {"case", c.name},
+          {"dtype", c.dtype},   {"scalars", scalars}, {"outputs", outputs}};
+}
+
+/// The shape of a vector of the answers: of the output of that name, or flat.
+std::vector<Index> shape_of(const Case& c, const std::string& name, std::size_t n) {
+  const auto out = c.out.find(name);
+  return out != c.out.end() ? out->second.shape() : std::vector<Index>{static_cast<Index>(n)};
+}
+
+void write_case(const fs::path& dir, const Case& c) {
+  std::vector<SafetensorsWriter::Declaration> tensors;
+  for (const auto& [name, array] : c.in)
+    tensors.push_back({"in." + name, array.dtype(), array.shape()});
+  for (const auto* answers : {&c.want, &c.allowed})
+    for (const auto& [name, values] : *answers)
+      tensors.push_back({(answers == &c.want ? "want." : "allowed.") + name, Dtype::f64,
+                         shape_of(c, name, values.size())});
+  std::map<std::string, std::string> metadata = {
+      {"op", std::string(c.op->name)}, {"case", c.name}, {"dtype", c.dtype}};
+  for (const auto& [name, value] : c.scalars) metadata["scalar." + name] = fmt::format("{}", value);
+  SafetensorsWriter file(dir / file_of(c), tensors, metadata);
+  for (const auto& [name, array] : c.in) file.append(array.bytes());
+  for (const auto* answers : {&c.want, &c.allowed})
+    for (const auto& [name, values] : *answers) file.append_values(values);
+  file.commit();
+}
+
+Arrays outputs_in(const fs::path& path, const Case& c) {
+  const SafetensorsFile file = SafetensorsFile::open(path);
+  Arrays out;
+  for (const auto& [name, asked] : c.out) {
+    const StoredTensor& stored = file.at(name);
+    require(is_decodable(stored.dtype), path.string() + ": " + name + " is " +
+                                            std::string(name_of(stored.dtype)) +
+                                            ", which has no numbers");
+    Array array(stored.dtype, stored.shape);
+    std::copy_n(stored.data, array.bytes().size(), array.bytes().data());
+    out.emplace(name, std::move(array));
+  }
+  return out;
+}
+
+CaseResult judge_file(const fs::path& path, const Case& c) {
+  if (!fs::exists(path)) return {"there is no " + path.filename().string(), "", 0, "", false};
+  try {
+    return judge_outputs(c, outputs_in(path, c));
+  } catch (const Error& e) {
+    return {"", e.what(), std::numeric_limits<double>::infinity(), "", false};
+  }
+}
+
+KernelResult& row_of(std::vector<KernelResult>& rows, const Case& c) {
+  for (KernelResult& row : rows)
+    if (row.op == c.op->name && row.dtype == c.dtype) return row;
+  KernelResult row;
+  row.op = c.op->name, row.dtype = c.dtype, row.backend = "files";
+  return rows.emplace_back(std::move(row));
+}
+
+}  // namespace
+
+std::string dump_cases(const fs::path& dir, const OpsOptions& options) {
+  fs::create_directories(dir);
+  Json cases = Json::array();
+  for_each_case(options, [&](const Case& c) {
+    write_case(dir, c);
+    cases.push_back(entry_of(c));
+  });
+  write_text(dir / "index.json", Json{{"seed", options.seed}, {"cases", cases}}.dump(1) + "\n");
+  return fmt::format("{} written to {}; outputs of the same names are judged by --against\n",
+                     plural(static_cast<Index>(cases.size()), "case"), clean(dir.string()));
+}
+
+OpsReport check_files(const fs::path& dir, const OpsOptions& options) {
+  const auto start = std::chrono::steady_clock::now();
+  require(fs::is_directory(dir), "--against " + dir.string() + " is not a directory");
+  OpsReport report;
+  for_each_case(options, [&](const Case& c) {
+    row_of(report.rows, c).add(c, judge_file(dir / file_of(c), c));
+  });
+  Index judged = 0;
+  for (KernelResult& row : report.rows) {
+    row.conclude();
+    row.ran = Ran::host;
+    judged += row.cases;
+    if (row.cases > 0) continue;
+    row.verdict = KernelVerdict::not_run;
+    row.why = "no file of any case";
+  }
+  require(judged > 0, dir.string() + " has no file that is named as --dump names cases, e.g. " +
+                          "OP.CASE.safetensors");
+  conclude(report, options);
+  report.receipt.seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return report;
+}
+
+}  // namespace dsa::verify

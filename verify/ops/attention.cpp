@@ -1,0 +1,191 @@
+// Attention over latent rows: answers and bounds.
+//
+// A score: R + P products and sums, gamma(R + P) on magnitudes, and a product with the scale; q and
+// kv are multiplied exactly, or rounded once, which the same gamma covers. A wrong score, the
+// argument's roundings and exp's own make p_s wrong by a factor 1 + e_s; what all have in common
+// cancels:
+//   | out - exact | <= sum_s p_s e_s |v_s - out| (1 + max e)
+// Then the roundings of sum p v and of sum p: K products and sums, twice; a block of keys holds at
+// least sixteen, and where the maximum grows with one, what was summed is rescaled (two roundings
+// each). In bf16 and fp8, p is rounded to bf16 for the product with v: u_bf16 p |v|, except where p
+// is 1 to the bit: one key, or scores that are all exactly 0.
+#include "verify/ops/attention.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+#include "reference/dot.hpp"
+#include "reference/mla_attention.hpp"
+#include "verify/bounds.hpp"
+
+namespace dsa::verify {
+namespace {
+
+constexpr double u = unit_roundoff_fp32, inf = std::numeric_limits<double>::infinity();
+constexpr Index run = 128;            // channels of an e4m3 row that share a scale
+constexpr Index smallest_block = 16;  // keys between two looks at the maximum
+
+/// Rows (S, R+P) as e4m3 rows of optimized/cpu/rows.hpp; `numbers` become what they stand for.
+Array e4m3_rows(Tensor<double, 2>& numbers, const LatentPlan& plan, Draw& draw) {
+  const auto& [dtype, T, S, N, R, P, size, powers_of_two] = plan;
+  const Index runs = (R + run - 1) / run, bytes = R + 4 * runs + 2 * P;
+  const auto scales = widen<2>(draw.scales({S, runs}, powers_of_two));
+  Array rows(Dtype::u8, {S, bytes});
+  for (Index s = 0; s < S; ++s) {
+    std::byte* const row = rows.bytes().data() + s * bytes;
+    encode(Dtype::f8_e4m3, numbers.view()[s].data, R, row);
+    encode(Dtype::f32, scales.view()[s].data, runs, row + R);
+    encode(Dtype::bf16, numbers.view()[s].data + R, P, row + R + 4 * runs);
+    decode(Dtype::f8_e4m3, row, R, numbers.view()[s].data);
+    decode(Dtype::bf16, row + R + 4 * runs, P, numbers.view()[s].data + R);
+    for (Index r = 0; r < R; ++r) numbers(s, r) *= scales(s, r / run);
+  }
+  return rows;
+}
+
+/// q sees only pairs of equal rope channels of the key, with opposite signs: every score is 0, in
+/// whatever order it is summed.
+void cancel(Tensor<double, 3>& q, Tensor<double, 2>& kv, Index R) {
+  const Index width = kv.shape()[1];
+  for (Index s = 0; s < kv.shape()[0]; ++s)
+    for (Index i = R; i + 1 < width; i += 2) kv(s, i + 1) = kv(s, i);
+  for (Index t = 0; t < q.shape()[0]; ++t)
+    for (Index n = 0; n < q.shape()[1]; ++n) {
+      for (Index i = 0; i < R; ++i) q(t, n, i) = 0;
+      for (Index i = R; i < width; i += 2) {
+        if (i + 1 < width)
+          q(t, n, i + 1) = -q(t, n, i);
+        else
+          q(t, n, i) = 0;
+      }
+    }
+}
+
+/// One head of one query.
+struct Head {
+  std::vector<double> p, e;  // softmax, and the relative error of each exp
+  double lse = -inf, lse_error = 0;
+  double e_max = 0;
+  bool p_is_one = false;  // every exp is of an exact 0
+};
+
+struct Problem {
+  const Latents& x;
+  Tensor<double, 3> q_size;
+  Tensor<double, 2> kv_size;
+  double scale;
+  bool rounds_p;
+};
+
+Head head_of(const Problem& problem, Index t, Index n, const std::vector<Index>& keys) {
+  const Index width = problem.x.kv.shape()[1], K = static_cast<Index>(keys.size());
+  const double *q = problem.x.q.view()[t][n].data, *q_size = problem.q_size.view()[t][n].data;
+  Head head;
+  if (K == 0) return head;
+  std::vector<double> score, error;
+  for (const Index s : keys) {
+    const double dot = reference::dot(q, problem.x.kv.view()[s].data, width);
+    const double size = reference::dot(q_size, problem.kv_size.view()[s].data, width);
+    score.push_back(problem.scale * dot);
+    error.push_back(problem.scale * ((gamma(width, u) + problem.x.dequantised) * size +
+                                     2 * static_cast<double>(width) * smallest_normal_fp32));
+  }
+  const double largest = *std::max_element(score.begin(), score.end());
+  const bool all_zero = std::all_of(score.begin(), score.end(), [](double s) { return s == 0; });
+  head.p = score;
+  reference::softmax(head.p.data(), K);
+  head.p_is_one = K == 1 || all_zero;
+  double sum = 0, mean_error = 0;
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    sum += std::exp(score[i] - largest);
+    head.e.push_back(head.p_is_one ? 0
+                                   : exp_error(std::abs(score[i]) + std::abs(largest), error[i]));
+    head.e_max = std::max(head.e_max, head.e.back());
+    mean_error += head.p[i] * head.e.back();
+  }
+  head.lse = largest + std::log(sum);
+  const Index blocks = (K + smallest_block - 1) / smallest_block;
+  const double sum_error =
+      mean_error + gamma(K + (function_roundings + 2) * blocks, u) * (K == 1 ? 0 : 1);
+  head.lse_error = sum_error + (K == 1 ? error[0] : 0) +
+                   gamma(function_roundings + 2, u) * (std::abs(std::log(sum)) + std::abs(largest));
+  return head;
+}
+
+void attend(const Problem& problem, Index t, Index n, const std::vector<Index>& keys,
+            View<double, 1> out, View<double, 1> allowed, double& lse, double& lse_allowed) {
+  const Head head = head_of(problem, t, n, keys);
+  const Index R = out.shape[0], K = static_cast<Index>(keys.size());
+  lse = head.lse, lse_allowed = head.lse_error;
+  std::vector<double> size(static_cast<std::size_t>(R)), moved(size);
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    reference::add_scaled(out.data, head.p[i], problem.x.kv.view()[keys[i]].data, R);
+    reference::add_scaled(size.data(), head.p[i], problem.kv_size.view()[keys[i]].data, R);
+  }
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    const double weight = head.p[i] * head.e[i] * (1 + head.e_max);
+    if (weight == 0) continue;
+    const double* v = problem.x.kv.view()[keys[i]].data;
+    for (Index r = 0; r < R; ++r)
+      moved[static_cast<std::size_t>(r)] += weight * std::abs(v[r] - out(r));
+  }
+  const Index blocks = (K + smallest_block - 1) / smallest_block;
+  const double p_rounding = problem.rounds_p && !head.p_is_one ? unit_roundoff_bf16 : 0;
+  for (Index r = 0; r < R; ++r) {
+    const double all = size[static_cast<std::size_t>(r)];
+    const double relative = p_rounding + problem.x.dequantised + gamma(K + 2 * blocks, u);
+    allowed(r) = K == 0 ? 0
+                        : moved[static_cast<std::size_t>(r)] + relative * all +
+                              gamma(K + 2 * blocks + 2, u) * std::abs(out(r)) +
+                              2 * static_cast<double>(K) * smallest_normal_fp32 * (1 + all);
+  }
+}
+
+}  // namespace
+
+Latents draw_latents(Case& c, Draw& draw, const LatentPlan& plan) {
+  const auto& [dtype, T, S, N, R, P, size, powers_of_two] = plan;
+  const Dtype stored = dtype == "fp32" ? Dtype::f32 : Dtype::bf16;
+  // Scores of about unit size, and not by the scale (R+P)^-1/2 that some kernels take for granted.
+  c.scalars = {{"R", static_cast<double>(R)},
+               {"scale", 0.8 * size / std::sqrt(static_cast<double>(R + P))}};
+  Latents x{widen<3>(draw.numbers(stored, {T, N, R + P})),
+            widen<2>(draw.numbers(stored, {S, R + P}))};
+  if (c.inputs == Inputs::dyadic) cancel(x.q, x.kv, R);
+  c.in["q"] = Array(stored, {T, N, R + P}, list(x.q));
+  if (dtype == "fp8") {
+    c.in["kv"] = e4m3_rows(x.kv, plan, draw);
+    x.dequantised = powers_of_two ? 0 : unit_roundoff_bf16;
+  } else {
+    c.in["kv"] = Array(stored, {S, R + P}, list(x.kv));
+  }
+  return x;
+}
+
+void make_unseen_nan(Array& kv, const std::vector<bool>& seen) {
+  const std::size_t row = seen.empty() ? 0 : kv.bytes().size() / seen.size();
+  for (std::size_t s = 0; s < seen.size(); ++s)
+    if (!seen[s]) std::memset(kv.bytes().data() + s * row, 0xff, row);
+}
+
+void set_attention(Case& c, const Latents& x, const std::vector<std::vector<Index>>& keys) {
+  const Index T = x.q.shape()[0], N = x.q.shape()[1], width = x.q.shape()[2], R = c.integer("R");
+  const Problem problem{x, magnitude(x.q), magnitude(x.kv), c.scalar("scale"), c.dtype != "fp32"};
+  Tensor<double, 3> out({T, N, R}), allowed({T, N, R});
+  Tensor<double, 2> lse({T, N}), lse_allowed({T, N});
+#pragma omp parallel for collapse(2) schedule(dynamic)
+  for (Index t = 0; t < T; ++t)
+    for (Index n = 0; n < N; ++n)
+      attend(problem, t, n, keys[static_cast<std::size_t>(t)], out.view()[t][n],
+             allowed.view()[t][n], lse(t, n), lse_allowed(t, n));
+  c.out["out"] = Array(Dtype::f32, {T, N, R});
+  c.out["lse"] = Array(Dtype::f32, {T, N});
+  answer(c, "out", list(out), list(allowed), false);
+  answer(c, "lse", list(lse), list(lse_allowed), false);
+  double pairs = 0;
+  for (const auto& row : keys) pairs += static_cast<double>(row.size());
+  c.flops = 2 * pairs * static_cast<double>(N * (width + R));
+}
+
+}  // namespace dsa::verify

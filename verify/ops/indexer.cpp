@@ -1,0 +1,190 @@
+// The lightning indexer: bounds of its scores.
+//
+// A head's dot product: D products and sums, gamma(D) on magnitudes. Where relu is certain to
+// cut it off, the head adds an exact zero. The sum over heads: a product with w and H sums, and an
+// e4m3 key's own scale: gamma(H + 2) on magnitudes.
+#include "verify/ops/indexer.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+#include "reference/dot.hpp"
+#include "reference/indexer_scores.hpp"
+#include "verify/bounds.hpp"
+
+namespace dsa::verify {
+namespace {
+
+constexpr double u = unit_roundoff_fp32;
+constexpr double inf = std::numeric_limits<double>::infinity();
+
+/// Keys as a kernel reads them: numbers (S, D); of e4m3, rows of D + 4 bytes with a scale at the
+/// end.
+struct Keys {
+  Array stored;
+  Tensor<double, 2> numbers;  // (S, D), without the scale
+  Tensor<double, 1> scale;    // (S)
+};
+
+Keys draw_keys(Draw& draw, const IndexPlan& plan) {
+  const Index S = plan.S, D = plan.D;
+  Array numbers = draw.numbers(storage_of(plan.dtype), {S, D});
+  Keys keys{numbers, widen<2>(numbers), Tensor<double, 1>({S}, 1)};
+  if (plan.dtype != "fp8") return keys;
+  const Array scales = draw.scales({S}, plan.inputs == Inputs::dyadic);
+  keys.scale = widen<1>(scales);
+  keys.stored = Array(Dtype::u8, {S, D + 4});
+  for (Index s = 0; s < S; ++s) {
+    std::byte* const row = keys.stored.bytes().data() + s * (D + 4);
+    std::memcpy(row, numbers.bytes().data() + s * D, static_cast<std::size_t>(D));
+    std::memcpy(row + D, scales.bytes().data() + s * 4, 4);
+  }
+  return keys;
+}
+
+/// Rows of which every byte is 0xff: NaN in every format.
+void make_nan(Array& x, Index row) {
+  const Index bytes = static_cast<Index>(x.bytes().size()) / x.shape()[0];
+  std::memset(x.bytes().data() + row * bytes, 0xff, static_cast<std::size_t>(bytes));
+}
+
+/// Negates what is positive in q and negative in k: every dot product is below zero.
+void oppose(Array& q, Array& k) {
+  const auto with_sign = [](const Array& x, double sign) {
+    std::vector<double> values = x.values();
+    for (double& v : values) v = sign * std::abs(v);
+    return Array(x.dtype(), x.shape(), values);
+  };
+  q = with_sign(q, -1);
+  k = with_sign(k, 1);
+}
+
+/// The definition, a query at a time: it is told what is visible as documents, of which a range
+/// [begin, end) that differs from query to query is one each.
+void reference_scores(Tensor<double, 2>& scores, const Tensor<double, 3>& q, const Keys& keys,
+                      const Tensor<double, 2>& w, const Array& begin, const Array& end, bool relu) {
+  const Index T = scores.shape()[0], S = scores.shape()[1];
+  Indexer indexer;
+  indexer.activation = relu ? Indexer::Activation::relu : Indexer::Activation::none;
+  for (Index t = 0; t < T; ++t) {
+    const Index b = begin.as<std::int32_t, 1>()(t), e = end.as<std::int32_t, 1>()(t);
+    std::vector<Index> documents(static_cast<std::size_t>(std::max<Index>(S, 1)), -1);
+    std::fill(documents.begin() + b, documents.begin() + std::max(b, e), 0);
+    const View<double, 2> row{scores.data() + t * S, {1, S}};
+    reference::indexer_scores<double>(row, {q.view()[t].data, {1, q.shape()[1], q.shape()[2]}},
+                                      keys.numbers, {w.view()[t].data, {1, w.shape()[1]}}, indexer,
+                                      {std::max<Index>(e, 1) - 1, documents});
+    for (Index s = 0; s < S; ++s) scores(t, s) *= keys.scale(s);
+  }
+}
+
+double allowed_error(View<const double, 2> q, const double* key, View<const double, 2> q_size,
+                     const double* key_size, const double* w, bool relu) {
+  const Index H = q.shape[0], D = q.shape[1];
+  const double underflow = 2 * static_cast<double>(D) * smallest_normal_fp32;
+  double from_dots = 0, size = 0;
+  for (Index h = 0; h < H; ++h) {
+    const double dot = reference::dot(q[h].data, key, D);
+    const double error = gamma(D, u) * reference::dot(q_size[h].data, key_size, D) + underflow;
+    if (relu && dot < -error) continue;
+    from_dots += std::abs(w[h]) * error;
+    size += std::abs(w[h]) * ((relu ? std::max(dot, 0.0) : std::abs(dot)) + error);
+  }
+  return from_dots == 0 ? 0 : from_dots + gamma(H + 2, u) * size + smallest_normal_fp32;
+}
+
+}  // namespace
+
+std::pair<Array, Array> ranges(Sees sees, Index T, Index S) {
+  std::vector<double> begin, end;
+  for (Index t = 0; t < T; ++t) {
+    const Index before = sees == Sees::from_the_start ? 0 : S - T;
+    Index b = 0, e = std::clamp<Index>(before + t + 1, 0, S);
+    if (sees == Sees::packed) b = std::min(e, t * 3 / std::max<Index>(T, 1) * S / 3);
+    if (sees == Sees::nothing_in_some && t % 2 == 0) e = b;
+    begin.push_back(static_cast<double>(b)), end.push_back(static_cast<double>(e));
+  }
+  return {Array(Dtype::i32, {T}, begin), Array(Dtype::i32, {T}, end)};
+}
+
+IndexProblem index_problem(std::string_view op, const IndexPlan& plan, std::uint64_t seed) {
+  const auto& [dtype, T, S, H, D, K, inputs, tag, sees] = plan;
+  const bool relu = tag != "no-relu", exact = inputs == Inputs::dyadic;
+  // Products of three dyadics are multiples of 2^-9, and of 2^-10 with a scale of 1/2.
+  require(!exact || H * D * 1024 <= Index{1} << 24, "too large for exact inputs");
+  Extents extents = {{'T', T}, {'S', S}, {'H', H}, {'D', D}};
+  if (op == "indexer_topk") extents.push_back({'K', K});
+  IndexProblem p{start_case(op, dtype, extents, inputs, tag), Tensor<double, 2>({T, S}),
+                 Tensor<double, 2>({T, S})};
+  Case& c = p.c;
+  Draw draw(c, seed);
+  c.scalars["relu"] = relu;
+  c.in["q"] = draw.numbers(storage_of(dtype), {T, H, D});
+  Keys keys = draw_keys(draw, plan);
+  c.in["w"] = draw.numbers(Dtype::f32, {T, H});
+  std::tie(c.in["begin"], c.in["end"]) = ranges(sees, T, S);
+  if (tag == "zeros") {
+    require(dtype != "fp8", "the keys of fp8 have their signs inside rows");
+    oppose(c.in["q"], keys.stored);
+    keys.numbers = widen<2>(keys.stored);
+  }
+  const auto begin = c.in["begin"].as<std::int32_t, 1>(), end = c.in["end"].as<std::int32_t, 1>();
+  const auto q = widen<3>(c.in["q"]), q_size = magnitude(q);
+  const auto k_size = magnitude(keys.numbers);
+  const auto w = widen<2>(c.in["w"]);
+  reference_scores(p.scores, q, keys, w, c.in["begin"], c.in["end"], relu);
+  std::vector<bool> seen(static_cast<std::size_t>(S));
+#pragma omp parallel for schedule(dynamic)
+  for (Index t = 0; t < T; ++t)
+    for (Index s = begin(t); s < end(t); ++s)
+      p.allowed(t, s) =
+          exact ? 0
+                : keys.scale(s) * allowed_error(q.view()[t], keys.numbers.view()[s].data,
+                                                q_size.view()[t], k_size.view()[s].data,
+                                                w.view()[t].data, relu);
+  double pairs = 0;
+  for (Index t = 0; t < T; ++t)
+    for (Index s = begin(t); s < end(t); ++s) ++pairs, seen[static_cast<std::size_t>(s)] = true;
+  if (tag == "unseen-nan")
+    for (Index s = 0; s < S; ++s)
+      if (!seen[static_cast<std::size_t>(s)]) make_nan(keys.stored, s);
+  if (tag == "nan-weight") {
+    make_nan(c.in["w"], T - 3);
+    c.refusal = {"NaN", std::to_string(T - 3)};
+  }
+  if (tag == "nan-key") {  // relu must not make a zero of it
+    make_nan(keys.stored, end(T - 3) - 1);
+    c.refusal = {"NaN"};
+  }
+  c.in["k"] = std::move(keys.stored);
+  c.flops = 2 * pairs * static_cast<double>(H * D);
+  return p;
+}
+
+std::vector<IndexPlan> index_plans() {
+  std::vector<IndexPlan> plans;
+  using Extents5 = std::array<Index, 5>;  // T, S, H, D, K
+  const std::vector<Extents5> small = {
+      {0, 4, 2, 8, 2},    {1, 1, 1, 1, 1},      {3, 2, 2, 5, 1},      {2, 0, 1, 4, 3},
+      {5, 9, 3, 16, 4},   {7, 33, 5, 31, 33},   {9, 40, 4, 32, 50},   {33, 65, 4, 64, 16},
+      {3, 10, 40, 16, 4}, {60, 500, 1, 8, 120}, {17, 130, 33, 96, 64}};
+  for (const std::string dtype : {"fp32", "bf16", "fp8"}) {
+    for (const Inputs inputs : {Inputs::dyadic, Inputs::gaussian}) {
+      for (const auto& [T, S, H, D, K] : small) plans.push_back({dtype, T, S, H, D, K, inputs});
+      plans.push_back({dtype, 17, 100, 3, 32, 16, inputs, "packed", Sees::packed});
+      plans.push_back({dtype, 16, 64, 3, 32, 8, inputs, "empty-rows", Sees::nothing_in_some});
+      plans.push_back({dtype, 6, 50, 3, 32, 8, inputs, "no-relu"});
+      plans.push_back({dtype, 12, 300, 128, 128, 64, inputs});
+    }
+    plans.push_back({dtype, 32, 2048, 64, 128, 512, Inputs::gaussian});
+    const Inputs hard = Inputs::adversarial;
+    if (dtype != "fp8") plans.push_back({dtype, 6, 90, 4, 32, 16, hard, "zeros"});
+    plans.push_back({dtype, 12, 70, 4, 32, 8, hard, "unseen-nan", Sees::from_the_start});
+    plans.push_back({dtype, 40, 45, 2, 32, 8, hard, "nan-weight"});
+    plans.push_back({dtype, 40, 45, 2, 32, 8, hard, "nan-key"});
+  }
+  return plans;
+}
+
+}  // namespace dsa::verify

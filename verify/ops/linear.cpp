@@ -1,0 +1,104 @@
+// y = x W^T + b, in fp32.
+//
+// C products and sums and a bias: gamma(C + 1) on magnitudes, in whatever order. Products of two
+// bf16 or e4m3 numbers are exact in fp32; those of two fp32 numbers round once, before or inside
+// the sum. fp8: the partial sums of a block of 128 channels are multiplied by two scales and
+// summed.
+#include "reference/linear.hpp"
+
+#include "verify/bounds.hpp"
+#include "verify/ops/all.hpp"
+#include "verify/ops/pose.hpp"
+
+namespace dsa::verify {
+namespace {
+
+constexpr Index block = 128;
+
+struct Plan {
+  std::string dtype;
+  Index T, C, F;
+  bool bias;
+  Inputs inputs;
+};
+
+Index blocks(Index n) { return (n + block - 1) / block; }
+
+/// x times its scale, a scale for every 128 channels of a row.
+Tensor<double, 2> scaled(Tensor<double, 2> x, const Array& scales) {
+  const auto scale = widen<2>(scales);
+  for (Index t = 0; t < x.shape()[0]; ++t)
+    for (Index i = 0; i < x.shape()[1]; ++i) x(t, i) *= scale(t, i / block);
+  return x;
+}
+
+Tensor<double, 2> decoded(const Parameter& w) {
+  Tensor<double, 2> wide({w.rows(), w.columns()});
+  read_rows(w, 0, w.rows(), wide.data());
+  return wide;
+}
+
+Case pose(const Plan& plan, std::uint64_t seed) {
+  const auto& [dtype, T, C, F, bias, inputs] = plan;
+  Case c = start_case("linear", dtype, {{'T', T}, {'C', C}, {'F', F}}, inputs, bias ? "bias" : "");
+  Draw draw(c, seed);
+  const Dtype stored = storage_of(dtype);
+  const bool fp8 = dtype == "fp8";
+  c.in["x"] = draw.numbers(stored, {T, C});
+  c.in["w"] = draw.numbers(stored, {F, C});
+  if (bias) c.in["bias"] = draw.numbers(Dtype::f32, {F});
+  if (fp8) {
+    c.in["x_scale"] = draw.scales({T, blocks(C)}, inputs == Inputs::dyadic);
+    c.in["w_scale"] = draw.scales({blocks(F), blocks(C)}, inputs == Inputs::dyadic);
+  }
+  c.out["y"] = Array(Dtype::f32, {T, F});
+
+  Linear w{parameter("w", c.in["w"]), {}};
+  if (fp8) w.weight.scale_inv = c.in["w_scale"].as<float, 2>().data;
+  if (bias) w.bias = parameter("bias", c.in["bias"]);
+  Tensor<double, 2> x = widen<2>(c.in["x"]), want({T, F}), allowed({T, F});
+  if (fp8) x = scaled(std::move(x), c.in["x_scale"]);
+  reference::linear<double>(want, x, w);
+  reference::multiply<double>(allowed, magnitude(x), magnitude(decoded(w.weight)));
+  const Index roundings = C + 1 + (fp8 ? 2 + blocks(C) : 0);
+  for (Index t = 0; t < T; ++t)
+    for (Index f = 0; f < F; ++f) {
+      if (bias) allowed(t, f) += std::abs(c.in["bias"].as<float, 1>()(f));
+      allowed(t, f) = allowed(t, f) * gamma(roundings, unit_roundoff_fp32) +
+                      2 * static_cast<double>(roundings) * smallest_normal_fp32;
+    }
+  answer(c, "y", list(want), list(allowed), true);
+  c.flops = 2.0 * static_cast<double>(T * C * F);
+  return finished(std::move(c));
+}
+
+Poses cases(std::uint64_t seed) {
+  using Shapes = std::vector<std::array<Index, 3>>;
+  const Shapes any = {{0, 3, 2},      {1, 1, 1},     {3, 5, 2},      {5, 7, 3},    {1, 64, 33},
+                      {17, 33, 65},   {33, 129, 63}, {2, 300, 130},  {13, 16, 16}, {16, 128, 64},
+                      {7, 1000, 257}, {1, 7168, 32}, {64, 512, 1024}};
+  const Shapes in_blocks = {{0, 128, 3},  {1, 128, 1},    {3, 128, 5},    {5, 256, 130},
+                            {33, 384, 7}, {17, 128, 257}, {64, 512, 1024}};
+  Poses poses;
+  for (const std::string dtype : {"fp32", "bf16", "fp8"})
+    for (const Inputs inputs : {Inputs::dyadic, Inputs::gaussian}) {
+      bool bias = false;
+      for (const auto& [T, C, F] : dtype == "fp8" ? in_blocks : any) {
+        poses.push_back([=] { return pose({dtype, T, C, F, bias, inputs}, seed); });
+        bias = !bias;
+      }
+    }
+  return poses;
+}
+
+}  // namespace
+
+Op linear_op() {
+  return {"linear",
+          "y[t,f] = sum_c w[f,c] x[t,c] + bias[f]",
+          {"fp32", "bf16", "fp8"},
+          cases,
+          judge_elementwise};
+}
+
+}  // namespace dsa::verify
