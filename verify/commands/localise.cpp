@@ -1,0 +1,37 @@
+#include "verify/localise.hpp"
+
+#include "verify/commands/command.hpp"
+#include "verify/report.hpp"
+
+namespace dsa::verify {
+namespace {
+
+int run(const Arguments& a, const std::string& command_line) {
+  Localisation localisation = localise(a.checkpoint, a.candidate, a.judge_options());
+  localisation.receipt.command = command_line;
+  print(table(localisation));
+  write_if_asked(a.json, to_json(localisation).dump(2) + "\n");
+  return exit_code(localisation.outcome);
+}
+
+}  // namespace
+
+Command localise_command(CLI::App& parent) {
+  const auto a = std::make_shared<Arguments>();
+  CLI::App* app = parent.add_subcommand(
+      "localise",
+      "Name the ops of CANDIDATE's implementation that are wrong by themselves: every op of the\n"
+      "reference is fed what CANDIDATE's trace says it was fed (docs/localise.md; verify/hooks/\n"
+      "writes traces). With logits only, narrow it down and say what to dump. Exit status: 0\n"
+      "nothing departs, 1 something does, 2 usage or bad input, 3 inconclusive.");
+  add_checkpoint(*app, *a);
+  app->add_option("CANDIDATE", a->candidate, "Tokens with somebody's trace, or logits")->required();
+  add_dtype(*app, *a, "CANDIDATE");
+  add_precision(*app, *a);
+  add_names(*app, *a);
+  add_json(*app, *a, "the localisation");
+  add_sampling(*app, *a);
+  return {app, [=](const std::string& command_line) { return run(*a, command_line); }};
+}
+
+}  // namespace dsa::verify
