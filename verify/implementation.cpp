@@ -49,8 +49,34 @@ Implementation reference_implementation(Altered altered, bool small) {
     const Threads scope(small ? 1 : omp_get_max_threads());
     return Said{{in_chunks(altered, sequence, ends)}, "fp64"};
   };
+  implementation.in_process = true;
   implementation.ours = std::move(altered);
   return implementation;
+}
+
+Golden answered(const Implementation& implementation, const Golden& golden) {
+  struct Traced {
+    Trace trace;
+    std::vector<StoredTensor> tensors;
+  };
+  const auto traced = std::make_shared<Traced>();
+  Said said = implementation.run_traced ? implementation.run_traced(golden.sequences, traced->trace)
+                                        : implementation.run(golden.sequences);
+  Golden answer;
+  answer.path = implementation.name;
+  answer.sequences = golden.sequences;
+  answer.dtype = said.dtype;
+  answer.logits = std::move(said.logits);
+  for (const Trace::Entry& entry : traced->trace.entries()) {
+    const Shape<2>& shape = entry.values.shape();
+    traced->tensors.push_back({entry.name,
+                               Dtype::f64,
+                               {shape.begin(), shape.end()},
+                               reinterpret_cast<const std::byte*>(entry.values.data())});
+  }
+  for (const StoredTensor& tensor : traced->tensors) answer.traces[tensor.name] = &tensor;
+  answer.memory = traced;
+  return answer;
 }
 
 }  // namespace dsa::verify

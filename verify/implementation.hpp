@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/golden.hpp"
+#include "core/trace.hpp"
 #include "verify/defects/defect.hpp"
 
 namespace dsa::verify {
@@ -18,11 +19,14 @@ struct Said {
 };
 
 struct Implementation {
-  std::string name;  // "reference", or the command
+  std::string name;  // "reference", "cpu (bf16, avx512)", or the command
   /// A batch of sequences of one length, in one go. Rows of padding mean nothing.
   std::function<Said(const std::vector<Sequence>&)> run;
   /// One sequence through a cache, in chunks that end at `ends`. Empty: cannot be asked for.
   std::function<Said(const Sequence&, const std::vector<Index>& ends)> run_in_chunks;
+  /// As `run`, with tensors and decisions of the first sequence. Empty: cannot be asked for.
+  std::function<Said(const std::vector<Sequence>&, Trace&)> run_traced;
+  bool in_process = false;  // a call is cheap, and a sequence may hold several documents
   /// The reference, or a variant of it: what happens inside can be seen. Empty: a command.
   std::optional<Altered> ours;
 };
@@ -34,5 +38,9 @@ Implementation reference_implementation(Altered, bool small);
 /// {in}, {out} and {chunks} in it are replaced; {in} and {out} are appended where absent.
 /// Errors: the command fails, writes nothing, or what it writes is not logits (B, S, vocab_size).
 Implementation command_implementation(const std::string& command, Index vocab_size);
+
+/// What the implementation makes of a golden's tokens, as if read from a file: logits, and the
+/// trace where there is one.
+Golden answered(const Implementation&, const Golden&);
 
 }  // namespace dsa::verify

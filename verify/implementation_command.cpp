@@ -71,21 +71,6 @@ void write_tokens(const std::string& file, const std::vector<Sequence>& batch) {
   out.commit();
 }
 
-std::string name_of_logits(Dtype dtype) {
-  switch (dtype) {
-    case Dtype::f64:
-      return "fp64";
-    case Dtype::f32:
-      return "fp32";
-    case Dtype::bf16:
-      return "bf16";
-    case Dtype::f16:
-      return "f16";
-    default:
-      return "";
-  }
-}
-
 SafetensorsFile opened(const std::string& file, const std::string& who) {
   require(fs::exists(file), who +
                                 " ended without an error but wrote no file {out}; it must write "
@@ -106,7 +91,7 @@ Said read_logits(const std::string& file, const std::vector<Sequence>& batch, In
   require(logits->shape == std::vector<Index>{B, S, V},
           who + " wrote logits of shape " + shape_text(logits->shape) +
               ", expected (sequences, positions, vocab_size) = " + shape_text({B, S, V}));
-  Said said{{}, name_of_logits(logits->dtype)};
+  Said said{{}, column_name(logits->dtype)};
   require(!said.dtype.empty(), who + " wrote logits that are not F64, F32, F16 or BF16");
   const Index bytes = logits->bytes() / B;
   for (Index b = 0; b < B; ++b) {

@@ -303,7 +303,7 @@ std::vector<Invariant> inside_invariants(const Asked& asked, Noise& noise) {
                                   of.visible, of.experts, rope,  hadamard, router};
     for (Invariant& i : all) {
       i.held = Held::not_possible;
-      i.note = "a command shows logits only";
+      i.note = "logits are all that is seen of it";
     }
     return all;
   }

@@ -13,7 +13,7 @@ constexpr Index padding = 7;
 /// Where to cut. A call of a command starts a process and loads a model: it is asked for two.
 std::vector<Index> places_to_cut(const Asked& asked) {
   const Index T = asked.length();
-  if (asked.is_ours()) return points(T, asked.topk(), 47);
+  if (asked.implementation.in_process) return points(T, asked.topk(), 47);
   const Index a = std::min(asked.topk() + 1, T - 1), b = std::max<Index>(1, 3 * T / 4);
   return a == b ? std::vector{a} : std::vector{std::min(a, b), std::max(a, b)};
 }
@@ -42,7 +42,8 @@ Invariant concluded(Invariant invariant, const Comparison& comparison) {
 
 /// Both that a changed token leaves the past as it was, and that it is read at all.
 std::vector<Invariant> causality(const Asked& asked, Noise& noise) {
-  const std::vector<Index> at = points(asked.length(), asked.topk(), asked.is_ours() ? 47 : 15);
+  const std::vector<Index> at =
+      points(asked.length(), asked.topk(), asked.implementation.in_process ? 47 : 15);
   Invariant causal{"causality",
                    "a later token moves nothing before it: no query reads a key of its future"};
   Invariant read{"tokens are read", "another token gives other logits at its own position"};
@@ -147,7 +148,7 @@ std::vector<Invariant> paddings(const Asked& asked, Noise& noise) {
 
 Invariant packed(const Asked& asked, Noise& noise) {
   Invariant invariant{"packed = separate", "documents of one sequence do not see each other"};
-  if (!asked.is_ours()) {
+  if (!asked.implementation.in_process) {
     invariant.held = Held::not_possible;
     invariant.note = "tokens.safetensors has no documents";
     return invariant;
@@ -155,7 +156,7 @@ Invariant packed(const Asked& asked, Noise& noise) {
   const Index T = asked.length(), before = std::max<Index>(1, T / 3);
   const Sequence ahead = first(changed_at(asked, 0), before), behind = first(asked.main, 3 % T + 1);
   const Sequence all = packed_sequence({ahead.tokens, asked.main.tokens, behind.tokens});
-  Comparison comparison(noise, true);
+  Comparison comparison(noise, asked.is_ours());
   comparison.add(asked.logits, one(asked, all), {T, 0, before, 0}, "second of three documents");
   const auto cut = asked.implementation.run_in_chunks(all, {before + T / 2, all.size()});
   comparison.add(asked.logits, cut.logits[0], {T, 0, before, 0}, "packed, and cut in two");

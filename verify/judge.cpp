@@ -7,6 +7,7 @@
 #include "core/checkpoint.hpp"
 #include "core/sha256.hpp"
 #include "verify/divergence.hpp"
+#include "verify/name_map.hpp"
 #include "verify/receipt.hpp"
 #include "verify/selection.hpp"
 #include "verify/side.hpp"
@@ -31,16 +32,6 @@ void expect_same_tokens(const Golden& golden, const Golden& candidate) {
                 golden.path.string() + ": sequence " + std::to_string(b) + " differs at position " +
                 std::to_string(at.first - mine.begin()) + "; run it on the golden's tokens");
   }
-}
-
-Index longest_visible(const std::vector<Sequence>& sequences) {
-  Index longest = 0;
-  for (const Sequence& s : sequences) {
-    std::map<Index, Index> seen;
-    for (Index document : s.documents)
-      if (document >= 0) longest = std::max(longest, ++seen[document]);
-  }
-  return longest;
 }
 
 /// The user's limits, over all rows: MaxText's --max_kl_div, --atol and --rtol.
@@ -163,21 +154,6 @@ bool all_in_bf16(const Golden& side) {
   return !side.logits.empty();
 }
 
-/// A bf16 run stored as F32 fails an fp32 limit; says so when the pattern suggests it.
-std::string bf16_hint(const fs::path& checkpoint, const Golden& side, const JudgeOptions& options) {
-  if (all_in_bf16(side))
-    return "every logit is a bf16 number: if the run was in bf16, say --precision hf-bf16";
-  JudgeOptions again = options;
-  again.progress = nullptr;
-  again.explain = false;
-  const Models models = open_models(checkpoint, Precision::hf_bf16);
-  if (!models.in_memory) return {};
-  const SideResult bf16 = hold_against_definition(models, side, "candidate", again);
-  if (bf16.judgement.outcome == Outcome::fail) return {};
-  return "the differences are of the size that bf16 leaves: if the run was in bf16, say "
-         "--precision hf-bf16 (an fp32 run this far off is wrong)";
-}
-
 void judge_as(Verdict& verdict, const fs::path& checkpoint, const Golden& golden,
               const std::optional<Golden>& candidate, JudgeOptions options) {
   const bool stated = options.precision.has_value();
@@ -194,6 +170,10 @@ void judge_as(Verdict& verdict, const fs::path& checkpoint, const Golden& golden
         open_models(checkpoint, precision_of_dtype(golden.dtype)), compared, "golden", options);
     verdict.golden_judged = golden_side.judgement;
     hold_against_golden(result, golden_side, golden, side);
+    if (options.explain_limit)
+      result.judgement.limits.push_back(
+          "by the golden: the roots of both KL limits of a row add, (sqrt a + sqrt b)^2, and so do "
+          "the errors allowed of an element");
     result.judgement.title = "candidate (" + std::string(name_of(*options.precision)) +
                              ") against the golden and the definition";
   }
@@ -225,16 +205,13 @@ void conclude(Verdict& verdict) {
   }
 }
 
-}  // namespace
+/// The candidate, once the golden is known; none: the golden itself is judged.
+using Candidate = std::function<std::optional<Golden>(const Golden&, const Config&)>;
 
-Precision precision_of_dtype(const std::string& dtype) {
-  if (dtype == "fp64") return Precision::fp64;
-  if (dtype == "bf16" || dtype == "f16") return Precision::hf_bf16;
-  return Precision::hf_fp32;
-}
-
-Verdict judge(const fs::path& checkpoint, const fs::path& golden_path,
-              const std::optional<fs::path>& candidate_path, const JudgeOptions& options) {
+/// `names`: the map that the golden is read through.
+Verdict judge_candidate(const fs::path& checkpoint, const fs::path& golden_path,
+                        const std::string& names, const Candidate& candidate_of,
+                        const JudgeOptions& options) {
   const auto start = std::chrono::steady_clock::now();
   const MemoryWatch memory;
   Verdict verdict;
@@ -247,11 +224,10 @@ Verdict judge(const fs::path& checkpoint, const fs::path& golden_path,
             "--layers " + std::to_string(a) + ":" + std::to_string(b) + " is not a span of the " +
                 std::to_string(config.num_hidden_layers) + " layers; give A:B with A < B");
   }
-  const Golden golden = read_golden(golden_path, options.dtype, config.vocab_size);
-  std::optional<Golden> candidate;
-  if (candidate_path) {
-    verdict.candidate = candidate_path->string();
-    candidate = read_golden(*candidate_path, "", config.vocab_size);
+  const Golden golden = read_named(golden_path, options.dtype, config, names);
+  std::optional<Golden> candidate = candidate_of(golden, config);
+  if (candidate) {
+    verdict.candidate = candidate->path.string();
     expect_same_tokens(golden, *candidate);
     std::copy_n(golden.sequences.begin(), candidate->sequences.size(),
                 candidate->sequences.begin());  // the golden's mask holds for both
@@ -268,7 +244,7 @@ Verdict judge(const fs::path& checkpoint, const fs::path& golden_path,
 
   judge_as(verdict, checkpoint, golden, candidate, options);
   conclude(verdict);
-  verdict.receipt = make_receipt(checkpoint, golden_path, candidate_path);
+  verdict.receipt = make_receipt(checkpoint, golden_path, std::nullopt);
   verdict.receipt.seed = options.seed;
   verdict.receipt.runs = options.runs;
   verdict.receipt.alpha = options.alpha;
@@ -276,6 +252,58 @@ Verdict judge(const fs::path& checkpoint, const fs::path& golden_path,
   verdict.receipt.seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return verdict;
+}
+
+}  // namespace
+
+std::string bf16_hint(const fs::path& checkpoint, const Golden& side, const JudgeOptions& options) {
+  if (all_in_bf16(side))
+    return "every logit is a bf16 number: if the run was in bf16, say --precision hf-bf16";
+  JudgeOptions again = options;
+  again.progress = nullptr;
+  again.explain = false;
+  const Models models = open_models(checkpoint, Precision::hf_bf16);
+  if (!models.in_memory) return {};
+  const SideResult bf16 = hold_against_definition(models, side, "candidate", again);
+  if (bf16.judgement.outcome == Outcome::fail) return {};
+  return "the differences are of the size that bf16 leaves: if the run was in bf16, say "
+         "--precision hf-bf16 (an fp32 run this far off is wrong)";
+}
+
+Index longest_visible(const std::vector<Sequence>& sequences) {
+  Index longest = 0;
+  for (const Sequence& s : sequences) {
+    std::map<Index, Index> seen;
+    for (Index document : s.documents)
+      if (document >= 0) longest = std::max(longest, ++seen[document]);
+  }
+  return longest;
+}
+
+Precision precision_of_dtype(const std::string& dtype) {
+  if (dtype == "fp64") return Precision::fp64;
+  if (dtype == "bf16" || dtype == "f16") return Precision::hf_bf16;
+  return Precision::hf_fp32;
+}
+
+Verdict judge(const fs::path& checkpoint, const fs::path& golden,
+              const std::optional<fs::path>& candidate, const JudgeOptions& options) {
+  Verdict verdict = judge_candidate(
+      checkpoint, golden, candidate ? "" : options.names,
+      [&](const Golden&, const Config& config) -> std::optional<Golden> {
+        if (!candidate) return std::nullopt;
+        return read_named(*candidate, "", config, options.names);
+      },
+      options);
+  if (candidate) verdict.receipt.candidate_sha256 = sha256_of_file(*candidate);
+  return verdict;
+}
+
+Verdict judge(const fs::path& checkpoint, const fs::path& golden,
+              const Implementation& implementation, const JudgeOptions& options) {
+  return judge_candidate(
+      checkpoint, golden, options.names,
+      [&](const Golden& asked, const Config&) { return answered(implementation, asked); }, options);
 }
 
 }  // namespace dsa::verify

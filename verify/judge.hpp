@@ -14,12 +14,14 @@
 
 #include "core/golden.hpp"
 #include "core/weights.hpp"
+#include "verify/implementation.hpp"
 #include "verify/noise.hpp"
 #include "verify/verdict.hpp"
 
 namespace dsa::verify {
 
 struct JudgeOptions {
+  std::string names;  // name map of the judged file's traces (verify/name_map.hpp); empty: none
   std::string dtype;  // which logits column of the golden; empty: the most precise
   std::optional<reference::Precision> precision;  // of the judged side; default: by its dtype
   int runs = 16;
@@ -27,8 +29,9 @@ struct JudgeOptions {
   double alpha = 1e-3;
   std::optional<double> max_kl_div, atol, rtol;   // the user's limits take the place of ours
   std::optional<std::pair<Index, Index>> layers;  // a span [A, B) instead of the whole model
-  bool explain = true;     // search for the decisions that explain a departing row
-  bool own_error = false;  // also run in long double, to state the reference's own rounding
+  bool explain = true;         // search for the decisions that explain a departing row
+  bool explain_limit = false;  // put into words what every limit is made of
+  bool own_error = false;      // also run in long double, to state the reference's own rounding
   std::function<void(const std::string& what, int done, int of)> progress;
 };
 
@@ -38,6 +41,17 @@ inline constexpr Index resident_limit_bytes = Index{1} << 30;
 /// Judges GOLDEN, or CANDIDATE by GOLDEN. Bad input is an Error.
 Verdict judge(const std::filesystem::path& checkpoint, const std::filesystem::path& golden,
               const std::optional<std::filesystem::path>& candidate, const JudgeOptions&);
+
+/// Judges what an implementation makes of GOLDEN's tokens, by GOLDEN.
+Verdict judge(const std::filesystem::path& checkpoint, const std::filesystem::path& golden,
+              const Implementation&, const JudgeOptions&);
+
+/// A bf16 run that is stored as F32 fails an fp32 limit: says so where the pattern suggests it.
+std::string bf16_hint(const std::filesystem::path& checkpoint, const Golden& side,
+                      const JudgeOptions&);
+
+/// The most keys that any query sees.
+Index longest_visible(const std::vector<Sequence>&);
 
 /// The precision that a column of this name is taken for: fp64, hf-fp32 or hf-bf16.
 reference::Precision precision_of_dtype(const std::string& dtype);

@@ -16,8 +16,10 @@ attention. Limits are derived from perturbed runs of it at the declared precisio
   dsa-verify golden CHECKPOINT GOLDEN                    is this golden right?
   dsa-verify golden CHECKPOINT GOLDEN --candidate FILE   is my implementation right?
   dsa-verify diagnose CHECKPOINT CANDIDATE               which known defect explains it?
+  dsa-verify localise CHECKPOINT CANDIDATE               which op of my implementation is wrong?
   dsa-verify power CHECKPOINT GOLDEN                     which known defects could it see?
   dsa-verify invariants CHECKPOINT                       what needs no golden
+  dsa-verify ops                                         are the kernels right, one by one?
   dsa-verify samples DIR                                 judge every golden of a directory
 
 Exit status: 0 pass, 1 fail, 2 usage or bad input, 3 inconclusive.)";
@@ -41,8 +43,9 @@ int main(int argc, char** argv) {
   CLI::App app{about};
   app.require_subcommand(1);
   app.set_version_flag("--version", DSA_VERSION);
-  const std::vector<Command> commands = {golden_command(app), diagnose_command(app),
-                                         power_command(app), invariants_command(app),
+  const std::vector<Command> commands = {golden_command(app),     diagnose_command(app),
+                                         localise_command(app),   power_command(app),
+                                         invariants_command(app), ops_command(app),
                                          samples_command(app)};
   const auto is_named = [&](const Command& c) { return c.app->get_name() == argv[1]; };
   if (argc > 1 && argv[1][0] != '-' && std::none_of(commands.begin(), commands.end(), is_named))

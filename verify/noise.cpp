@@ -75,7 +75,7 @@ struct Spread {
 /// more. With few runs a row may have been lucky, and its spread is at least that of all rows; then
 /// the numbers of its size may also stand out, since rounding errors grow with what is rounded.
 Tensor<double, 2> allowed_of(Tensor<double, 2> squares, const Tensor<double, 2>& base, int runs,
-                             double tail) {
+                             double tail, ElementOrigin& origin) {
   const Index T = squares.shape()[0], W = squares.shape()[1];
   const double M = runs;
   const bool few = runs < runs_for_one;
@@ -92,18 +92,24 @@ Tensor<double, 2> allowed_of(Tensor<double, 2> squares, const Tensor<double, 2>&
       all.add(variance);
       if (few) size[size_of(base(t, c))].add(variance);
     }
-  const double pooled = student_quantile(M * static_cast<double>(std::min(T, W)), tail);
-  const double own = few ? 0 : student_quantile(M, tail);
+  origin.tail = tail;
+  origin.pooled_freedom = M * static_cast<double>(std::min(T, W));
+  origin.pooled = student_quantile(origin.pooled_freedom, tail);
+  origin.own_freedom = M;
+  origin.own = few ? 0 : student_quantile(M, tail);
+  for (const Spread& spread : row)
+    origin.row.push_back(std::sqrt(few ? std::max(spread.mean(), all.mean()) : spread.mean()));
+  const auto stands_out = [&](double variance) {
+    return all.mean() > 0 ? std::max(1.0, std::sqrt(variance / all.mean())) : 1;
+  };
+  for (const Spread& spread : column) origin.column.push_back(stands_out(spread.mean()));
   for (Index t = 0; t < T; ++t)
     for (Index c = 0; c < W; ++c) {
       if (!std::isfinite(base(t, c))) continue;
-      double stands_out = column[static_cast<std::size_t>(c)].mean();
-      if (few) stands_out = std::max(stands_out, size[size_of(base(t, c))].mean());
-      const double factor = all.mean() > 0 ? std::max(1.0, std::sqrt(stands_out / all.mean())) : 1;
-      const double of_row = row[static_cast<std::size_t>(t)].mean();
-      squares(t, c) =
-          std::max(pooled * std::sqrt(few ? std::max(of_row, all.mean()) : of_row) * factor,
-                   own * std::sqrt(squares(t, c) / M));
+      double factor = origin.column[static_cast<std::size_t>(c)];
+      if (few) factor = std::max(factor, stands_out(size[size_of(base(t, c))].mean()));
+      squares(t, c) = std::max(origin.pooled * origin.row[static_cast<std::size_t>(t)] * factor,
+                               origin.own * std::sqrt(squares(t, c) / M));
     }
   return squares;
 }
@@ -146,11 +152,15 @@ void limit_kl(Limits& limits, const Sums& sums, const Run& base, double alpha) {
   const double M = static_cast<double>(sums.kl.size()), T = static_cast<double>(mean.size());
   const bool pooled = sums.kl.size() < static_cast<std::size_t>(runs_for_one);
   limits.kl_variation = std::max(1e-6, variation_of(sums, mean, pooled));
-  const double freedom = 2 / limits.kl_variation;
-  const double factor =
-      fisher_quantile(freedom, freedom * (pooled ? M * T : M), alpha / std::max(1.0, T));
+  KlOrigin& origin = limits.kl_origin;
+  origin.tail = alpha / std::max(1.0, T);
+  origin.numerator = 2 / limits.kl_variation;
+  origin.denominator = origin.numerator * (pooled ? M * T : M);
+  origin.factor = fisher_quantile(origin.numerator, origin.denominator, origin.tail);
   for (std::size_t t = 0; t < mean.size(); ++t)
-    limits.kl.push_back(mean[t] * factor + kl_rounding(base.logits.view()[static_cast<Index>(t)]));
+    limits.kl.push_back(mean[t] * origin.factor +
+                        kl_rounding(base.logits.view()[static_cast<Index>(t)]));
+  origin.mean = mean;
 }
 
 /// Runs `one(m)` for m < count, side by side or one after the other, and hands the results to
@@ -262,11 +272,11 @@ Limits measure_limits(const Perturbed& perturbed, const Sequence& sequence, cons
   for (const auto& [name, margins] : sums.margins) rows += static_cast<Index>(margins.size());
   const auto tail = [&](Index n) { return alpha / 2 / static_cast<double>(std::max<Index>(n, 1)); };
   for (auto& [name, squares] : sums.tensors)
-    limits.tensors[name] =
-        allowed_of(std::move(squares), base.trace.find(name)->values, M, tail(elements));
+    limits.tensors[name] = allowed_of(std::move(squares), base.trace.find(name)->values, M,
+                                      tail(elements), limits.tensor_origins[name]);
   for (auto& [name, squares] : sums.scores)
-    limits.scores[name] =
-        allowed_of(std::move(squares), base.find(name)->scores, M, tail(elements));
+    limits.scores[name] = allowed_of(std::move(squares), base.find(name)->scores, M, tail(elements),
+                                     limits.tensor_origins[name]);
   limits.margin_quantile = student_quantile(M, tail(rows));
   for (const auto& [name, margins] : sums.margins)
     for (double squares : margins) limits.margin_spread[name].push_back(std::sqrt(squares / M));
@@ -279,7 +289,7 @@ Limits measure_limits(const Perturbed& perturbed, const Sequence& sequence, cons
     }
   if (base.logits.size() > 0) {
     const double share = tail(sums.logits.size());
-    limits.logits = allowed_of(std::move(sums.logits), base.logits, M, share);
+    limits.logits = allowed_of(std::move(sums.logits), base.logits, M, share, limits.logits_origin);
     limit_kl(limits, sums, base, alpha);
   }
   return limits;

@@ -53,6 +53,23 @@ struct Unsettled {
   double margin = 0, noise = 0;
 };
 
+/// What the limits of a tensor's elements are made of: the larger of
+/// pooled x row[t] x column[c] and own x the element's own spread.
+struct ElementOrigin {
+  double tail = 0;                        // of one element
+  double pooled = 0, pooled_freedom = 0;  // Student's t
+  double own = 0, own_freedom = 0;        // 0: too few runs to know an element's own spread
+  std::vector<double> row;                // (T)  standard deviation
+  std::vector<double> column;             // (W)  how much it stands out, at least 1
+};
+
+/// What the limit of a row's KL is made of: mean[t] x factor, plus the rounding of the KL itself.
+struct KlOrigin {
+  double tail = 0;                                    // of one row
+  double factor = 0, numerator = 0, denominator = 0;  // Fisher's F and its degrees of freedom
+  std::vector<double> mean;                           // (T)  over the held runs
+};
+
 /// From held runs.
 struct Limits {
   std::vector<double> kl;                                    // (T)
@@ -63,6 +80,9 @@ struct Limits {
   double kl_variation = 2;     // squared coefficient of variation of a row's KL
   double margin_quantile = 0;  // a margin below quantile x spread is within the noise
   std::vector<Unsettled> unsettled;
+  KlOrigin kl_origin;
+  ElementOrigin logits_origin;
+  std::map<std::string, ElementOrigin> tensor_origins;
 
   double margin_noise(const std::string& name, Index t) const {
     return margin_quantile * margin_spread.at(name)[static_cast<std::size_t>(t)];

@@ -1,14 +1,13 @@
 #include "verify/power.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "core/failure.hpp"
 #include "verify/divergence.hpp"
 #include "verify/receipt.hpp"
-#include "verify/report.hpp"
+#include "verify/samples.hpp"
 #include "verify/selection.hpp"
 #include "verify/side.hpp"
 
@@ -59,6 +58,21 @@ Index unexplained(const Run& run, const SequenceResult& right, const Golden& gol
   return rows;
 }
 
+/// Where the right scores, within their noise, allow what a broken run decides, the judge would
+/// replay it, and so the golden's decision takes its place here: a tie that falls otherwise is no
+/// defect.
+void side_with(const SequenceResult& right, const std::string& name, View<Index, 2> chosen) {
+  const Decision* told = right.base.find(name);
+  if (told == nullptr || told->chosen.shape() != chosen.shape) return;
+  const Tensor<double, 2>& allowed = right.limits.scores.at(name);
+  for (Index t = 0; t < chosen.shape[0]; ++t) {
+    const std::vector<Index> mine = sorted_set(chosen[t]);
+    if (mine != sorted_set(told->chosen.view()[t]) &&
+        is_explained(mine, told->scores.view()[t], allowed.view()[t], chosen.shape[1]))
+      std::copy(told->chosen.view()[t].begin(), told->chosen.view()[t].end(), chosen[t].begin());
+  }
+}
+
 void try_variant(const Altered& broken, const Golden& golden, const SideResult& right,
                  const std::vector<std::vector<bool>>& decided, PowerRow& row) {
   for (std::size_t b = 0; b < right.sequences.size(); ++b) {
@@ -67,6 +81,9 @@ void try_variant(const Altered& broken, const Golden& golden, const SideResult& 
     RunOptions options;
     options.span = {0, broken.model.config.num_hidden_layers};
     options.keep = [&](const std::string& name) { return want.base.trace.find(name) != nullptr; };
+    options.decide = [&](const std::string& name, View<const double, 2>, View<Index, 2> chosen) {
+      side_with(want, name, chosen);
+    };
     const Run run = run_reference(broken.model, sequence, broken.ops, options);
     for (Index t = 0; t < want.base.logits.shape()[0]; ++t) {
       const auto i = static_cast<std::size_t>(t);
@@ -115,6 +132,54 @@ Index Power::caught() const {
   return std::count_if(matrix.begin(), matrix.end(), [](const PowerRow& r) { return r.caught(); });
 }
 
+bool PowerRow::caught() const { return by_logits() || !(traces <= 1) || selections > 0; }
+
+double PowerRow::most() const {
+  const double of_decisions = selections > 0 ? std::numeric_limits<double>::infinity() : 0;
+  double most = 0;
+  for (const double ratio : {logits, traces, of_decisions})
+    if (is_worse(ratio, most)) most = ratio;
+  return most;
+}
+
+std::vector<Power> power_of_samples(const std::filesystem::path& directory,
+                                    const JudgeOptions& options) {
+  std::vector<Power> all;
+  JudgeOptions each = options;
+  each.dtype.clear();
+  for (const Sample& sample : find_samples(directory)) {
+    const std::string golden = sample.golden.string();
+    if (!all.empty() && all.back().golden == golden) continue;  // another column of the same file
+    all.push_back(power(sample.checkpoint, sample.golden, each));
+  }
+  return all;
+}
+
+std::vector<TogetherRow> together(const std::vector<Power>& goldens) {
+  std::vector<TogetherRow> rows;
+  for (std::size_t g = 0; g < goldens.size(); ++g)
+    for (const PowerRow& mine : goldens[g].matrix) {
+      auto row = std::find_if(rows.begin(), rows.end(), [&](const TogetherRow& r) {
+        return r.best.name == mine.name && r.best.variant == mine.variant;
+      });
+      if (row == rows.end()) {
+        rows.push_back({mine, 0, {}});
+        row = rows.end() - 1;
+        row->best.logits = row->best.traces = 0, row->best.selections = 0;
+        row->most.resize(goldens.size(), -1);
+      }
+      row->goldens += mine.caught();
+      row->most[g] = mine.most();
+      if (is_worse(mine.logits, row->best.logits)) row->best.logits = mine.logits;
+      if (is_worse(mine.traces, row->best.traces)) row->best.traces = mine.traces;
+      row->best.selections = std::max(row->best.selections, mine.selections);
+    }
+  std::stable_sort(rows.begin(), rows.end(), [](const TogetherRow& a, const TogetherRow& b) {
+    return a.best.number < b.best.number;
+  });
+  return rows;
+}
+
 Power power(const std::filesystem::path& checkpoint, const std::filesystem::path& golden_path,
             const JudgeOptions& options) {
   Power result;
@@ -157,49 +222,6 @@ Power power(const std::filesystem::path& checkpoint, const std::filesystem::path
   result.receipt.runs = options.runs, result.receipt.seed = options.seed;
   result.receipt.alpha = options.alpha;
   return result;
-}
-
-std::string table(const Power& p) {
-  const auto ratio = [](double x) {
-    return x <= 1 ? fmt::format("({:.2g})", x) : fmt::format("{:.3g}", x);
-  };
-  std::string text = fmt::format(
-      "checkpoint {}\ngolden     {}, limits of {}\n\n{:<7} {:<42} {:<26} {:>10} {:>10} {:>10}  "
-      "{}\n",
-      p.checkpoint, p.golden, p.precision, "defect", "name", "variant", "logits", "traces",
-      "decisions", "caught");
-  for (const PowerRow& r : p.matrix)
-    text +=
-        fmt::format("{:<7} {:<42} {:<26} {:>10} {:>10} {:>10}  {}\n", r.number, r.name, r.variant,
-                    ratio(r.logits), ratio(r.traces), r.selections, r.caught() ? "yes" : "NO");
-  text += "\nlogits, traces: how far above the limit at most; in brackets: below it, not caught\n";
-  for (const std::string& line : p.add) text += "to see more, add: " + line + "\n";
-  const auto all = static_cast<Index>(p.matrix.size());
-  return text +
-         fmt::format(
-             "\npower: {} of {} variants of known defects caught ({:.1f} %)\n", p.caught(), all,
-             all == 0 ? 0.0 : 100.0 * static_cast<double>(p.caught()) / static_cast<double>(all));
-}
-
-Json to_json(const Power& p) {
-  const auto number = [](double x) { return std::isfinite(x) ? Json(x) : Json("Infinity"); };
-  Json matrix = Json::array();
-  for (const PowerRow& r : p.matrix)
-    matrix.push_back({{"defect", r.number},
-                      {"name", r.name},
-                      {"variant", r.variant},
-                      {"logits", number(r.logits)},
-                      {"traces", number(r.traces)},
-                      {"decisions", r.selections},
-                      {"caught", r.caught()}});
-  return {{"checkpoint", p.checkpoint},
-          {"golden", p.golden},
-          {"precision", p.precision},
-          {"caught", p.caught()},
-          {"all", p.matrix.size()},
-          {"matrix", matrix},
-          {"add", p.add},
-          {"receipt", receipt_json(p.receipt)}};
 }
 
 }  // namespace dsa::verify

@@ -44,8 +44,7 @@ std::string checkpoint_hash(const fs::path& directory) {
 
 }  // namespace
 
-Receipt make_receipt(const fs::path& checkpoint, const fs::path& golden,
-                     const std::optional<fs::path>& candidate) {
+Receipt make_receipt() {
   Receipt receipt;
   receipt.version = build::version;
   receipt.commit = build::commit;
@@ -53,6 +52,12 @@ Receipt make_receipt(const fs::path& checkpoint, const fs::path& golden,
   receipt.flags = build::flags;
   receipt.device = field_of("/proc/cpuinfo", "model name");
   receipt.kernel = reference::linear_kernel();
+  return receipt;
+}
+
+Receipt make_receipt(const fs::path& checkpoint, const fs::path& golden,
+                     const std::optional<fs::path>& candidate) {
+  Receipt receipt = make_receipt();
   receipt.checkpoint_sha256 = checkpoint_hash(checkpoint);
   receipt.golden_sha256 = sha256_of_file(golden);
   if (candidate) receipt.candidate_sha256 = sha256_of_file(*candidate);

@@ -10,7 +10,10 @@
 
 namespace dsa::verify {
 
-/// Version, commit, compiler, processor, hashes of the inputs. The checkpoint's hash is that of
+/// Version, commit, compiler, processor.
+Receipt make_receipt();
+
+/// And hashes of the inputs. The checkpoint's hash is that of
 /// config.json and of every weight file's header: the weights of a large model are not read twice.
 Receipt make_receipt(const std::filesystem::path& checkpoint, const std::filesystem::path& golden,
                      const std::optional<std::filesystem::path>& candidate);

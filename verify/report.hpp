@@ -21,6 +21,8 @@ std::string summary_table(const std::vector<Verdict>&, bool colour);
 Json to_json(const Verdict&);
 
 Json receipt_json(const Receipt&);
+Json tensor_json(const TensorResult&);    // an element of "tensors"
+Json text_json(const std::string& text);  // a path need not be UTF-8, and JSON must be
 
 /// Several verdicts in one document: {"verdict", "why", "goldens": [...], "receipt"}.
 Json to_json(const std::vector<Verdict>&);

@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "verify/report.hpp"
-#include "verify/report_style.hpp"
+#include "verify/report_page.hpp"
 #include "verify/report_svg.hpp"
 #include "verify/report_text.hpp"
 
@@ -13,52 +13,10 @@ namespace {
 
 constexpr std::size_t most_undecided = 200;  // rows of a table that somebody may still read
 
-std::string word(Outcome outcome) {
-  return fmt::format("<span class=\"word {0}\">{0}</span>", name_of(outcome));
-}
-
-std::string word(bool ok) { return word(ok ? Outcome::pass : Outcome::fail); }
-
-std::string title_case(Outcome outcome) {
-  std::string name(name_of(outcome));
-  name[0] = static_cast<char>(name[0] - 'a' + 'A');
-  return name;
-}
-
-std::string cell(const std::string& kind, const std::string& shown) {
-  return "<td class=\"" + kind + "\">" + escaped(shown) + "</td>";
-}
-
-/// A definition list row, left out where there is nothing to say.
-std::string fact(const std::string& label, const std::string& value, bool code = false) {
-  if (value.empty()) return "";
-  const std::string shown = escaped(value);
-  return "<dt>" + label + "</dt><dd>" + (code ? "<code>" + shown + "</code>" : shown) + "</dd>\n";
-}
-
-std::string table_of(const std::string& head, const std::string& body) {
-  return "<div class=\"scroll\"><table>\n<thead><tr>" + head + "</tr></thead>\n<tbody>\n" + body +
-         "</tbody></table></div>\n";
-}
-
-std::string th(const std::string& label) { return "<th>" + label + "</th>"; }
-std::string th_number(const std::string& label) { return "<th class=\"num\">" + label + "</th>"; }
-
 // --- figures ---
 
-std::string figure(const std::string& title, const std::string& caption, const std::string& legend,
-                   const std::string& picture) {
-  if (picture.empty()) return "";
-  return "<figure><figcaption><h4>" + title + "</h4><p>" + caption +
-         "</p></figcaption>\n<div class=\"legend\">" + legend + "</div>\n<div class=\"picture\">" +
-         picture + "</div></figure>\n";
-}
-
-std::string key(const std::string& kind, const std::string& label) {
-  return "<span><i class=\"" + kind + "\"></i>" + label + "</span>";
-}
-
-std::string kl_figure(const LogitsResult& logits, const std::string& other) {
+std::string kl_figure(const LogitsResult& logits, const std::string& one,
+                      const std::string& other) {
   const bool over = std::any_of(logits.rows.begin(), logits.rows.end(), [](const RowResult& r) {
     return r.decided() && !(r.kl <= r.kl_limit);
   });
@@ -68,7 +26,7 @@ std::string kl_figure(const LogitsResult& logits, const std::string& other) {
     legend += key("open", "undecided or explained row");
   legend += key("stroke", "limit of the row");
   return figure("KL by position",
-                "KL(golden || " + other + ") of each row of logits, in nats. Limit: " +
+                "KL(" + one + " || " + other + ") of each row of logits, in nats. Limit: " +
                     escaped(logits.kl.from.empty() ? "none" : logits.kl.from) + ".",
                 legend, kl_chart(logits));
 }
@@ -230,12 +188,6 @@ std::string tensors_table(const Judgement& j) {
 
 // --- sections ---
 
-std::string tile(const std::string& label, const std::string& value, const std::string& below,
-                 bool bad = false) {
-  return "<div><dt>" + label + "</dt><dd" + (bad ? " class=\"bad\">" : ">") + escaped(value) +
-         "<span>" + escaped(below) + "</span></dd></div>\n";
-}
-
 std::string tiles(const Verdict& v, const Judgement& j) {
   std::string out;
   if (j.logits) {
@@ -264,56 +216,12 @@ std::string tiles(const Verdict& v, const Judgement& j) {
   return out.empty() ? "" : "<dl class=\"tiles\">\n" + out + "</dl>\n";
 }
 
-std::string judgement_section(const Verdict& v, const Judgement& j) {
-  const std::string other = other_side(v, j);
-  std::string out = "<section class=\"judgement\">\n<h3>" + escaped(j.title) + ": " +
-                    word(j.outcome) + "</h3>\n<p class=\"soft\">";
-  if (!j.precision.empty()) out += "Computed as " + escaped(j.precision) + ". ";
-  if (j.why != v.why) out += escaped(j.why);  // else the banner says it
-  out += "</p>\n" + tiles(v, j);
-  if (j.logits) out += kl_figure(*j.logits, other);
-  out += error_figure(j) + selection_figure(j);
-  if (!j.notes.empty()) {
-    out += "<section class=\"box\"><h4>Notes</h4><ul class=\"notes\">\n";
-    for (const std::string& note : j.notes) out += "<li>" + escaped(note) + "</li>\n";
-    out += "</ul></section>\n";
-  }
-  if (j.logits)
-    out += logits_table(*j.logits, other) + flips_table(*j.logits) + undecided_table(*j.logits);
-  return out + tensors_table(j) + "</section>\n";
-}
-
-std::string receipt_section(const Receipt& r) {
-  return "<section class=\"box\"><h4>Receipt</h4><dl class=\"facts\">\n" +
-         fact("command", r.command, true) +
-         fact("version", r.version + (r.commit.empty() ? "" : ", commit " + r.commit)) +
-         fact("compiler", r.compiler + (r.flags.empty() ? "" : ", " + r.flags)) +
-         fact("processor", r.device + (r.kernel.empty() ? "" : ", " + r.kernel)) +
-         fact("checkpoint SHA-256", r.checkpoint_sha256, true) +
-         fact("golden SHA-256", r.golden_sha256, true) +
-         fact("candidate SHA-256", r.candidate_sha256, true) +
-         fact("seed", std::to_string(r.seed)) +
-         fact("perturbed runs", count(r.runs) + " of each kind") +
-         fact("alpha", number(r.alpha) + ", the probability of rejecting a right result") +
-         fact("time", fmt::format("{:.1f} s", r.seconds)) +
-         fact("peak memory", fmt::format("{:.0f} MiB", r.peak_memory_mib)) + "</dl></section>\n";
-}
-
 std::string facts(const Verdict& v) {
   std::string size = plural(v.sequences, "sequence") + ", " + plural(v.positions, "position");
   if (v.layers > 0) size += ", " + plural(v.layers, "layer");
   return "<dl class=\"facts\">\n" + fact("checkpoint", v.checkpoint, true) +
          fact("golden", v.golden, true) + fact("candidate", v.candidate, true) +
          fact("model", v.family) + fact("size", size) + "</dl>\n";
-}
-
-std::string banner(Outcome outcome, const std::string& eyebrow, const std::string& why,
-                   const std::string& todo, const std::string& rest) {
-  return fmt::format(
-      "<header class=\"verdict {}\">\n<p class=\"eyebrow\">{}</p>\n<h1>{}</h1>\n<p "
-      "class=\"why\">{}</p>\n{}{}</header>\n",
-      name_of(outcome), escaped(eyebrow), title_case(outcome), escaped(why),
-      todo.empty() ? "" : "<p class=\"todo\"><b>What to do.</b> " + escaped(todo) + "</p>\n", rest);
 }
 
 std::string body_of(const Verdict& v) {
@@ -346,27 +254,52 @@ std::string overview(const std::vector<Verdict>& verdicts) {
 
 }  // namespace
 
+std::string judgement_section(const Verdict& v, const Judgement& j) {
+  const std::string other = other_side(v, j);
+  std::string out = "<section class=\"judgement\">\n<h3>" + escaped(j.title) + ": " +
+                    word(j.outcome) + "</h3>\n<p class=\"soft\">";
+  if (!j.precision.empty()) out += "Computed as " + escaped(j.precision) + ". ";
+  if (j.why != v.why) out += escaped(j.why);  // else the banner says it
+  out += "</p>\n" + tiles(v, j);
+  if (j.logits) out += kl_figure(*j.logits, v.golden.empty() ? "candidate" : "golden", other);
+  out += error_figure(j) + selection_figure(j);
+  if (!j.notes.empty()) {
+    out += "<section class=\"box\"><h4>Notes</h4><ul class=\"notes\">\n";
+    for (const std::string& note : j.notes) out += "<li>" + escaped(note) + "</li>\n";
+    out += "</ul></section>\n";
+  }
+  if (j.logits)
+    out += logits_table(*j.logits, other) + flips_table(*j.logits) + undecided_table(*j.logits);
+  out += tensors_table(j);
+  if (!j.limits.empty()) {
+    out += "<details class=\"box\"><summary>What the limits are made of</summary>\n<pre>";
+    for (const std::string& line : j.limits) out += escaped(line) + "\n";
+    out += "</pre></details>\n";
+  }
+  return out + "</section>\n";
+}
+
 std::string to_html(const std::vector<Verdict>& verdicts) {
   const Outcome worst = worst_of(verdicts);
   const bool single = verdicts.size() == 1;
-  std::string page = fmt::format(
-      "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta "
-      "name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{}: {} - "
-      "dsa-verify</title>\n<style>{}</style>\n</head>\n<body>\n<main>\n",
-      title_case(worst), escaped(single ? verdicts[0].golden : summary_of(verdicts)), style_sheet);
+  std::string page;
   if (single) {
     const Verdict& v = verdicts[0];
-    page +=
-        banner(v.outcome, "dsa-verify: " + v.judged.title, v.why, advice(v), facts(v)) + body_of(v);
+    page += banner(v.outcome, "dsa-verify: " + v.judged.title, title_case(v.outcome), v.why,
+                   advice(v), facts(v)) +
+            body_of(v);
   } else {
-    page += banner(worst, "dsa-verify", summary_of(verdicts), "", "") + overview(verdicts);
+    page += banner(worst, "dsa-verify", title_case(worst), summary_of(verdicts), "", "") +
+            overview(verdicts);
     for (std::size_t i = 0; i < verdicts.size(); ++i)
       page += fmt::format("<section class=\"golden\" id=\"golden-{}\">\n", i + 1) +
               banner(verdicts[i].outcome, verdicts[i].golden + ": " + verdicts[i].judged.title,
-                     verdicts[i].why, advice(verdicts[i]), facts(verdicts[i])) +
+                     title_case(verdicts[i].outcome), verdicts[i].why, advice(verdicts[i]),
+                     facts(verdicts[i])) +
               body_of(verdicts[i]) + "</section>\n";
   }
-  return page + "</main>\n</body>\n</html>\n";
+  return page_of(title_case(worst) + ": " + (single ? verdicts[0].golden : summary_of(verdicts)),
+                 page);
 }
 
 }  // namespace dsa::verify

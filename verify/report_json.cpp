@@ -17,10 +17,13 @@ Json number_json(double x) {
 
 Json number_json(const std::optional<double>& x) { return x ? number_json(*x) : Json(); }
 
-/// A path need not be UTF-8, and JSON must be.
+}  // namespace
+
 Json text_json(const std::string& text) {
   return Json::parse(Json(text).dump(-1, ' ', false, Json::error_handler_t::replace));
 }
+
+namespace {
 
 Json index_json(Index i) { return i < 0 ? Json() : Json(i); }
 
@@ -136,6 +139,8 @@ Json logits_json(const LogitsResult& logits) {
   return json;
 }
 
+}  // namespace
+
 Json tensor_json(const TensorResult& t) {
   const char* kinds[] = {"tensor", "selection", "routing"};
   Json json = {{"name", text_json(t.name)},
@@ -163,6 +168,8 @@ Json tensor_json(const TensorResult& t) {
   return json;
 }
 
+namespace {
+
 /// Everything that a golden and a candidate have in common.
 Json judgement_json(const Judgement& j) {
   Json json = {{"title", text_json(j.title)},
@@ -175,6 +182,7 @@ Json judgement_json(const Judgement& j) {
                {"first_departure", j.first_departure ? text_json(*j.first_departure) : Json()}};
   for (const TensorResult& tensor : j.tensors) json["tensors"].push_back(tensor_json(tensor));
   for (const std::string& note : j.notes) json["notes"].push_back(text_json(note));
+  for (const std::string& line : j.limits) json["limits"].push_back(text_json(line));
   return json;
 }
 

@@ -98,6 +98,14 @@ figcaption p { color: var(--soft); font-size: 13px; max-width: 72em; overflow-wr
 .legend i.heat0 { background: var(--heat0); } .legend i.heat1 { background: var(--heat1); }
 .legend i.heat2 { background: var(--heat2); } .legend i.heat3 { background: var(--heat3); }
 .legend i.heat4 { background: var(--heat4); }
+.matrix td { padding: 1px 10px 1px 0; }
+.matrix th { padding-right: 10px; }
+.matrix td[class^="heat"], .matrix td.none { min-width: 22px; padding: 0;
+  border: 1px solid var(--panel); }
+td.heat0 { background: var(--heat0); } td.heat1 { background: var(--heat1); }
+td.heat2 { background: var(--heat2); } td.heat3 { background: var(--heat3); }
+td.heat4 { background: var(--heat4); }
+.matrix th { position: sticky; top: 0; }
 
 svg text { fill: var(--soft); font-size: 12px; font-variant-numeric: tabular-nums; }
 svg .sup { font-size: 9px; }
@@ -133,6 +141,7 @@ tr:last-child td { border-bottom: 0; }
 td.name { font: 12.5px/1.6 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace;
   overflow-wrap: anywhere; min-width: 14em; }
 td.name span { font: 13px/1.45 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
+td.mono { white-space: nowrap; }
 td.num, th.num { text-align: right; white-space: nowrap; }
 tr.first td { background: var(--fail-bg); }
 .word { font-weight: 600; white-space: nowrap; }

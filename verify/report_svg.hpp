@@ -1,10 +1,11 @@
-// verify/report_svg.hpp — the three pictures of the HTML report, drawn by hand.
+// verify/report_svg.hpp — the pictures of the HTML reports, drawn by hand.
 //
 // Colours are classes of the page's style sheet, so that they follow its light and dark forms.
 // Each function returns "" where there is nothing to draw.
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "verify/verdict.hpp"
 
@@ -18,5 +19,14 @@ std::string error_chart(const Judgement&);
 
 /// How far each layer's selected keys agree, by row.
 std::string selection_chart(const Judgement&);
+
+struct Bar {
+  std::string name;
+  double value = 0;
+  std::string kind;  // class of the style sheet: "good", "bad", "open"
+};
+
+/// Bars of positive numbers on a log axis in `unit`, in the order given.
+std::string bar_chart(const std::vector<Bar>&, const std::string& unit);
 
 }  // namespace dsa::verify

@@ -276,6 +276,7 @@ std::string judgement_block(const Judgement& j, const std::string& other, bool c
     text += metrics_block(*j.logits, other) + flips_block(*j.logits) + undecided_block(*j.logits);
   if (!j.notes.empty()) text += "\n";
   for (const std::string& note : j.notes) text += wrapped(clean(note), 8, "note: ");
+  for (const std::string& line : j.limits) text += clean(line) + "\n";
   return text;
 }
 

@@ -15,9 +15,11 @@ Run run_reference(const Model& model, const Sequence& sequence, const reference:
   Run run;
   reference::Pass<double> pass{model, ops};
   pass.tap.tensor = [&](const std::string& name, View<double, 2> x) {
-    if (!options.keep || !options.keep(name)) return;
-    run.trace.put(name, x);
-    run.order.push_back(name);
+    if (options.keep && options.keep(name)) {
+      run.trace.put(name, x);
+      run.order.push_back(name);
+    }
+    if (options.graft) options.graft(name, x);
   };
   pass.tap.decision = [&](const std::string& name, View<const double, 2> scores,
                           View<Index, 2> chosen) {

@@ -40,6 +40,8 @@ struct RunOptions {
   Span span;
   /// Tensors to keep in the trace.
   std::function<bool(const std::string& name)> keep;
+  /// Sees every tensor after it was kept; what it writes is what the rest of the run goes on with.
+  std::function<void(const std::string& name, View<double, 2> x)> graft;
   /// What becomes of a decision: may rewrite `chosen`. Called before it is recorded.
   std::function<void(const std::string& name, View<const double, 2> scores, View<Index, 2> chosen)>
       decide;

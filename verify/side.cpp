@@ -8,6 +8,7 @@
 #include "core/checkpoint.hpp"
 #include "core/failure.hpp"
 #include "verify/divergence.hpp"
+#include "verify/limit_words.hpp"
 #include "verify/notes.hpp"
 #include "verify/trace_judge.hpp"
 
@@ -116,7 +117,7 @@ SequenceResult hold_sequence(const Models& models, const Golden& side, std::size
                              Judgement& judgement) {
   const Sequence& sequence = side.sequences[b];
   const Altered definition = models.exact();
-  TracedDecisions told(side);
+  TracedDecisions told(side, models.definition.config);
   const bool traced = b == 0 && !side.traces.empty();
   RunOptions run = span;
   if (traced) run.keep = [&](const std::string& name) { return side.traces.contains(name); };
@@ -129,7 +130,8 @@ SequenceResult hold_sequence(const Models& models, const Golden& side, std::size
   result.base = base_run(definition, sequence, run, traced ? &told : nullptr);
   result.limits = measure_limits(perturbed, sequence, result.base, run, known, noise);
   if (traced) {
-    const std::string origin = origin_of_element_limit(noise);
+    add_last_place(result.limits, side, result.base);
+    const std::string origin = origin_of_element_limit(noise) + ", and one unit in the last place";
     std::vector<TensorResult> decisions =
         judge_decisions(told, result.base, result.limits, definition.ops, sequence, origin);
     if (told.refused_any()) result.base = base_run(definition, sequence, run, &told);
@@ -149,7 +151,7 @@ void account_for_rows(const Models& models, const Golden& side, const RunOptions
   const Perturbed perturbed = [&](std::uint64_t draw) {
     return models.rounded({reference::Rounding::Mode::random, draw});
   };
-  const TracedDecisions told(side);
+  const TracedDecisions told(side, models.definition.config);
   const auto known = [&](std::size_t b) -> Known {
     return [&, b](const std::string& name) { return b == 0 && told.told(name); };
   };
@@ -323,6 +325,8 @@ SideResult hold_against_definition(const Models& models, const Golden& side,
       judgement.notes.push_back(
           own_error_note(models.definition, side.sequences[0], result.sequences[0].base));
   }
+  if (options.explain_limit)
+    judgement.limits = explained_limits(judgement, result.sequences, side.sequences, noise);
   require(judgement.logits || !judgement.tensors.empty(),
           side.path.string() +
               " holds nothing that could be compared: neither logits nor a trace " + "of layers " +

@@ -110,6 +110,7 @@ struct Judgement {
   std::optional<LogitsResult> logits;
   std::vector<TensorResult> tensors;           // in order of execution
   std::vector<std::string> notes;              // e.g. what the emulated precision explains
+  std::vector<std::string> limits;             // if asked: what they are made of, line by line
   std::optional<std::string> first_departure;  // the first tensor that is not ok
 };
 

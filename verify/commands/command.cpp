@@ -42,6 +42,17 @@ void add_checkpoint(CLI::App& app, Arguments& a) {
       ->required();
 }
 
+CLI::Option* add_backend(CLI::App& app, Arguments& a, const std::string& what) {
+  CLI::Option* backend = app.add_option("--backend", a.backend.name, what + ": " + backend_names())
+                             ->capture_default_str();
+  app.add_option("--format", a.backend.format,
+                 "What the backend computes in; cpu: fp32 (default), bf16 or fp8");
+  app.add_option("--cpu", a.backend.tier,
+                 "Instructions of the backend cpu: portable, avx2, avx512, avx512-bf16 or amx\n"
+                 "(default: the best that this machine has)");
+  return backend;
+}
+
 void add_dtype(CLI::App& app, Arguments& a, const std::string& of) {
   app.add_option("--dtype", a.options.dtype,
                  "Column of " + of + ": fp64, fp32 or bf16 (default: the most precise)")
@@ -52,6 +63,12 @@ void add_precision(CLI::App& app, Arguments& a) {
   app.add_option("--precision", a.precision,
                  "How the judged side was computed: " + reference::precision_names() +
                      "\n(default: the dtype of its file; a bf16 run stored as F32 needs it)");
+}
+
+void add_names(CLI::App& app, Arguments& a) {
+  app.add_option("--names", a.options.names,
+                 "Whose names the judged side's trace has: huggingface, llama.cpp, maxtext,\n"
+                 "megatron, or a name map of yours (docs/localise.md)");
 }
 
 void add_sampling(CLI::App& app, Arguments& a) {

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "verify/backends.hpp"
 #include "verify/judge.hpp"
 
 namespace dsa::verify {
@@ -20,7 +21,9 @@ struct Command {
 
 Command golden_command(CLI::App&);
 Command diagnose_command(CLI::App&);
+Command localise_command(CLI::App&);
 Command invariants_command(CLI::App&);
+Command ops_command(CLI::App&);
 Command power_command(CLI::App&);
 Command samples_command(CLI::App&);
 
@@ -29,14 +32,18 @@ struct Arguments {
   std::string checkpoint, golden, candidate, samples, precision, layers;
   std::string json, junit, html;
   JudgeOptions options;
+  BackendChoice backend;
 
   /// `options`, with the texts above read and a progress bar where stderr is a terminal.
   JudgeOptions judge_options() const;
 };
 
 void add_checkpoint(CLI::App&, Arguments&);
+CLI::Option* add_backend(CLI::App&, Arguments&,
+                         const std::string& what);             // --backend, --format, --cpu
 void add_dtype(CLI::App&, Arguments&, const std::string& of);  // "GOLDEN"
 void add_precision(CLI::App&, Arguments&);
+void add_names(CLI::App&, Arguments&);
 void add_sampling(CLI::App&, Arguments&);
 void add_json(CLI::App&, Arguments&, const std::string& what);  // "the verdict"
 void add_html(CLI::App&, Arguments&);

@@ -10,6 +10,7 @@ int run(const Arguments& a, const std::string& command_line) {
   diagnosis.receipt.command = command_line;
   print(table(diagnosis));
   write_if_asked(a.json, to_json(diagnosis).dump(2) + "\n");
+  write_if_asked(a.html, to_html(diagnosis));
   return exit_code(diagnosis);
 }
 
@@ -21,12 +22,16 @@ Command diagnose_command(CLI::App& parent) {
       "diagnose",
       "Run the reference with every known defect in turn (docs/defects.md), and name the one, or\n"
       "the pair, under which nothing of CANDIDATE is left beyond its noise. CANDIDATE holds its\n"
-      "tokens. Exit status: 0 correct, 1 a defect or unknown, 2 usage or bad input.");
+      "tokens. Exit status: 0 correct, 1 a defect or unknown, 2 usage or bad input, 3 rounding "
+      "may\n"
+      "have turned too many decisions for anything to be shown.");
   add_checkpoint(*app, *a);
   app->add_option("CANDIDATE", a->candidate, "Tokens with somebody's logits or trace")->required();
   add_dtype(*app, *a, "CANDIDATE");
   add_precision(*app, *a);
+  add_names(*app, *a);
   add_json(*app, *a, "the diagnosis");
+  add_html(*app, *a);
   add_sampling(*app, *a);
   return {app, [=](const std::string& command_line) { return run(*a, command_line); }};
 }

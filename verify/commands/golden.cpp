@@ -5,18 +5,24 @@ namespace dsa::verify {
 namespace {
 
 struct GoldenArguments : Arguments {
-  std::string backend = "reference";
   double max_kl_div = 0, atol = 0, rtol = 0;
 };
+
+/// The golden alone, by the reference; somebody's file; or a backend of ours.
+Verdict judged(const GoldenArguments& a, JudgeOptions options) {
+  if (!a.candidate.empty()) return judge(a.checkpoint, a.golden, a.candidate, options);
+  if (a.backend.is_default()) return judge(a.checkpoint, a.golden, std::nullopt, options);
+  const OpenedBackend backend = open_backend(a.checkpoint, a.backend);
+  if (!options.precision) options.precision = backend.precision;
+  return judge(a.checkpoint, a.golden, backend.implementation, options);
+}
 
 int run(const GoldenArguments& a, const CLI::App& app, const std::string& command_line) {
   JudgeOptions options = a.judge_options();
   if (app.count("--max-kl-div")) options.max_kl_div = a.max_kl_div;
   if (app.count("--atol")) options.atol = a.atol;
   if (app.count("--rtol")) options.rtol = a.rtol;
-  std::optional<std::filesystem::path> candidate;
-  if (!a.candidate.empty()) candidate = a.candidate;
-  Verdict verdict = judge(a.checkpoint, a.golden, candidate, options);
+  Verdict verdict = judged(a, options);
   verdict.receipt.command = command_line;
   print(table(verdict, is_coloured()));
   write_if_asked(a.json, to_json(verdict).dump(2) + "\n");
@@ -31,23 +37,24 @@ Command golden_command(CLI::App& parent) {
   const auto a = std::make_shared<GoldenArguments>();
   CLI::App* app = parent.add_subcommand(
       "golden",
-      "Judge GOLDEN (alone), or CANDIDATE by GOLDEN and by the definition.\n"
+      "Judge GOLDEN (alone), or CANDIDATE, or a backend of ours, by GOLDEN and by the definition.\n"
       "GOLDEN and FILE are safetensors (tokens, logits.fp64|fp32|bf16 or logits, attention_mask,\n"
       "traces under HuggingFace module names) or MaxText JSON lines; see data/README.md.");
   add_checkpoint(*app, *a);
   app->add_option("GOLDEN", a->golden, "Token ids with HuggingFace's logits or trace")->required();
   auto* candidate = app->add_option("--candidate", a->candidate,
                                     "Logits or trace of the implementation to be judged");
-  app->add_option("--backend", a->backend, "Which of ours is held against GOLDEN: reference")
-      ->check(CLI::IsMember({"reference"}))
-      ->excludes(candidate);
+  add_backend(*app, *a, "Which of ours is held against GOLDEN")->excludes(candidate);
   add_dtype(*app, *a, "GOLDEN");
   add_precision(*app, *a);
+  add_names(*app, *a);
   app->add_option("--layers", a->layers, "Verify the span A:B of layers only (needs a trace)");
   app->add_option("--max-kl-div,--max_kl_div", a->max_kl_div,
                   "A limit of yours on the KL divergence of every row, in place of ours");
   app->add_option("--atol", a->atol, "A limit of yours: |got - want| <= atol + rtol |want|");
   app->add_option("--rtol", a->rtol, "See --atol");
+  app->add_flag("--explain-limit", a->options.explain_limit,
+                "Also print what the limit of every row and tensor is made of");
   app->add_flag("--own-error", a->options.own_error,
                 "Also run the reference in long double and state its own rounding error");
   add_json(*app, *a, "the verdict");

@@ -2,27 +2,27 @@
 
 #include "verify/commands/command.hpp"
 #include "verify/report.hpp"
-#include "verify/side.hpp"
 
 namespace dsa::verify {
 namespace {
 
 struct InvariantArguments {
   Arguments common;
-  std::string backend = "reference", command;
+  std::string command;
   Index length = 0;
 };
 
-Implementation implementation_of(const InvariantArguments& a) {
-  if (!a.command.empty())
-    return command_implementation(a.command, read_config(a.common.checkpoint).vocab_size);
-  const Models models = open_models(a.common.checkpoint, reference::Precision::fp64);
-  return reference_implementation(models.exact(), models.in_memory);
-}
-
 int run(const InvariantArguments& a, const std::string& command_line) {
-  Invariants result = check_invariants(a.common.checkpoint, implementation_of(a),
-                                       {a.common.judge_options(), a.length});
+  JudgeOptions judge = a.common.judge_options();
+  Implementation asked;
+  if (a.command.empty()) {
+    OpenedBackend backend = open_backend(a.common.checkpoint, a.common.backend);
+    if (!judge.precision) judge.precision = backend.precision;
+    asked = std::move(backend.implementation);
+  } else {
+    asked = command_implementation(a.command, read_config(a.common.checkpoint).vocab_size);
+  }
+  Invariants result = check_invariants(a.common.checkpoint, asked, {judge, a.length});
   result.receipt.command = command_line;
   print(table(result, is_coloured()));
   write_if_asked(a.common.json, to_json(result).dump(2) + "\n");
@@ -42,9 +42,7 @@ Command invariants_command(CLI::App& parent) {
       "nothing\n"
       "beyond top-k could be tested, or rounding may have turned too many decisions.");
   add_checkpoint(*app, a->common);
-  CLI::Option* backend = app->add_option("--backend", a->backend, "Which backend of ours is asked")
-                             ->check(CLI::IsMember({"reference"}))
-                             ->capture_default_str();
+  CLI::Option* backend = add_backend(*app, a->common, "Which backend of ours is asked");
   app->add_option("--command", a->command,
                   "Ask a command instead: it reads the safetensors file {in} (tokens,\n"
                   "attention_mask) and writes {out} (logits); {chunks} where it has a cache")

@@ -36,6 +36,10 @@ Variant config_variant(std::string name, std::function<void(Config&)> change) {
           [change = std::move(change)](Altered& altered) { change(altered.model.config); }};
 }
 
+std::function<std::pair<double, double>(const Config&)> between(double from, double to) {
+  return [from, to](const Config&) { return std::pair{from, to}; };
+}
+
 double mscale(const Config& config, double x) {
   const double factor = config.rope.factor;
   return factor > 1 ? 0.1 * x * std::log(factor) + 1 : 1;

@@ -116,6 +116,9 @@ std::string repository(const std::string& name);
 /// A variant that changes the config only.
 Variant config_variant(std::string name, std::function<void(Config&)>);
 
+/// Constants of any model: a range that does not depend on it.
+std::function<std::pair<double, double>(const Config&)> between(double from, double to);
+
 /// m(factor, x) = 0.1 x ln factor + 1, YaRN's factor of the softmax scale.
 double mscale(const Config&, double x);
 

@@ -121,6 +121,18 @@ std::vector<Defect> of_feed_forward() {
        [](const Config& c) { return !c.is_moe.empty() && !c.is_moe.front(); },
        {{"", [](Altered& a) { swap_gate_and_up(a, anywhere()); }}}},
       {85,
+       "swiglu-operands-swapped-but-in-experts",
+       "silu(up) gate stands for silu(gate) up in dense and shared networks, not in the routed "
+       "experts.",
+       issue("ml-explore/mlx-lm", 767),
+       "mlp.down_proj",
+       [](const Config& c) { return has_router(c) && !c.is_moe.front(); },
+       {{"",
+         [](Altered& a) {
+           swap_gate_and_up(
+               a, [](Name name) { return name.find("mlp.experts.") == std::string::npos; });
+         }}}},
+      {85,
        "experts-gate-and-up-swapped",
        "Gate and up change places within the experts only.",
        issue("ml-explore/mlx-lm", 767),

@@ -6,8 +6,10 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/weights.hpp"
@@ -26,6 +28,14 @@ struct Variant {
   std::function<void(Altered&)> apply;
 };
 
+/// A constant that may be wrong by any amount; variants hold the values that were seen.
+struct Constant {
+  std::string name;                                               // "eps"
+  std::function<std::pair<double, double>(const Config&)> range;  // positive, both ends included
+  bool whole = false;                                             // integers only
+  std::function<void(Altered&, double)> apply;
+};
+
 struct Defect {
   int number = 0;        // in docs/defects.md; above 200: plausible, not reported
   std::string name;      // "indexer-rope-interleaved": unique, stable, for scripts
@@ -35,6 +45,7 @@ struct Defect {
                          // "self_attn.indexer.q", "mlp.gate.weights", "model.norm"
   std::function<bool(const Config&)> applies;  // false: cannot occur in this model
   std::vector<Variant> variants;
+  std::optional<Constant> constant = {};
 };
 
 /// Why a defect of the gallery is not in the catalogue.

@@ -85,13 +85,10 @@ const std::vector<Excluded>& numbers_and_caches() {
        "hardware dependent, and as large as rounding: a limit finds it, a variant does not"},
       {96, "A token's index is used on a buffer indexed by pages.", decode},
       {97, "Several tokens at once are taken for a new sequence.", decode},
-      {98, "A shortcut for short sequences forgets to store index keys.", decode},
       {110, "Exact ties are broken in another order.",
        "both orders are right; 36 has it for the sake of diagnosis"},
       {217, "Plausible: k_rope is cached before its rotation.", "the same numbers as 67"},
-      {219, "Plausible: the cache is written one position on.", decode},
       {221, "Plausible: values come from an FP8 latent and keys from a bf16 one.", decode},
-      {228, "Plausible: positions are counted from the beginning of a chunk.", decode},
   };
   return list;
 }

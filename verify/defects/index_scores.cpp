@@ -110,20 +110,61 @@ void sum_into_shared_mask(Altered& altered) {
          });
 }
 
-/// Queries of the second half meet keys of the first half that were not restored: zeros.
-void lost_prefix(Altered& altered) {
+/// The mask that is shared is the attention's too: it adds the scores to its logits. They enter as
+/// rotary channels: bias(t, s) / scale of query t meets a one of key s.
+void shared_mask_in_attention(Altered& altered) {
+  sum_into_shared_mask(altered);
+  const Memory<Tensor<double, 2>> mask;
   around(altered.ops.indexer_scores, anywhere(),
-         [](const auto& inner, Name name, Out scores, In3 q, In k, In w, const Indexer& indexer,
-            const Visibility& visible) {
+         [mask](const auto& inner, Name name, Out scores, auto&&... rest) {
+           inner(name, scores, rest...);
+           mask.put(copy_of(scores));
+         });
+  around(altered.ops.mla_attention_expanded, anywhere(),
+         [mask](const auto& inner, Name name, Out3 out, In3 q_nope, In3 q_rope, In3 kv, In k_rope,
+                Keys chosen, double scale) {
+           const auto [T, N, P] = q_rope.shape;
+           const Index S = k_rope.shape[0];
+           Tensor<double, 3> q({T, N, P + S});
+           Tensor<double, 2> k({S, P + S});
+           for (Index s = 0; s < S; ++s) {
+             copy_into(k.view()[s], k_rope[s]);
+             k(s, P + s) = 1;
+           }
+           for (Index t = 0; t < T; ++t)
+             for (Index n = 0; n < N; ++n) {
+               copy_into(q.view()[t][n], q_rope[t][n]);
+               for (Index s = 0; s < S; ++s)
+                 if (const double bias = (*mask.get())(t, s); std::isfinite(bias))
+                   q(t, n, P + s) = bias / scale;
+             }
+           inner(name, out, q_nope, q, kv, k, chosen, scale);
+         });
+}
+
+/// Queries from `prefix` on meet keys before it that are not there: zeros.
+void lose_prefix(Altered& altered, std::function<Index(Index S)> prefix) {
+  around(altered.ops.indexer_scores, anywhere(),
+         [prefix](const auto& inner, Name name, Out scores, In3 q, In k, In w,
+                  const Indexer& indexer, const Visibility& visible) {
            inner(name, scores, q, k, w, indexer, visible);
-           const Index T = scores.shape[0], half = k.shape[0] / 2;
+           const Index T = scores.shape[0], lost = std::min(prefix(k.shape[0]), k.shape[0]);
            Tensor<double, 2> restored = copy_of(k), wrong(scores.shape);
-           for (Index s = 0; s < half; ++s)
+           for (Index s = 0; s < lost; ++s)
              std::fill(restored.view()[s].begin(), restored.view()[s].end(), 0.0);
            inner(name, wrong, q, restored, w, indexer, visible);
            for (Index t = 0; t < T; ++t)
-             if (visible.first + t >= half) copy_into(scores[t], wrong.view()[t]);
+             if (visible.first + t >= lost) copy_into(scores[t], wrong.view()[t]);
          });
+}
+
+void lose_first_half(Altered& altered) {
+  lose_prefix(altered, [](Index S) { return S / 2; });
+}
+
+/// Nothing is stored as long as every key is selected anyway.
+void lose_first_selection(Altered& altered) {
+  lose_prefix(altered, [K = altered.model.config.indexer->topk](Index) { return K; });
 }
 
 /// A view's offset is lost: from the second layer on, the cache is read where nothing was written.
@@ -225,7 +266,9 @@ std::vector<Defect> of_keys() {
        issue("ml-explore/mlx-lm", 1454),
        scores_name,
        has_indexer,
-       {zero_beyond(32), zero_beyond(64)}},
+       {zero_beyond(32), zero_beyond(64)},
+       Constant{"keys", between(1, 128), true,
+                [](Altered& a, double keys) { zero_beyond(static_cast<Index>(keys)).apply(a); }}},
       {22,
        "indexer-scores-in-shared-mask",
        "Scores are summed in place into the shared causal mask: later layers add to earlier ones.",
@@ -233,6 +276,15 @@ std::vector<Defect> of_keys() {
        scores_name,
        several_index_layers,
        {{"", sum_into_shared_mask}}},
+      {22,
+       "shared-mask-in-attention",
+       "Scores are summed in place into the shared causal mask, which the attention then adds to "
+       "its "
+       "logits.",
+       issue("ikawrakow/ik_llama.cpp", 2069),
+       "self_attn.heads",
+       has_indexer,
+       {{"", shared_mask_in_attention}}},
       {94,
        "indexer-keys-zero-beyond-first-layer",
        "The index cache is read at a wrong offset beyond layer 0: all scores there are zero.",
@@ -247,7 +299,19 @@ std::vector<Defect> of_keys() {
        issue("kvcache-ai/Mooncake", 2236),
        scores_name,
        has_indexer,
-       {{"", lost_prefix}}},
+       {{"", lose_first_half}},
+       Constant{"prefix", between(1, 128), true,
+                [](Altered& a, double prefix) {
+                  lose_prefix(a, [prefix](Index) { return static_cast<Index>(prefix); });
+                }}},
+      {98,
+       "indexer-keys-of-short-prefix-lost",
+       "A shortcut for sequences of at most index_topk tokens stores no index keys: they are zero "
+       "once more keys are seen.",
+       issue("sgl-project/sglang", 11892),
+       scores_name,
+       has_indexer,
+       {{"", lose_first_selection}}},
       {211,
        "indexer-hadamard-unscaled",
        "Plausible: the Hadamard matrix lacks its D^-1/2 on both sides: the same selection, scores "

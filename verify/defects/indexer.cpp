@@ -162,13 +162,20 @@ void softmax_of(View<double, 1> w, double factor) {
   for (double& value : w) value /= sum;
 }
 
+double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+
 std::vector<Variant> squashed_weights() {
   return {weights_through("softmax", [](View<double, 1> w) { softmax_of(w, 1); }),
           weights_through("softmax of scaled",
                           [](View<double, 1> w) {
                             softmax_of(w, 1 / std::sqrt(static_cast<double>(w.shape[0])));
                           }),
-          weights_each("sigmoid", [](double w) { return 1 / (1 + std::exp(-w)); }),
+          weights_each("sigmoid", sigmoid),
+          weights_through("sigmoid of scaled",
+                          [](View<double, 1> w) {
+                            const double scale = 1 / std::sqrt(static_cast<double>(w.shape[0]));
+                            for (double& value : w) value = sigmoid(scale * value);
+                          }),
           weights_each("abs", [](double w) { return std::abs(w); }),
           weights_each("ones", [](double) { return 1.0; })};
 }
@@ -219,7 +226,12 @@ std::vector<Defect> of_rotation() {
        issue("NVIDIA/Megatron-LM", 3026),
        query,
        has_indexer,
-       {config_variant("", [](Config& c) { c.indexer->rope_first = !c.indexer->rope_first; })}},
+       {config_variant("", [](Config& c) { c.indexer->rope_first = !c.indexer->rope_first; }),
+        config_variant("and in MLA's convention",
+                       [](Config& c) {
+                         c.indexer->rope_first = !c.indexer->rope_first;
+                         c.indexer->rope_layout = other(c.indexer->rope_layout);
+                       })}},
       {7,
        "indexer-rope-missing",
        "The indexer's query, or query and key, are not rotated.",
@@ -227,6 +239,13 @@ std::vector<Defect> of_rotation() {
        query,
        has_indexer,
        {no_rope("query and key", contains("self_attn.indexer.")), no_rope("query", ends(query))}},
+      {7,
+       "indexer-key-rope-missing",
+       "Only the indexer's key is not rotated.",
+       issue("PaddlePaddle/PaddleFleet", 1210),
+       key,
+       has_indexer,
+       {no_rope("", ends(key))}},
   };
 }
 
@@ -249,7 +268,9 @@ std::vector<Defect> of_key_norm() {
        has_layer_norm,
        {{"", [](Altered& a) { change_key_norm(a, false); }}}},
       {11, "indexer-key-norm-eps", "LayerNorm of the indexer's key uses another eps than 1e-6.",
-       issue("ikawrakow/ik_llama.cpp", 2063), normed, has_layer_norm, key_norm_epsilons()},
+       issue("ikawrakow/ik_llama.cpp", 2063), normed, has_layer_norm, key_norm_epsilons(),
+       Constant{"eps", between(1e-9, 1), false,
+                [](Altered& a, double eps) { a.model.config.indexer->key_norm_eps = eps; }}},
       {12,
        "indexer-key-norm-bf16",
        "Gain and bias of the indexer's LayerNorm are cast to bf16.",

@@ -171,6 +171,22 @@ std::vector<Defect> of_scale() {
        heads,
        any_model,
        {softmax_scale("", [](const Config& c) { return 1 / c.attention_scale(); })}},
+      {313,
+       "softmax-scale-off",
+       "Plausible: the softmax scale is missing or off by a factor, such as ln 2 where a kernel "
+       "takes powers of 2 for powers of e.",
+       "",
+       heads,
+       any_model,
+       {softmax_scale("missing", [](const Config&) { return 1.0; }),
+        softmax_scale("ln 2", [](const Config& c) { return c.attention_scale() * std::log(2.0); }),
+        softmax_scale("1/ln 2",
+                      [](const Config& c) { return c.attention_scale() / std::log(2.0); })},
+       Constant{"times", between(0.05, 20), false,
+                [](Altered& a, double factor) {
+                  const double wrong = factor * a.model.config.attention_scale();
+                  around_attention(a, [wrong](Name, AttentionTold& told) { told.scale = wrong; });
+                }}},
       {108,
        "attention-factor-twice",
        "The factor that multiplies cos and sin multiplies the softmax scale as well; 1 unless "

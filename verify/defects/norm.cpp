@@ -14,11 +14,22 @@ double mean_square(View<const double, 1> x) {
   return sum / static_cast<double>(x.shape[0]);
 }
 
-double mean_square_in_bf16(View<const double, 1> x) {
+double in_bf16(double x) { return round_to(Dtype::bf16, x); }
+
+double mean_of_bf16_sum(View<const double, 1> x) {
   double sum = 0;
-  for (double value : x) sum = round_to(Dtype::bf16, sum + round_to(Dtype::bf16, value * value));
+  for (double value : x) sum = in_bf16(sum + in_bf16(value * value));
   return sum / static_cast<double>(x.shape[0]);
 }
+
+/// As torch has it: every result of x.bfloat16().pow(2).mean() is rounded, the sum is not.
+double bf16_mean_of_bf16(View<const double, 1> x) {
+  double sum = 0;
+  for (double value : x) sum += in_bf16(in_bf16(value) * in_bf16(value));
+  return in_bf16(sum / static_cast<double>(x.shape[0]));
+}
+
+double bf16_mean(View<const double, 1> x) { return in_bf16(mean_square(x)); }
 
 std::vector<Variant> epsilons(double Config::*which) {
   std::vector<Variant> variants;
@@ -27,15 +38,28 @@ std::vector<Variant> epsilons(double Config::*which) {
   return variants;
 }
 
+void set_every_eps(Altered& altered, double eps) {
+  altered.model.config.rms_norm_eps = altered.model.config.latent_norm_eps = eps;
+}
+
+std::vector<Variant> every_epsilon() {
+  std::vector<Variant> variants;
+  for (const double eps : {1e-5, 1e-4, 1e-3})
+    variants.push_back({constant("eps", eps), [eps](Altered& a) { set_every_eps(a, eps); }});
+  return variants;
+}
+
+void set_key_latent_eps(Altered& altered, double wrong) {
+  around(altered.ops.rmsnorm, ends(key_latent),
+         [wrong](const auto& inner, Name name, Out y, In x, const Parameter& g, double) {
+           inner(name, y, x, g, wrong);
+         });
+}
+
 std::vector<Variant> key_latent_epsilons() {
   std::vector<Variant> variants;
-  for (const double wrong : {1e-5, 1e-4, 1e-3, 1e-8})
-    variants.push_back({constant("eps", wrong), [wrong](Altered& altered) {
-                          around(
-                              altered.ops.rmsnorm, ends(key_latent),
-                              [wrong](const auto& inner, Name name, Out y, In x, const Parameter& g,
-                                      double) { inner(name, y, x, g, wrong); });
-                        }});
+  for (const double eps : {1e-5, 1e-4, 1e-3, 1e-8})
+    variants.push_back({constant("eps", eps), [eps](Altered& a) { set_key_latent_eps(a, eps); }});
   return variants;
 }
 
@@ -52,9 +76,11 @@ void scaled_by_mean_square(Altered& altered, Where where,
          });
 }
 
-void reduced_in_bf16(Altered& altered) {
-  scaled_by_mean_square(altered, anywhere(),
-                        [](View<const double, 1> x, Index) { return mean_square_in_bf16(x); });
+Variant mean_square_by(std::string name, double (*wrong)(View<const double, 1>)) {
+  return {std::move(name), [wrong](Altered& altered) {
+            scaled_by_mean_square(altered, anywhere(),
+                                  [wrong](View<const double, 1> x, Index) { return wrong(x); });
+          }};
 }
 
 /// The mean square is taken over [c_kv | k_rope].
@@ -105,7 +131,12 @@ void mean_subtracted(Altered& altered) {
 std::vector<Defect> of_eps() {
   return {
       {68, "block-norm-eps", "The blocks' norms use another eps than the config's.",
-       issue("pytorch/torchtitan", 4395), block, any_model, epsilons(&Config::rms_norm_eps)},
+       issue("pytorch/torchtitan", 4395), block, any_model, epsilons(&Config::rms_norm_eps),
+       Constant{"eps", between(1e-9, 1), false,
+                [](Altered& a, double eps) { a.model.config.rms_norm_eps = eps; }}},
+      {68, "every-norm-eps", "Every RMSNorm, those of the latents too, uses the same wrong eps.",
+       issue("pytorch/torchtitan", 4395), block, any_model, every_epsilon(),
+       Constant{"eps", between(1e-9, 1), false, set_every_eps}},
       {68,
        "latent-norm-eps",
        "The norms of MLA's latents use another eps than 1e-6.",
@@ -115,9 +146,12 @@ std::vector<Defect> of_eps() {
        {config_variant("eps=1e-05", [](Config& c) { c.latent_norm_eps = 1e-5; }),
         config_variant("eps=0.0001", [](Config& c) { c.latent_norm_eps = 1e-4; }),
         config_variant("eps=0.001", [](Config& c) { c.latent_norm_eps = 1e-3; }),
-        config_variant("eps=1e-08", [](Config& c) { c.latent_norm_eps = 1e-8; })}},
+        config_variant("eps=1e-08", [](Config& c) { c.latent_norm_eps = 1e-8; })},
+       Constant{"eps", between(1e-9, 1), false,
+                [](Altered& a, double eps) { a.model.config.latent_norm_eps = eps; }}},
       {68, "key-latent-norm-eps", "Only kv_a_layernorm uses another eps than 1e-6.",
-       issue("huggingface/transformers", 44585), key_latent, any_model, key_latent_epsilons()},
+       issue("huggingface/transformers", 44585), key_latent, any_model, key_latent_epsilons(),
+       Constant{"eps", between(1e-9, 1), false, set_key_latent_eps}},
       {109,
        "latent-norm-eps-of-config",
        "The latents' norms use rms_norm_eps, where HuggingFace has 1e-6 whatever the config says.",
@@ -132,11 +166,13 @@ std::vector<Defect> of_formula() {
   return {
       {69,
        "norm-reduced-in-bf16",
-       "RMSNorm sums its squares in bf16.",
+       "RMSNorm takes its mean square in bf16.",
        issue("deepseek-ai/DeepSeek-V3", 969),
        block,
        any_model,
-       {{"", reduced_in_bf16}}},
+       {mean_square_by("running sum", mean_of_bf16_sum),
+        mean_square_by("input, squares and mean", bf16_mean_of_bf16),
+        mean_square_by("mean", bf16_mean)}},
       {218,
        "key-latent-norm",
        "Plausible: kv_a_layernorm is left out, or its mean square is taken over the rotary "

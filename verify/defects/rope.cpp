@@ -34,14 +34,29 @@ std::vector<Variant> wrong_yarn() {
   };
 }
 
-void amplify(Altered& altered) {
-  const double m = mscale(altered.model.config, altered.model.config.rope.mscale_all_dim);
+void amplify_by(Altered& altered, double m) {
   around(altered.ops.rope_table, anywhere(),
          [m](const auto& inner, Name name, Out cos, Out sin, auto&&... rest) {
            inner(name, cos, sin, rest...);
            for (double& value : cos) value *= m;
            for (double& value : sin) value *= m;
          });
+}
+
+double factor_of_scale(const Altered& altered) {
+  return mscale(altered.model.config, altered.model.config.rope.mscale_all_dim);
+}
+
+void amplify(Altered& altered) { amplify_by(altered, factor_of_scale(altered)); }
+
+/// The indexer's rotation stays right.
+void amplify_mla(Altered& altered) {
+  around(
+      altered.ops.rope, [](Name name) { return name.ends_with(query) || name.ends_with(key); },
+      [m = factor_of_scale(altered)](const auto& inner, Name name, Out3 x, auto&&... rest) {
+        inner(name, x, rest...);
+        for (double& value : x) value *= m;
+      });
 }
 
 void amplify_instead(Altered& altered) {
@@ -55,6 +70,37 @@ void gated_off(Config& c) { c.rope.yarn = false; }
 
 Variant no_rope(std::string name, Where where) {
   return {std::move(name), [where](Altered& altered) { leave_out(altered.ops.rope, where); }};
+}
+
+/// Key s holds k_rope of key s + by; the first or last one its own.
+Variant shifted_key(std::string name, Index by) {
+  return {std::move(name), [by](Altered& altered) {
+            around(altered.ops.cache, ends(key), [by](const auto& inner, Name at, Out k) {
+              const Tensor<double, 2> right = copy_of(k);
+              const Index S = k.shape[0];
+              for (Index s = 0; s < S; ++s)
+                copy_into(k[s], right.view()[std::clamp<Index>(s + by, 0, S - 1)]);
+              inner(at, k);
+            });
+          }};
+}
+
+void restart_positions(Altered& altered, double chunk) {
+  around(altered.ops.rope_table, anywhere(),
+         [size = static_cast<Index>(chunk)](const auto& inner, Name at, Out cos, Out sin,
+                                            std::span<const Index> positions, const Rope& rope) {
+           std::vector<Index> within(positions.begin(), positions.end());
+           for (Index& position : within) position %= size;
+           inner(at, cos, sin, within, rope);
+         });
+}
+
+std::vector<Variant> chunks_of_positions() {
+  std::vector<Variant> variants;
+  for (const double size : {16, 32, 64})
+    variants.push_back(
+        {constant("chunk", size), [size](Altered& altered) { restart_positions(altered, size); }});
+  return variants;
 }
 
 bool has_yarn(const Config& c) { return c.rope.yarn && c.rope.factor > 1; }
@@ -78,7 +124,10 @@ std::vector<Defect> rope_defects() {
        issue("turboderp-org/exllamav3", 259),
        query,
        has_softmax_mscale,
-       {{"besides the scale", amplify}, {"in place of the scale", amplify_instead}}},
+       {{"besides the scale", amplify},
+        {"besides the scale, in MLA only", amplify_mla},
+        {"in place of the scale", amplify_instead}},
+       Constant{"m", between(0.3, 3), false, amplify_by}},
       {64,
        "yarn-gated-off",
        "YaRN depends on the length of the run: neither its frequencies nor its scale are applied.",
@@ -87,7 +136,11 @@ std::vector<Defect> rope_defects() {
        has_yarn,
        {config_variant("", gated_off)}},
       {65, "yarn-frequencies", "The frequencies are not YaRN's, or its ramp is wrong.",
-       issue("pytorch/torchtitan", 3787), query, has_yarn, wrong_yarn()},
+       issue("pytorch/torchtitan", 3787), query, has_yarn, wrong_yarn(),
+       Constant{"factor", between(1, 200), false,
+                [](Altered& a, double factor) {
+                  frequencies("", [factor](Rope& r) { r.factor = factor; }).apply(a);
+                }}},
       {66,
        "rope-other-convention",
        "MLA rotates channels (i, i + P/2) where the config says (2i, 2i+1), or the reverse.",
@@ -113,8 +166,24 @@ std::vector<Defect> rope_defects() {
        key,
        any_model,
        {no_rope("", ends(key))}},
+      {219,
+       "key-rope-one-off",
+       "Plausible: k_rope is cached one position early or late, so that a key has its neighbour's.",
+       "",
+       "self_attn.heads",
+       any_model,
+       {shifted_key("early", 1), shifted_key("late", -1)}},
+      {228, "rope-positions-of-chunk",
+       "Plausible: positions are counted from the beginning of a chunk.", "", query, any_model,
+       chunks_of_positions(),
+       Constant{"chunk", between(4, 128), true,
+                [](Altered& a, double chunk) { restart_positions(a, chunk); }}},
       {310, "rope-theta", "Plausible: rope_theta is a default's, not the config's.", "", query,
-       any_model, wrong_theta()},
+       any_model, wrong_theta(),
+       Constant{"theta", between(100, 1e8), false,
+                [](Altered& a, double theta) {
+                  frequencies("", [theta](Rope& r) { r.theta = theta; }).apply(a);
+                }}},
   };
 }
 

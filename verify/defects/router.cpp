@@ -253,6 +253,19 @@ std::vector<Defect> of_choice() {
        choice,
        sigmoid,
        {config_variant("", [](Config& c) { c.router.scoring = Router::Scoring::softmax; })}},
+      {78,
+       "router-softmax-of-all",
+       "The router's scores are a softmax over experts, all of which compete.",
+       issue("NVIDIA/TensorRT-Model-Connect", 662),
+       choice,
+       [](const Config& c) {
+         return has_groups(c) && c.router.scoring == Router::Scoring::sigmoid;
+       },
+       {{"",
+         [](Altered& a) {
+           a.model.config.router.scoring = Router::Scoring::softmax;
+           no_group_limit(a);
+         }}}},
       {82,
        "router-logits-bf16",
        "The router's logits are computed in bf16 instead of fp32.",
@@ -300,7 +313,9 @@ std::vector<Defect> of_weights() {
        weights,
        scaled,
        {factor("missing", [](double) { return 1.0; }),
-        factor("twice", [](double f) { return f * f; })}},
+        factor("twice", [](double f) { return f * f; })},
+       Constant{"routed_scaling_factor", between(0.05, 20), false,
+                [](Altered& a, double f) { a.model.config.routed_scaling_factor = f; }}},
       {80,
        "router-weights-not-normalised",
        "norm_topk_prob is ignored: weights do not sum to 1.",

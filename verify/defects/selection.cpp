@@ -23,6 +23,20 @@ void write_row(View<Index, 1> row, const std::vector<Index>& keys) {
               row.begin());
 }
 
+std::vector<Index> as_torch_orders(View<const double, 1> scores, Index K) {
+  using Element = std::pair<double, Index>;
+  std::vector<Element> queue;
+  for (Index s = 0; s < scores.size(); ++s) queue.emplace_back(scores(s), s);
+  const auto by_score = [](const Element& a, const Element& b) { return a.first > b.first; };
+  if (64 * K <= scores.size())
+    std::partial_sort(queue.begin(), queue.begin() + K, queue.end(), by_score);
+  else
+    std::nth_element(queue.begin(), queue.begin() + K - 1, queue.end(), by_score);
+  std::vector<Index> keys;
+  for (Index i = 0; i < K; ++i) keys.push_back(queue[static_cast<std::size_t>(i)].second);
+  return keys;
+}
+
 namespace {
 
 const std::string selection = "self_attn.indexer";
@@ -58,39 +72,12 @@ Variant selected_by(std::string name, std::function<double(In, Index, Index)> f)
           }};
 }
 
-/// Top-k over f(unmasked score, is visible) decides; the scores that are traced stay masked.
-void select_unmasked(Altered& altered, std::function<double(double, bool)> f) {
-  const Memory<Tensor<double, 2>> all;
-  around(altered.ops.indexer_scores, anywhere(),
-         [all](const auto& inner, Name at, Out scores, In3 q, In k, In w, const Indexer& indexer,
-               const Visibility& visible) {
-           const Index T = scores.shape[0], S = scores.shape[1];
-           const std::vector<Index> one_document(static_cast<std::size_t>(S + T), 0);
-           Tensor<double, 2> everything(scores.shape);
-           inner(at, everything, q, k, w, indexer, Visibility{S, one_document});
-           inner(at, scores, q, k, w, indexer, visible);
-           all.put(std::move(everything));
-         });
-  around_selection(altered, [=](const auto& inner, Name at, Chosen chosen, In scores) {
-    Tensor<double, 2> seen = *all.get();
-    for (Index i = 0; i < seen.size(); ++i)
-      seen.data()[i] = f(seen.data()[i], scores.data[i] > unseen);
-    inner(at, chosen, seen);
-  });
-}
+/// What the attention makes of masked keys that were selected: reads them, or leaves them out. A
+/// row of nothing else is then all zeros; or, where the mask is the most negative number instead of
+/// -inf (HuggingFace's), a softmax of equal logits: the mean of all values, future ones included.
+enum class Mask { never, to_zeros, to_mean_of_all };
 
-/// What becomes of a query that selected masked keys only.
-enum class Emptied { zeros, mean_of_all };
-
-/// Masks what was selected. HuggingFace's mask is the most negative number, not -inf: a row of
-/// nothing else is a softmax of equal logits, the mean of all values, future ones included.
-void mask_afterwards(Altered& altered, Emptied emptied) {
-  around_selection(altered, [](const auto& inner, Name at, Chosen chosen, In scores) {
-    inner(at, chosen, scores);
-    for (Index t = 0; t < chosen.shape[0]; ++t)
-      drop_keys(chosen[t], [&](Index s) { return !(scores(t, s) > unseen); });
-  });
-  if (emptied == Emptied::zeros) return;
+void mean_of_all_where_empty(Altered& altered) {
   around(altered.ops.mla_attention_expanded, anywhere(),
          [](const auto& inner, Name at, Out3 out, In3 q_nope, In3 q_rope, In3 kv, auto&&... rest) {
            inner(at, out, q_nope, q_rope, kv, rest...);
@@ -108,14 +95,30 @@ void mask_afterwards(Altered& altered, Emptied emptied) {
          });
 }
 
-/// The empty slots of a row hold what top-k picked among its -inf: the lowest keys not yet taken.
-void fill_with_unseen(View<Index, 1> row, In scores, Index) {
-  Index next = 0;
-  for (Index& slot : row) {
-    if (slot >= 0) continue;
-    while (next < scores.shape[1] && std::find(row.begin(), row.end(), next) != row.end()) ++next;
-    if (next < scores.shape[1]) slot = next;
-  }
+/// Scores, and so top-k, are f(unmasked score, is visible); the attention may mask afterwards.
+Variant select_unmasked(std::string name, double (*f)(double, bool), Mask afterwards) {
+  return {std::move(name), [=](Altered& altered) {
+            const Memory<Tensor<double, 2>> right;
+            around(altered.ops.indexer_scores, anywhere(),
+                   [=](const auto& inner, Name at, Out scores, In3 q, In k, In w,
+                       const Indexer& indexer, const Visibility& visible) {
+                     inner(at, scores, q, k, w, indexer, visible);
+                     right.put(copy_of(scores));
+                     const Index T = scores.shape[0], S = scores.shape[1];
+                     const std::vector<Index> one_document(static_cast<std::size_t>(S + T), 0);
+                     inner(at, scores, q, k, w, indexer, Visibility{S, one_document});
+                     for (Index i = 0; i < scores.size(); ++i)
+                       scores.data[i] = f(scores.data[i], right.get()->data()[i] > unseen);
+                   });
+            if (afterwards == Mask::never) return;
+            if (afterwards == Mask::to_mean_of_all) mean_of_all_where_empty(altered);
+            around_attention(altered, [right](Name, AttentionTold& told) {
+              const auto masked = right.get();
+              for (Index t = 0; t < told.chosen.shape()[0]; ++t)
+                drop_keys(told.chosen.view()[t],
+                          [&](Index s) { return !((*masked)(t, s) > unseen); });
+            });
+          }};
 }
 
 void pad_with_key_zero(View<Index, 1> row, In, Index) {
@@ -194,45 +197,47 @@ double as_stored_in_e4m3(In scores, Index t, Index s) {
   return round_to(Dtype::f8_e4m3, std::clamp(scores(t, s), -448.0, 448.0));
 }
 
+double unmasked(double score, bool) { return score; }
+double one_if_visible(double score, bool visible) { return score + visible; }
+double one_if_masked(double score, bool visible) { return score + !visible; }
+
+/// Equal scores are common then; which of them are taken is torch's affair.
+void select_as_stored_in_e4m3(Altered& altered) {
+  around_selection(altered, [](const auto&, Name, Chosen chosen, In scores) {
+    Tensor<double, 2> stored = copy_of(scores);
+    for (Index t = 0; t < scores.shape[0]; ++t) {
+      for (Index s : visible_in(scores, t)) stored(t, s) = as_stored_in_e4m3(scores, t, s);
+      std::vector<Index> keys = as_torch_orders(stored.view()[t], chosen.shape[1]);
+      std::erase_if(keys, [&](Index s) { return scores(t, s) == unseen; });
+      write_row(chosen[t], keys);
+    }
+  });
+}
+
 std::vector<Defect> of_masks() {
-  const auto same = [](double score, bool) { return score; };
+  const std::string scores = selection + ".scores";
   return {
       {25,
        "selection-before-mask",
        "Top-k runs over unmasked scores: keys of the future take the places of visible ones.",
        issue("huggingface/transformers", 45820),
-       selection,
+       scores,
        has_indexer,
-       {{"masked after",
-         [=](Altered& a) {
-           select_unmasked(a, same);
-           mask_afterwards(a, Emptied::zeros);
-         }},
-        {"masked after by a finite number",
-         [=](Altered& a) {
-           select_unmasked(a, same);
-           mask_afterwards(a, Emptied::mean_of_all);
-         }},
-        {"never masked", [=](Altered& a) { select_unmasked(a, same); }}}},
-      {26,
-       "selection-mask-not-reapplied",
-       "Where fewer than K keys are visible, top-k fills up with masked ones, and the attention "
-       "reads them.",
-       repository("AI-Hypercomputer/maxtext"),
-       selection,
-       has_indexer,
-       {rewritten("", fill_with_unseen)}},
+       {select_unmasked("masked after", unmasked, Mask::to_zeros),
+        select_unmasked("masked after by a finite number", unmasked, Mask::to_mean_of_all),
+        select_unmasked("never masked", unmasked, Mask::never)}},
       {27,
        "selection-mask-added-as-numbers",
-       "A boolean mask is added to the scores as 1 and 0 instead of 0 and -inf.",
+       "A boolean mask is added to the scores as 1 and 0 instead of 0 and -inf, or the reverse.",
        issue("huggingface/transformers", 48363),
-       selection,
+       scores,
        has_indexer,
-       {{"",
-         [](Altered& a) {
-           select_unmasked(a, [](double score, bool visible) { return score + visible; });
-           mask_afterwards(a, Emptied::zeros);
-         }}}},
+       {select_unmasked("visible 1", one_if_visible, Mask::to_zeros),
+        select_unmasked("visible 1, masked after by a finite number", one_if_visible,
+                        Mask::to_mean_of_all),
+        select_unmasked("masked 1", one_if_masked, Mask::to_zeros),
+        select_unmasked("masked 1, masked after by a finite number", one_if_masked,
+                        Mask::to_mean_of_all)}},
       {29,
        "selection-padding-is-key-zero",
        "Empty slots hold 0 instead of -1: rows with few keys read key 0 again and again.",
@@ -241,7 +246,15 @@ std::vector<Defect> of_masks() {
        has_indexer,
        {rewritten("", pad_with_key_zero)}},
       {32, "selection-within-chunk", "Prefill in chunks scores only the keys of the current chunk.",
-       issue("JustVugg/colibri", 1554), selection, has_indexer, chunk_sizes()},
+       issue("JustVugg/colibri", 1554), selection, has_indexer, chunk_sizes(),
+       Constant{"chunk",
+                [](const Config&) {
+                  return std::pair{4.0, 128.0};
+                },
+                true,
+                [](Altered& a, double chunk) {
+                  chunks("", [chunk](Index) { return static_cast<Index>(chunk); }).apply(a);
+                }}},
   };
 }
 
@@ -261,7 +274,15 @@ std::vector<Defect> of_topk() {
        selection,
        has_indexer,
        {topk("K/2", [](Index K) { return K / 2; }), topk("K-1", [](Index K) { return K - 1; }),
-        topk("K+1", [](Index K) { return K + 1; }), topk("2K", [](Index K) { return 2 * K; })}},
+        topk("K+1", [](Index K) { return K + 1; }), topk("2K", [](Index K) { return 2 * K; })},
+       Constant{
+           "index_topk",
+           [](const Config& c) {
+             const auto K = static_cast<double>(c.indexer->topk);
+             return std::pair{std::max(1.0, std::floor(K / 2)), 2 * K};
+           },
+           true,
+           [](Altered& a, double K) { a.model.config.indexer->topk = static_cast<Index>(K); }}},
       {33,
        "selection-radix-candidates-dropped",
        "A radix top-k keeps only so many candidates of the bin at the threshold; the rest is lost.",
@@ -301,7 +322,8 @@ std::vector<Defect> of_topk() {
        "",
        selection,
        has_indexer,
-       {selected_by("", as_stored_in_e4m3)}},
+       {selected_by("lowest of ties", as_stored_in_e4m3),
+        {"ties as torch.topk", select_as_stored_in_e4m3}}},
   };
 }
 

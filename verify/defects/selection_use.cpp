@@ -1,4 +1,5 @@
 // What the attention makes of a selection.
+#include <limits>
 #include <map>
 
 #include "verify/defects/indexer_parts.hpp"
@@ -43,6 +44,29 @@ void keep_all_ties(Altered& altered) {
     }
     told.chosen = std::move(wide);
   });
+}
+
+/// Visible keys, then the lowest ones that are not.
+std::vector<Index> lowest_first(View<const double, 1> scores, Index K) {
+  std::vector<Index> keys;
+  for (const bool visible : {true, false})
+    for (Index s = 0; s < scores.size() && static_cast<Index>(keys.size()) < K; ++s)
+      if ((scores(s) > -std::numeric_limits<double>::infinity()) == visible) keys.push_back(s);
+  return keys;
+}
+
+/// Rows of fewer than K visible keys read masked ones as well.
+Variant filled_up(std::string name, std::vector<Index> (*keys)(View<const double, 1>, Index K)) {
+  return {std::move(name), [keys](Altered& altered) {
+            const Memory<Selected> last = remember_selection(altered);
+            around_attention(altered, [=](Name, AttentionTold& told) {
+              const auto selected = last.get();
+              const Index K = told.chosen.shape()[1];
+              for (Index t = 0; t < told.chosen.shape()[0]; ++t)
+                if (told.chosen(t, K - 1) < 0)
+                  write_row(told.chosen.view()[t], keys(selected->scores.view()[t], K));
+            });
+          }};
 }
 
 bool computes(const Config& c, Index layer) {
@@ -137,6 +161,14 @@ std::vector<Defect> selection_use_defects() {
        heads,
        shares,
        {{"an older layer's", share_stale}, {"dense", share_nothing}}},
+      {26,
+       "selection-mask-not-reapplied",
+       "Where fewer than K keys are visible, top-k fills up with masked ones, and the attention "
+       "reads them.",
+       repository("AI-Hypercomputer/maxtext"),
+       heads,
+       has_indexer,
+       {filled_up("lowest keys first", lowest_first), filled_up("as torch.topk", as_torch_orders)}},
       {35,
        "selection-keeps-all-ties",
        "A threshold mask keeps every key that ties with the K-th: more than K are read.",
