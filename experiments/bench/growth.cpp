@@ -1,0 +1,124 @@
+// How the cost of a layer grows with the context, and where sparse attention overtakes dense.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <iostream>
+#include <memory>
+
+#include "core/file.hpp"
+#include "core/json.hpp"
+#include "experiments/bench/bench.hpp"
+#include "experiments/bench/shapes.hpp"
+#include "optimized/cpu/tier.hpp"
+#include "verify/receipt.hpp"
+#include "verify/report.hpp"
+
+namespace dsa::bench {
+namespace {
+
+using namespace dsa::verify;
+
+constexpr Index chunk = 256;
+
+struct GrowthArguments {
+  std::string dtype = "bf16", json;
+  Index longest = 65536;
+  int repeats = 3;
+};
+
+const Kernel& best_kernel(const std::vector<Kernel>& kernels, const std::string& op,
+                          const std::string& dtype) {
+  const std::string_view tier = name_of(cpu::usable_tiers().back());
+  for (const Kernel& kernel : kernels)
+    if (kernel.backend == "cpu" && kernel.op == op && kernel.dtype == dtype && kernel.rung == tier)
+      return kernel;
+  throw Error("there is no kernel of " + op + " for " + dtype);
+}
+
+/// Milliseconds of the last `chunk` queries of a context of S, the best of some.
+double milliseconds(const Kernel& kernel, const Case& c, int repeats) {
+  Arrays out = c.out;
+  const Launch launch = kernel.prepare(c, out);
+  double best = 1e300;
+  for (int i = 0; i <= repeats; ++i) {  // the first warms up
+    const auto begin = std::chrono::steady_clock::now();
+    launch.run();
+    const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - begin;
+    if (i > 0) best = std::min(best, took.count());
+  }
+  return best;
+}
+
+/// The time of a whole prefill of S tokens, in seconds: the trapezium rule over chunks at the
+/// contexts measured so far.
+double prefill_seconds(const std::vector<std::pair<Index, double>>& at) {
+  double sum = 0;
+  Index before = 0;
+  double cost = at.front().second;
+  for (const auto& [S, ms] : at) {
+    sum += static_cast<double>(S - before) / chunk * (cost + ms) / 2;
+    before = S, cost = ms;
+  }
+  return sum / 1e3;
+}
+
+int run(const GrowthArguments& a) {
+  const std::vector<Kernel> kernels = all_kernels();
+  const std::vector<std::string> ops = {"indexer_topk", "sparse_attention", "dense_attention"};
+  std::map<std::string, std::vector<std::pair<Index, double>>> taken;
+  Json rows = Json::array();
+  std::cout << fmt::format("{:>8} {:>16} {:>18} {:>18} {:>16} {:>16}\n", "context", "indexer, ms",
+                           "sparse, ms", "dense, ms", "indexer, total", "sparse, total");
+  Index crossover = 0;
+  for (Index S = 1024; S <= a.longest; S *= 2) {
+    Json row = {{"context", S}, {"queries", chunk}};
+    for (const std::string& op : ops) {
+      const Case c = chunk_case(op, a.dtype, chunk, S);
+      taken[op].emplace_back(S, milliseconds(best_kernel(kernels, op, a.dtype), c, a.repeats));
+      row[op + "_ms"] = taken[op].back().second;
+      row[op + "_prefill_s"] = prefill_seconds(taken[op]);
+    }
+    const double sparse = taken[ops[0]].back().second + taken[ops[1]].back().second;
+    if (!crossover && sparse < taken[ops[2]].back().second) crossover = S;
+    std::cout << fmt::format("{:>8} {:>16.2f} {:>18.2f} {:>18.2f} {:>14.2f} s {:>14.2f} s\n", S,
+                             taken[ops[0]].back().second, taken[ops[1]].back().second,
+                             taken[ops[2]].back().second, prefill_seconds(taken[ops[0]]),
+                             prefill_seconds(taken[ops[1]]))
+              << std::flush;
+    rows.push_back(std::move(row));
+  }
+  std::cout << (crossover
+                    ? fmt::format("indexer and sparse attention together cost less than dense "
+                                  "attention from a context of {} on\n",
+                                  crossover)
+                    : "dense attention costs less at every context measured\n");
+  if (!a.json.empty())
+    write_text(a.json, Json{{"dtype", a.dtype},
+                            {"rows", rows},
+                            {"crossover", crossover},
+                            {"receipt", receipt_json(make_receipt())}}
+                               .dump(1) +
+                           "\n");
+  return 0;
+}
+
+}  // namespace
+
+Command growth_command(CLI::App& parent) {
+  const auto a = std::make_shared<GrowthArguments>();
+  CLI::App* app = parent.add_subcommand(
+      "growth",
+      "Time a chunk of 256 queries of one layer of bench-mid at contexts from 1024 on, each twice\n"
+      "the last: indexer with selection, sparse attention, dense attention; and sum them up to a\n"
+      "prefill. Tells from which context on sparse attention pays.");
+  app->add_option("--dtype", a->dtype, "fp32, bf16 or fp8")->capture_default_str();
+  app->add_option("--longest", a->longest, "The last context")->capture_default_str();
+  app->add_option("--repeats", a->repeats, "The best of so many runs counts")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app->add_option("--json", a->json, "Write the table as JSON to this file");
+  return {app, [=] { return run(*a); }};
+}
+
+}  // namespace dsa::bench

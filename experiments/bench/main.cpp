@@ -1,0 +1,34 @@
+// dsa-bench — how fast the optimised backends are, against this machine's own limits and others.
+#include <CLI/CLI.hpp>
+#include <iostream>
+#include <vector>
+
+#include "experiments/bench/bench.hpp"
+
+int main(int argc, char** argv) {
+  using namespace dsa::bench;
+  CLI::App app{
+      "dsa-bench: how fast the CPU backend is.\n\n"
+      "  dsa-bench ops                every op, with the fraction of this machine's roofline "
+      "reached\n"
+      "  dsa-bench growth             how the cost of a layer grows with the context\n"
+      "  dsa-bench model CHECKPOINT   prefill and decoding of a whole model\n\n"
+      "Exit status: 0 measured, 2 usage or bad input."};
+  app.require_subcommand(1);
+  const std::vector<Command> commands = {ops_command(app), growth_command(app), model_command(app)};
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& help) {
+    return app.exit(help);
+  } catch (const CLI::ParseError& e) {
+    std::cerr << "dsa-bench: " << e.what() << "; see dsa-bench --help\n";
+    return 2;
+  }
+  try {
+    for (const Command& command : commands)
+      if (command.app->parsed()) return command.run();
+  } catch (const std::exception& e) {
+    std::cerr << "dsa-bench: " << e.what() << "\n";
+  }
+  return 2;
+}
