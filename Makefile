@@ -22,7 +22,7 @@ packages:
 	fi
 
 build: packages
-	@cmake --preset release $(CMAKE_QUIET) && cmake --build --preset release -j $(JOBS) --target dsa-verify dsa-run make_wide
+	@cmake --preset release $(CMAKE_QUIET) && cmake --build --preset release -j $(JOBS) --target dsa-verify dsa-run dsa-bench make_wide
 
 verify: build
 	@mkdir -p out
@@ -36,12 +36,12 @@ test: packages
 # A short run under AddressSanitizer and UndefinedBehaviorSanitizer: every reader and writer of files.
 sanitize: packages
 	cmake --preset asan $(CMAKE_QUIET) && cmake --build --preset asan -j $(JOBS) --target dsa_tests
-	build-asan/bin/dsa_tests '[safetensors],[json],[file],[config],[checkpoint],[report]'
+	build-asan/bin/dsa_tests '[safetensors],[json],[file],[config],[checkpoint],[report],[text]'
 
 fuzz: packages
 	cmake --preset fuzz $(CMAKE_QUIET) && cmake --build --preset fuzz -j $(JOBS)
 	@mkdir -p build-fuzz/found
-	@for t in safetensors golden_jsonl config; do \
+	@for t in safetensors golden_jsonl config tokenizer; do \
 	  seeds=fuzz/corpus/$${t#golden_}; \
 	  echo "fuzzing $$t for $(FUZZ_SECONDS) s"; \
 	  mkdir -p build-fuzz/found/$$t; \

@@ -10,6 +10,7 @@
 #include "tests/catch.hpp"
 #include "tests/judge_helpers.hpp"
 #include "tests/scratch.hpp"
+#include "verify/defects/defect.hpp"
 
 using Catch::Matchers::Contains;
 using namespace dsa;
@@ -62,6 +63,27 @@ TensorFile short_golden(Index T) {
 
 void cut_file(const fs::path& from, const fs::path& to, std::size_t bytes) {
   write_text(to, read_text(from).substr(0, bytes));
+}
+
+/// What sample v32 with a defect makes of the first T tokens of sequence 0, in double.
+void write_broken(const fs::path& path, const std::string& defect, Index T) {
+  verify::Altered broken{open_checkpoint(sample("v32") / "checkpoint"),
+                         reference::definition<double>()};
+  for (const verify::Defect& each : verify::all_defects())
+    if (each.name == defect) each.variants.front().apply(broken);
+  TensorFile file = short_golden(T);
+  const Column& tokens = file.at("tokens");
+  const reference::Pass<double> pass{broken.model, broken.ops};
+  reference::Cache<double> cache;
+  const auto logits =
+      reference::forward(pass, plain_sequence({tokens.values.begin(), tokens.values.end()}), cache);
+  file.at("logits.fp64").values.assign(logits.begin(), logits.end());
+  file.write(path);
+}
+
+std::string diagnose(const fs::path& candidate) {
+  return "diagnose " + quoted((sample("v32") / "checkpoint").string()) + " " +
+         quoted(candidate.string()) + " --runs 4 ";
 }
 
 }  // namespace
@@ -269,4 +291,135 @@ TEST_CASE("dsa-verify invariants from the command line", "[cli]") {
   check_bad_input(run(scratch, ask + "--command true --backend reference"), "--backend");
   check_bad_input(run(scratch, ask + "--backend cuda"), "reference");
   check_bad_input(run(scratch, "invariants " + quoted((scratch / "nothing").string())), "nothing");
+}
+
+TEST_CASE("dsa-verify diagnose from the command line", "[cli]") {
+  const Scratch scratch;
+  const fs::path json = scratch / "d.json", html = scratch / "d.html";
+  const std::string reports =
+      "--json " + quoted(json.string()) + " --html " + quoted(html.string());
+  short_golden(40).write(scratch / "right");
+  const Result right = run(scratch, diagnose(scratch / "right") + reports);
+  CHECK(right.status == 0);
+  CHECK(read_json(json)["conclusion"] == "correct");
+  CHECK(read_json(json)["defects"].empty());
+
+  write_broken(scratch / "broken", "softmax-mscale", 40);
+  const Result broken = run(scratch, diagnose(scratch / "broken") + reports);
+  CAPTURE(broken.out, broken.err);
+  CHECK(broken.status == 1);
+  CHECK_THAT(broken.out, Contains("defect: softmax-mscale") && Contains("onnxruntime/mobius"));
+  const Json report = read_json(json);
+  CHECK(report["conclusion"] == "defect");
+  CHECK(report["defects"] == Json::array({62}));
+  const Json& first = report["ranking"][0];
+  CHECK(first["defect"] == 62);
+  CHECK(first["variant"] == "missing");
+  CHECK(first["explained"] == true);
+  CHECK(first["kl_max_after"].get<double>() < 1e-20);
+  CHECK(first["kl_max_before"].get<double>() > 1e-6);
+  CHECK(report["receipt"]["seconds"].get<double>() > 0);
+  CHECK_THAT(read_text(html), Contains("Defect 62") && Contains("</html>"));
+
+  check_bad_input(run(scratch, diagnose(scratch / "nothing here")), "nothing here");
+  check_bad_input(run(scratch, diagnose(scratch / "right") + "--precision fp5"), "fp5");
+}
+
+TEST_CASE("where selections are all alike, diagnose concludes nothing", "[cli]") {
+  const Scratch scratch;
+  short_golden(22).write(scratch / "short");
+  const Result result = run(scratch, diagnose(scratch / "short"));
+  CHECK(result.status == 3);
+  CHECK_THAT(result.out, Contains("no query sees more than 22 keys"));
+}
+
+TEST_CASE("dsa-verify power from the command line", "[cli]") {
+  const Scratch scratch;
+  const fs::path json = scratch / "p.json", html = scratch / "p.html", set = scratch / "set/v32";
+  const std::string reports =
+      " --runs 4 --json " + quoted(json.string()) + " --html " + quoted(html.string());
+  fs::create_directories(set);
+  fs::create_directory_symlink(sample("v32") / "checkpoint", set / "checkpoint");
+  short_golden(30).write(set / "short.safetensors");
+  const Result one = run(scratch, "power " + quoted((set / "checkpoint").string()) + " " +
+                                      quoted((set / "short.safetensors").string()) + reports);
+  CAPTURE(one.out, one.err);
+  CHECK(one.status == 0);
+  CHECK_THAT(one.out, Contains("to see more, add: a trace") && Contains("power: "));
+  const Json alone = read_json(json);
+  CHECK(alone["all"].get<Index>() > 150);
+  CHECK(alone["caught"].get<Index>() > 50);
+  CHECK(alone["caught"].get<Index>() < alone["all"].get<Index>());
+  CHECK_THAT(read_text(html), Contains("Detection matrix") && Contains("heat4"));
+
+  short_golden(60).write(set / "long.safetensors");
+  const Result both =
+      run(scratch, "power --samples " + quoted((scratch / "set").string()) + reports);
+  CHECK(both.status == 0);
+  CHECK_THAT(both.out, Contains("goldens that catch it") && Contains("caught by no golden"));
+  const Json together = read_json(json);
+  CHECK(together["goldens"].size() == 2);
+  CHECK(together["all"] == alone["all"]);
+  CHECK(together["caught"].get<Index>() >= alone["caught"].get<Index>());
+
+  check_bad_input(run(scratch, "power"), "--samples");
+  check_bad_input(run(scratch, "power --samples x y"), "--samples");
+}
+
+TEST_CASE("golden --explain-limit says what every limit is made of", "[cli]") {
+  const Scratch scratch;
+  const Result result = run(scratch, golden("v32", sample("v32") / "trace.fp64.safetensors") +
+                                         "--precision hf-bf16 --explain-limit");
+  CAPTURE(result.out, result.err);
+  CHECK_THAT(result.out, Contains("4 runs of the reference with every rounding of hf-bf16"));
+  CHECK_THAT(result.out, Contains("limit = mean over the runs x F"));
+  CHECK_THAT(result.out, Contains("model.layers.2.mlp: t = ") && Contains("its row's spread"));
+  CHECK_THAT(run(scratch, golden("v32", scratch / "absent") + "--explain-limit").err,
+             Contains("absent"));
+}
+
+TEST_CASE("localise: exit codes, and its file", "[cli]") {
+  const Scratch scratch;
+  const std::string checkpoint = quoted((sample("v3") / "checkpoint").string());
+  const auto localise = [&](const fs::path& file, const std::string& more) {
+    return run(scratch,
+               "localise " + checkpoint + " " + quoted(file.string()) + " --runs 4 " + more);
+  };
+  const fs::path trace = sample("v3") / "trace.fp64.safetensors";
+  CHECK(localise(trace, "").status == 0);
+  TensorFile file = TensorFile::read(trace);
+  file.at("model.layers.1.mlp")(5, 7) += 1;
+  file.write(scratch / "wrong");
+  const fs::path json = scratch / "json";
+  CHECK(localise(scratch / "wrong", "--json " + quoted(json.string())).status == 1);
+  CHECK(Json::parse(read_text(json))["wrong"][0]["name"] == "model.layers.1.mlp");
+  check_bad_input(localise(trace, "--names nobody"), "neither a file nor one of");
+}
+
+TEST_CASE("dsa-verify ops judges kernels, and what others made of the same cases", "[cli]") {
+  const Scratch scratch;
+  const std::string json = (scratch / "ops.json").string();
+  const Result right = run(scratch, "ops --op rope --tier portable --json " + quoted(json));
+  CHECK(right.status == 0);
+  CHECK_THAT(right.out, Contains("PASS"));
+  const Json row = read_json(json)["ops"][0];
+  CHECK(row["backend"] == "cpu");
+  CHECK(row["ran"] == "host");
+  CHECK(row["verdict"] == "pass");
+
+  const Result missing = run(scratch, "ops --op linear --dtype fp8 --backend cpu");
+  CHECK(missing.status == 3);
+  CHECK_THAT(missing.out, Contains("cpu: not implemented: linear fp8"));
+
+  const std::string cases = (scratch / "cases").string();
+  CHECK(run(scratch, "ops --op rope --dump " + quoted(cases)).status == 0);
+  // Files of inputs are not outputs: their tensors have other names.
+  const Result inputs = run(scratch, "ops --op rope --against " + quoted(cases));
+  CHECK(inputs.status == 1);
+  CHECK_THAT(inputs.out, Contains("has no tensor y"));
+
+  check_bad_input(run(scratch, "ops --op nosuch"), "there is no op \"nosuch\"");
+  check_bad_input(run(scratch, "ops --tier nosuch"), "there is nothing to judge");
+  check_bad_input(run(scratch, "ops --against nosuch"), "nosuch is not a directory");
+  check_bad_input(run(scratch, "ops --backend cpu --dump d"), "excludes --dump");
 }

@@ -182,6 +182,7 @@ TEST_CASE("docs/defects.md has every defect and every exclusion", "[defects]") {
     if (!defect.link.empty()) CHECK(page.find("(" + defect.link + ")") != std::string::npos);
     for (const Variant& variant : defect.variants)
       CHECK(page.find(variant.name) != std::string::npos);
+    if (defect.constant) CHECK(page.find("fitted " + defect.constant->name) != std::string::npos);
   }
   for (const Excluded& each : excluded_defects()) {
     INFO(each.number);
@@ -255,4 +256,20 @@ TEST_CASE("one table serves passes in parallel threads", "[defects]") {
     CHECK(first_departure(one, one_again).empty());
     CHECK(first_departure(other, other_again).empty());
   }
+}
+
+TEST_CASE("docs/power.md has a row for every variant", "[defects]") {
+  std::ifstream file(std::string(DSA_SOURCE_DIR) + "/docs/power.md");
+  std::stringstream text;
+  text << file.rdbuf();
+  std::string page = text.str();
+  for (const Defect& defect : all_defects())
+    for (const Variant& variant : defect.variants) {
+      INFO(full_name(defect, variant));
+      const std::regex row("\\n" + std::to_string(defect.number) + " +" + defect.name + " [^\\n]*");
+      bool found = false;
+      for (std::sregex_iterator at(page.begin(), page.end(), row), end; at != end; ++at)
+        found |= at->str().find(variant.name) != std::string::npos;
+      CHECK(found);
+    }
 }

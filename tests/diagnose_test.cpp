@@ -2,6 +2,7 @@
 #include "verify/diagnose.hpp"
 
 #include <algorithm>
+#include <functional>
 
 #include "tests/catch.hpp"
 #include "tests/judge_helpers.hpp"
@@ -78,6 +79,63 @@ TEST_CASE("two defects at once are found as a pair", "[judge][slow]") {
   std::vector<int> numbers = d.defects;
   std::sort(numbers.begin(), numbers.end());
   CHECK(numbers == std::vector<int>{1, 8});
+}
+
+/// The first T tokens of sample v32's golden as `alter` has the reference in double compute them.
+void write_exact(const std::filesystem::path& file, const std::function<void(Altered&)>& alter,
+                 Index T) {
+  Altered broken{open_checkpoint(sample("v32") / "checkpoint"), reference::definition<double>()};
+  alter(broken);
+  TensorFile golden = golden_column("v32", "fp64");
+  golden.cut(1, T);
+  const Column& tokens = golden.at("tokens");
+  const reference::Pass<double> pass{broken.model, broken.ops};
+  reference::Cache<double> cache;
+  const auto logits =
+      reference::forward(pass, plain_sequence({tokens.values.begin(), tokens.values.end()}), cache);
+  golden.at("logits.fp64").values.assign(logits.begin(), logits.end());
+  golden.write(file);
+}
+
+TEST_CASE("a trace without logits is diagnosed, too", "[judge]") {
+  const Scratch scratch;
+  TensorFile trace = TensorFile::read(sample("v32") / "trace.fp64.safetensors");
+  std::erase_if(trace.columns, [](const Column& c) { return c.name == "lm_head"; });
+  trace.write(scratch / "right");
+  JudgeOptions options;
+  options.runs = 4;
+  const Diagnosis right = diagnose(sample("v32") / "checkpoint", scratch / "right", options);
+  CHECK(right.conclusion == "correct");
+  CHECK(to_json(right)["kl_max_before"].is_null());
+}
+
+TEST_CASE("a constant that no variant has is fitted", "[judge][slow]") {
+  const Scratch scratch;
+  write_exact(
+      scratch / "candidate", [](Altered& a) { a.model.config.latent_norm_eps = 0.07; }, 50);
+  JudgeOptions options;
+  options.runs = 4;
+  const Diagnosis d = diagnose(sample("v32") / "checkpoint", scratch / "candidate", options);
+  CAPTURE(d.why);
+  CHECK(d.defects == std::vector<int>{68});
+  CHECK(d.ranking.front().name == "latent-norm-eps");
+  CHECK(d.ranking.front().variant == "eps=0.07");
+}
+
+TEST_CASE("defects that a candidate cannot tell apart are all named", "[judge][slow]") {
+  const Scratch scratch;
+  const auto all = all_defects();
+  const auto lost = std::find_if(
+      all.begin(), all.end(), [](const Defect& d) { return d.name == "indexer-prefix-keys-lost"; });
+  write_exact(scratch / "candidate", lost->variants.front().apply, 44);  // half of it: top-k
+  JudgeOptions options;
+  options.runs = 4;
+  const Diagnosis d = diagnose(sample("v32") / "checkpoint", scratch / "candidate", options);
+  CAPTURE(d.why);
+  CHECK(d.defects == std::vector<int>{95});
+  CHECK(d.also == std::vector<int>{98});
+  CHECK_THAT(d.why, Catch::Matchers::Contains("cannot tell it from 98"));
+  CHECK(d.ranking[1].explained);
 }
 
 TEST_CASE("the power of a golden: a trace sees what logits cannot", "[judge][slow]") {

@@ -209,7 +209,7 @@ TEST_CASE("a trace file gives traces, and lm_head as logits", "[golden-reader]")
   CHECK(golden.dtype == "fp32");
   CHECK(golden.logits.at(0)(1, 3) == 7.5);
   CHECK(golden.traces.size() == 3);
-  CHECK(golden.file != nullptr);
+  CHECK(golden.memory != nullptr);
   const Golden copy = golden;
   CHECK(dsa::trace_values(*copy.traces.at("model.norm"))(1, 2) == 5.5);
   CHECK(dsa::trace_values(*copy.traces.at(chosen.name))(1, 0) == 1);
@@ -259,7 +259,7 @@ TEST_CASE("JSON lines are read", "[golden-reader]") {
     CHECK(std::signbit(golden.logits[0](1, 0)));
     CHECK(golden.logits[1].shape() == dsa::Shape<2>{1, 2});
     CHECK(golden.dtype == "fp32");
-    CHECK(golden.file == nullptr);
+    CHECK(golden.memory == nullptr);
   }
   CHECK(read_lines(line1, "fp32").columns == std::vector<std::string>{"fp32"});
   CHECK_THROWS_WITH(read_lines(line1, "fp64"),

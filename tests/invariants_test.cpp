@@ -150,7 +150,7 @@ TEST_CASE("known defects break the invariants that they should", "[invariants]")
            {"selection-topk", "K-1", "|chosen| = min(k, visible)"},
            {"selection-topk", "K-1", "sparse = dense"},
            {"selection-padding-is-key-zero", "", "no key twice"},
-           {"selection-mask-not-reapplied", "", "chosen keys are visible"},
+           {"selection-mask-not-reapplied", "lowest keys first", "causality"},
            {"indexer-scores-zero-beyond-limit", "keys=32", "prefill = chunked"},
            {"indexer-prefix-keys-lost", "", "prefill = decode"},
            {"selection-within-chunk", "chunk=32", "packed = separate"},

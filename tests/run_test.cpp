@@ -1,12 +1,9 @@
 // dsa-run and make_wide as a user meets them: output, files, exit status, one line of complaint.
-#include <sys/wait.h>
-
-#include <algorithm>
-#include <cstdlib>
 #include <limits>
 
 #include "core/golden.hpp"
 #include "tests/catch.hpp"
+#include "tests/programs.hpp"
 #include "tests/scratch.hpp"
 #include "tests/tiny_checkpoint.hpp"
 
@@ -16,30 +13,6 @@ using Catch::Contains;
 namespace fs = std::filesystem;
 
 namespace {
-
-struct Outcome {
-  int status = -1;
-  std::string out, err;
-};
-
-/// Runs a program of the build directory with these arguments.
-Outcome run(const std::string& arguments) {
-  const Scratch scratch;
-  const std::string out = (scratch / "out").string(), err = (scratch / "err").string();
-  const std::string command =
-      std::string(DSA_BINARY_DIR) + "/" + arguments + " >" + out + " 2>" + err;
-  const int status = std::system(command.c_str());
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_text(out), read_text(err)};
-}
-
-/// The program failed as bad input should: status 2, one line on stderr, which is returned.
-std::string complaint(const std::string& arguments) {
-  const Outcome result = run(arguments);
-  CHECK(result.status == 2);
-  CHECK(std::count(result.err.begin(), result.err.end(), '\n') == 1);
-  CHECK(result.out.empty());
-  return result.err;
-}
 
 std::map<std::string, std::vector<double>> numbers_of(const fs::path& dir) {
   const Model model = open_checkpoint(dir);
@@ -296,4 +269,72 @@ TEST_CASE("jsonl writes a golden as MaxText reads it", "[run][cli]") {
   const fs::path other = scratch / "other.jsonl";
   complaint("dsa-run jsonl " + trace.string() + " " + other.string() + " --dtype bf16");
   CHECK_FALSE(fs::exists(other));
+}
+
+TEST_CASE("logits runs tokens of any format, to the bit the same", "[run]") {
+  const Scratch scratch;
+  const auto in = [&](const std::string& name) { return (scratch / name).string(); };
+  const std::string checkpoint =
+      (fs::path(DSA_SOURCE_DIR) / "data/samples/v32/checkpoint").string();
+  write_text(in("lists.json"), "[[1, 2, 3, 4, 5],\n [6, 7]]");
+  write_text(in("lines.jsonl"), "{\"tokens\": [1, 2, 3, 4, 5], \"prompt\": 0}\n\n[6, 7]\n");
+  const std::string ask = "dsa-run logits " + checkpoint + " --format fp32 --tokens ";
+  CHECK(run(ask + in("lists.json") + " --trace -o " + in("a.safetensors")).status == 0);
+  CHECK(run(ask + in("lines.jsonl") + " --chunk 2 -o " + in("b.jsonl")).status == 0);
+  CHECK(run(ask + in("a.safetensors") + " --threads 2 -o " + in("c.safetensors")).status == 0);
+
+  const Golden a = read_golden(in("a.safetensors"), "", 107),
+               b = read_golden(in("b.jsonl"), "", 107),
+               c = read_golden(in("c.safetensors"), "", 107);
+  REQUIRE(a.sequences.size() == 2);
+  CHECK(a.sequences[1].tokens == std::vector<Token>{6, 7, 0, 0, 0});
+  CHECK(a.sequences[1].documents == std::vector<Index>{0, 0, -1, -1, -1});
+  CHECK(b.sequences[1].tokens == std::vector<Token>{6, 7});
+  for (std::size_t i = 0; i < 2; ++i) {
+    CHECK(std::equal(b.logits[i].begin(), b.logits[i].end(), a.logits[i].begin()));
+    CHECK(std::equal(a.logits[i].begin(), a.logits[i].end(), c.logits[i].begin()));
+  }
+  CHECK(a.logits[0](4, 0) != 0);
+  CHECK(a.logits[1](2, 0) == 0);  // padding
+  CHECK(a.traces.contains("model.layers.2.mlp.gate.experts"));
+  const auto chosen = trace_values(*a.traces.at("model.layers.0.self_attn.indexer"));
+  CHECK(chosen(1, 0) == 0);
+  CHECK(chosen(1, 1) == 1);
+  CHECK(chosen(1, 2) == -1);
+  CHECK(c.traces.empty());
+}
+
+TEST_CASE("logits refuses in one sentence what it cannot run", "[run]") {
+  const Scratch scratch;
+  const auto in = [&](const std::string& name) { return (scratch / name).string(); };
+  const std::string checkpoint =
+      (fs::path(DSA_SOURCE_DIR) / "data/samples/v32/checkpoint").string();
+  write_text(in("t.json"), "[1, 2, 3]");
+  const auto refused = [&](const std::string& options) {
+    return complaint("dsa-run logits " + checkpoint + " " + options);
+  };
+  const std::string good = "--tokens " + in("t.json") + " ", to = "-o " + in("o.safetensors ");
+  CHECK_THAT(refused(good), Contains("--out"));
+  CHECK_THAT(refused(good + "-o " + in("o.txt")), Contains("expected *.safetensors or *.jsonl"));
+  CHECK_THAT(refused(good + "--trace -o " + in("o.jsonl")), Contains("JSON lines hold no trace"));
+  CHECK_THAT(refused(good + to + "--cpu sse9"), Contains("there is no tier \"sse9\""));
+  CHECK_THAT(refused(good + to + "--format int4"), Contains("there is no format \"int4\""));
+  CHECK_THAT(refused(good + to + "--backend cuda"), Contains("cuda"));
+  CHECK_THAT(refused(good + to + "--memory 1KB"), Contains("no room for a cache"));
+  CHECK_THAT(refused(good + to + "--chunk 0"), Contains("--chunk"));
+  const auto refused_tokens = [&](const std::string& text) {
+    write_text(in("bad"), text);
+    return refused("--tokens " + in("bad") + " " + to);
+  };
+  CHECK_THAT(refused_tokens("[[1], [107]]"), Contains("sequence 1 has token id 107"));
+  CHECK_THAT(refused_tokens("[]"), Contains("no token ids"));
+  CHECK_THAT(refused_tokens("[[1], []]"), Contains("sequence 1 has no token ids"));
+  CHECK_THAT(refused_tokens("{\"token\": [1]}"), Contains("has no tokens"));
+  CHECK_THAT(refused_tokens("[1]\n[2.5]"), Contains("line 2 has \"2.5\""));
+  CHECK_THAT(refused_tokens("one two three"), Contains("safetensors"));
+  CHECK_FALSE(fs::exists(in("o.safetensors")));
+
+  const Outcome plan = run("dsa-run logits " + checkpoint + " " + good + "--plan --memory 1MB");
+  CHECK(plan.status == 0);
+  CHECK_THAT(plan.out, Contains("for 3 tokens") && Contains("of 1 MB, into which"));
 }

@@ -1,0 +1,160 @@
+// Three kernels, made wrong in one place each, and who notices: the judge of the op by its bounds,
+// or the emulator whatever the numbers are. The unmutated copy passes both.
+#define DSA_CUDA_ON_HOST
+#include "optimized/cuda/indexer_tile.cuh"
+#include "optimized/cuda/topk.cuh"
+#include "tests/catch.hpp"
+#include "verify/ops/cuda/binding.hpp"
+
+using namespace dsa;
+using namespace dsa::cuda::host;
+using Catch::Matchers::Contains;
+using verify::Arrays;
+using verify::Case;
+using verify::host::Binding;
+
+namespace {
+
+enum class Mutant {
+  none,
+  mask_off_by_one,
+  last_tile_dropped,
+  barrier_missing,
+  bf16_sums,
+  not_atomic,
+  one_tie_more,
+};
+
+/// indexer_scores v2 in bf16: its loop over tiles, written out.
+void scores_kernel(DeviceView<float, 2> scores, DeviceView<const bf16, 3> q, Pages<const bf16> k,
+                   DeviceView<const float, 2> w, Visible visible, Mutant mutant) {
+  const Index t = blockIdx.x, S = k.rows, begin = visible.begin(t);
+  const Index end = smaller(S, visible.end(t) + (mutant == Mutant::mask_off_by_one));
+  const Index last = mutant == Mutant::last_tile_dropped ? end - keys_a_tile : end;
+  SharedMemory memory;
+  const IndexerTile<bf16> tile(memory, q, k, true);
+  tile.load_query(q, w, t);
+  for (Index s = threadIdx.x; s < S; s += indexer_threads) scores(t, s) = -INFINITY;
+  for (Index first = begin; first < last; first += keys_a_tile) {
+    tile.load_keys(0, first, end);
+    copy_async_commit();
+    copy_async_wait<0>();
+    __syncthreads();
+    tile.multiply_heads(0);
+    if (mutant != Mutant::barrier_missing) __syncthreads();
+    const Index i = threadIdx.x;
+    if (i < keys_a_tile && first + i < end) scores(t, first + i) = tile.score(first, i);
+    __syncthreads();
+  }
+}
+
+void rmsnorm_kernel(DeviceView<float, 2> y, DeviceView<const float, 2> x,
+                    DeviceView<const float, 1> g, double eps, Mutant mutant) {
+  const Index t = blockIdx.x, C = x.shape[1];
+  SharedMemory memory;
+  const Shared<float> partial = memory.take<float>(64);
+  float sum = 0;
+  for (Index c = threadIdx.x; c < C; c += 64) {
+    sum += x(t, c) * x(t, c);
+    if (mutant == Mutant::bf16_sums) sum = widen(narrow<bf16>(sum));
+  }
+  partial[threadIdx.x] = sum;
+  if (mutant != Mutant::barrier_missing) __syncthreads();
+  float total = 0;
+  for (int i = 0; i < 64; ++i) total += partial[i];
+  const float r = float(1 / std::sqrt(double(total) / double(C) + eps));
+  for (Index c = threadIdx.x; c < C; c += 64) y(t, c) = g(c) * (x(t, c) * r);
+}
+
+/// topk_select by a cut that a sorted row would give; a row's ranks are counted into bins first.
+void topk_kernel(DeviceView<std::int32_t, 2> chosen, DeviceView<const float, 2> scores,
+                 Mutant mutant) {
+  const Index t = blockIdx.x, S = scores.shape[1], K = chosen.shape[1];
+  const auto rank = [&](Index s) { return rank_of(scores(t, s)); };
+  SharedMemory memory;
+  const SelectScratch scratch(memory);
+  if (mutant == Mutant::not_atomic) {
+    if (threadIdx.x < SelectScratch::bins) scratch.histogram[threadIdx.x] = 0;
+    __syncthreads();
+    for (Index s = threadIdx.x; s < S; s += blockDim.x) scratch.histogram[rank(s) >> 24] += 1;
+    __syncthreads();
+  }
+  Cut cut = find_cut(rank, S, K, scratch);
+  if (mutant == Mutant::one_tie_more) ++cut.equals;
+  const auto same = [](Index s) { return s; };
+  take_cut(cut, rank, same, S, scratch, [&](Index s, Index i) {
+    if (i < K) chosen(t, i) = std::int32_t(s);
+  });
+}
+
+/// The cases before `from` are not posed: some of them take their time.
+Case case_named(const char* op, const std::string& name, std::size_t from = 0) {
+  const auto poses = verify::op_named(op).cases(1);
+  for (std::size_t i = from; i < poses.size(); ++i)
+    if (Case c = poses[i](); c.name == name) return c;
+  throw Error("no case " + name + " of " + op);
+}
+
+/// True if the judge finds nothing wrong.
+bool passes(const Case& c, Arrays& out, Binding& binding) {
+  binding.fetch();
+  for (const verify::OutputVerdict& verdict : c.op->judge(c, out))
+    if (!verdict.comparison.ok()) return false;
+  return true;
+}
+
+bool scores_pass(Mutant mutant) {
+  Case c = case_named("indexer_scores", "bf16-T17-S130-H33-D96-gaussian", 45);
+  Arrays out = c.out;
+  Binding b;
+  const auto scores = b.out<float, 2>(out.at("scores"));
+  const auto q = b.in<bf16, 3>(c.in.at("q"));
+  const Visible visible{b.in<std::int32_t, 1>(c.in.at("begin")),
+                        b.in<std::int32_t, 1>(c.in.at("end"))};
+  launch(Stream{}, "scores",
+         {grid_of(q.shape[0]), indexer_threads,
+          IndexerShapes<bf16>{q.shape[1], q.shape[2]}.shared_bytes()},
+         scores_kernel, scores, q, b.pages<bf16>(c.in.at("k")), b.in<float, 2>(c.in.at("w")),
+         visible, mutant);
+  return passes(c, out, b);
+}
+
+bool rmsnorm_passes(Mutant mutant) {
+  Case c = case_named("rmsnorm", "fp32-T33-C512-gaussian");
+  Arrays out = c.out;
+  Binding b;
+  launch(Stream{}, "rmsnorm", {grid_of(33), 64, shared_room<float>(64)}, rmsnorm_kernel,
+         b.out<float, 2>(out.at("y")), b.in<float, 2>(c.in.at("x")), b.in<float, 1>(c.in.at("g")),
+         c.scalar("eps"), mutant);
+  return passes(c, out, b);
+}
+
+bool topk_passes(Mutant mutant) {
+  Case c = case_named("topk_select", "fp32-T7-S130-K32-adversarial-few-values");
+  Arrays out = c.out;
+  Binding b;
+  launch(Stream{}, "topk", {grid_of(7), 256, SelectScratch::bytes()}, topk_kernel,
+         b.out<std::int32_t, 2>(out.at("chosen")), b.in<float, 2>(c.in.at("scores")), mutant);
+  return passes(c, out, b);
+}
+
+}  // namespace
+
+TEST_CASE("mutants of indexer_scores: two by the bounds, one by the emulator", "[cuda]") {
+  CHECK(scores_pass(Mutant::none));
+  CHECK_FALSE(scores_pass(Mutant::mask_off_by_one));
+  CHECK_FALSE(scores_pass(Mutant::last_tile_dropped));
+  CHECK_THROWS_WITH(scores_pass(Mutant::barrier_missing), Contains("of shared memory"));
+}
+
+TEST_CASE("mutants of rmsnorm: sums in bf16 by the bounds, a race by the emulator", "[cuda]") {
+  CHECK(rmsnorm_passes(Mutant::none));
+  CHECK_FALSE(rmsnorm_passes(Mutant::bf16_sums));
+  CHECK_THROWS_WITH(rmsnorm_passes(Mutant::barrier_missing), Contains("of shared memory"));
+}
+
+TEST_CASE("mutants of topk_select: a race by the emulator, a tie by the judge", "[cuda]") {
+  CHECK(topk_passes(Mutant::none));
+  CHECK_THROWS_WITH(topk_passes(Mutant::not_atomic), Contains("no barrier orders the two"));
+  CHECK_FALSE(topk_passes(Mutant::one_tie_more));
+}
