@@ -36,8 +36,8 @@ add_library(dsa_cuda_device STATIC ${cuda_sources})
 target_include_directories(dsa_cuda_device PRIVATE ${PROJECT_SOURCE_DIR})
 # CMake 3.25 does not know nvcc's word for C++20.
 target_compile_options(dsa_cuda_device PRIVATE -std=c++20 --threads 2 -Xptxas -v)
-set_target_properties(dsa_cuda_device PROPERTIES CUDA_COMPILER_LAUNCHER
-  "${PROJECT_SOURCE_DIR}/cmake/ptxas_report.sh;${PROJECT_BINARY_DIR}/ptxas;${CMAKE_CXX_COMPILER_LAUNCHER}")
+set(launcher ${PROJECT_SOURCE_DIR}/cmake/ptxas_report.sh ${PROJECT_BINARY_DIR}/ptxas ${CMAKE_CXX_COMPILER_LAUNCHER})
+set_target_properties(dsa_cuda_device PROPERTIES CUDA_COMPILER_LAUNCHER "${launcher}")
 dsa_cuda_rungs(device)
 target_include_directories(dsa_cuda_rungs_device SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
 target_compile_definitions(dsa_cuda INTERFACE DSA_CUDA)

@@ -44,6 +44,16 @@ def run(command, threads):
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+def processor():
+    """The model name that the kernel tells; else the architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
 def median(results, key):
     values = [r[key] for r in results if r.get(key)]
     return (statistics.median(values), min(values), max(values)) if values else None
@@ -90,7 +100,7 @@ def main():
     parser.add_argument("--huggingface-most", type=int, default=4096)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    everything = {"machine": platform.processor() or platform.machine(), "threads": arguments.threads, "lengths": {}}
+    everything = {"machine": processor(), "threads": arguments.threads, "lengths": {}}
     for length in map(int, arguments.lengths.split(",")):
         runs = commands(arguments, length)
         results = {name: [] for name in runs}
