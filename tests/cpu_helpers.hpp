@@ -11,6 +11,7 @@
 #include "core/random.hpp"
 #include "optimized/cpu/scratch.hpp"
 #include "optimized/cpu/tier.hpp"
+#include "verify/threads.hpp"
 
 namespace dsa::test {
 
@@ -74,16 +75,6 @@ class ScratchMemory {
   std::vector<Line> lines_;
 };
 
-/// The number of threads within a scope.
-class Threads {
- public:
-  explicit Threads(int n) : before_(omp_get_max_threads()) { omp_set_num_threads(n); }
-  ~Threads() { omp_set_num_threads(before_); }
-  Threads(const Threads&) = delete;
-  Threads& operator=(const Threads&) = delete;
-
- private:
-  int before_;
-};
+using verify::Threads;
 
 }  // namespace dsa::test
