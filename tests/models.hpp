@@ -19,6 +19,7 @@
 #include "core/golden.hpp"
 #include "core/random.hpp"
 #include "reference/forward.hpp"
+#include "verify/threads.hpp"
 
 namespace dsa::test {
 
@@ -85,17 +86,7 @@ Tensor<T, 2> rows(const Tensor<T, 2>& x, Index begin, Index end) {
   return part;
 }
 
-/// Runs a scope with this many threads.
-class Threads {
- public:
-  explicit Threads(int n) : before_(omp_get_max_threads()) { omp_set_num_threads(n); }
-  ~Threads() { omp_set_num_threads(before_); }
-  Threads(const Threads&) = delete;
-  Threads& operator=(const Threads&) = delete;
-
- private:
-  int before_;
-};
+using verify::Threads;
 
 /// A parameter in F64 over numbers that somebody else keeps.
 inline Parameter parameter(const double* values, std::vector<Index> shape,
