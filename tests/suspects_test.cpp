@@ -52,7 +52,8 @@ TEST_CASE("with a trace, what lies between the departure and what agrees", "[jud
     c.plain.tensors.push_back(agreeing(layer + name));
   CHECK(c.suspects() == std::vector<std::string>{layer + "self_attn.q_rope",
                                                  layer + "self_attn.k_rope",
-                                                 layer + "self_attn.heads", layer + "self_attn"});
+                                                 layer + "self_attn.heads",
+                                                 layer + "self_attn.o_proj", layer + "self_attn"});
 }
 
 TEST_CASE("a departure whose inputs all agree is the only suspect", "[judge][suspects]") {
