@@ -79,6 +79,7 @@ Case attention_case(const char* op, const std::string& dtype, Index T, Index S, 
 
 Case sparse_case(const std::string& dtype, Index T, Index S) {
   Case c = attention_case("sparse_attention", dtype, T, S, count(std::min(K, S)));
+  c.sizes['K'] = std::min(K, S);
   Draw draw(c, 2);
   std::vector<double> chosen;
   for (Index t = 0; t < T; ++t)
