@@ -107,7 +107,8 @@ Command ops_command(CLI::App& parent) {
       "ops",
       "Time every op of the CPU backend at the sizes of bench-mid. of_roof: the time that the\n"
       "measured matrix rate and memory bandwidth of this machine allow, over the time taken. A\n"
-      "kernel that its suite (dsa-verify ops) finds wrong is not timed.");
+      "kernel that its suite (dsa-verify ops) finds wrong is not timed. Inputs are the same every\n"
+      "time: a problem that fits into a cache may exceed the bandwidth of memory, and 1.");
   app->add_option("--op", a->op, "One op");
   app->add_option("--dtype", a->dtype, "fp32, bf16 or fp8");
   app->add_option("--cpu", a->tier, "Tier of instructions")->capture_default_str();
