@@ -5,7 +5,9 @@
 
 One run is one process that loads, prefills and decodes. Runs alternate, A B A B, so that a machine that
 slows down slows all of them. Prints medians, their spread (lowest to highest) and ours over the best peer.
-HuggingFace is left out above --huggingface-most tokens: it builds S x S masks for every layer.
+A run that took longer than --patience seconds is not repeated in later rounds; `rounds` tells how many there were.
+Above --huggingface-most tokens HuggingFace only decodes, over a cache that is filled by repetition: it builds
+S x S masks for every layer.
 """
 import argparse
 import json
@@ -14,6 +16,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -29,19 +32,21 @@ def commands(arguments, length):
         "llama.cpp": llama,
         "llama.cpp flash": [*llama, "--flash"],
     }
-    if length <= arguments.huggingface_most:
-        runs["transformers"] = [sys.executable, str(HERE / "huggingface_run.py"), arguments.checkpoint, *common]
-    return runs
+    transformers = [sys.executable, str(HERE / "huggingface_run.py"), arguments.checkpoint, *common]
+    filled = [] if length <= arguments.huggingface_most else ["--filled", "1024"]
+    return {**runs, "transformers": [*transformers, *filled]}
 
 
 def run(command, threads):
-    """The JSON line that a runner prints last."""
+    """The JSON line that a runner prints last, and the seconds that it all took."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     environment.pop("OMP_WAIT_POLICY", None)
+    begin = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    seconds = time.perf_counter() - begin
     if done.returncode != 0:
-        return {"error": (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]}
-    return json.loads(done.stdout.strip().splitlines()[-1])
+        return {"error": (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1], "seconds": seconds}
+    return {**json.loads(done.stdout.strip().splitlines()[-1]), "seconds": seconds}
 
 
 def processor():
@@ -62,27 +67,28 @@ def median(results, key):
 def report(length, results):
     """Prints a table; returns ours over the best peer: {"prefill": x, "decode": y}."""
     print(f"\n{length} tokens")
-    print(f"  {'':16} {'prefill, tokens/s':>28} {'decode, ms a token':>28} {'peak, MiB':>10}")
+    print(f"  {'':16} {'prefill, tokens/s':>28} {'decode, ms a token':>28} {'peak, MiB':>10} {'rounds':>7}")
     best = {}
     for name, runs in results.items():
         prefill, decode, peak = (median(runs, k) for k in ("prefill_tokens_per_s", "decode_s_per_token", "peak_mib"))
-        if prefill is None:
-            print(f"  {name:16} {runs[-1].get('error', 'nothing')}")
+        if peak is None:
+            print(f"  {name:16} {runs[-1]['error']}")
             continue
-        low, high = prefill[1:]
-        text = f"{prefill[0]:.1f} ({low:.1f}-{high:.1f})"
+        fast = f"{prefill[0]:.1f} ({prefill[1]:.1f}-{prefill[2]:.1f})" if prefill else "-"
         slow = f"{decode[0] * 1e3:.2f} ({decode[1] * 1e3:.2f}-{decode[2] * 1e3:.2f})" if decode else "-"
-        print(f"  {name:16} {text:>28} {slow:>28} {peak[0]:10.0f}")
+        print(f"  {name:16} {fast:>28} {slow:>28} {peak[0]:10.0f} {len(runs):7}")
         if name != "dsa":
-            best["prefill"] = max(best.get("prefill", 0), prefill[0])
+            if prefill:
+                best["prefill"] = max(best.get("prefill", 0), prefill[0])
             if decode:
                 best["decode"] = min(best.get("decode", float("inf")), decode[0])
     ratios = {}
     ours = results["dsa"]
-    if best and median(ours, "prefill_tokens_per_s"):
+    if "prefill" in best and median(ours, "prefill_tokens_per_s"):
         ratios["prefill"] = median(ours, "prefill_tokens_per_s")[0] / best["prefill"]
-        if "decode" in best:
-            ratios["decode"] = best["decode"] / median(ours, "decode_s_per_token")[0]
+    if "decode" in best and median(ours, "decode_s_per_token"):
+        ratios["decode"] = best["decode"] / median(ours, "decode_s_per_token")[0]
+    if ratios:
         print("  dsa against the best peer: " + ", ".join(f"{k} {v:.2f}x" for k, v in ratios.items()))
     return ratios
 
@@ -98,6 +104,7 @@ def main():
     parser.add_argument("--format", default="bf16")
     parser.add_argument("--bench", default="build/bin/dsa-bench")
     parser.add_argument("--huggingface-most", type=int, default=4096)
+    parser.add_argument("--patience", type=float, default=600)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     everything = {"machine": processor(), "threads": arguments.threads, "lengths": {}}
@@ -106,7 +113,8 @@ def main():
         results = {name: [] for name in runs}
         for _ in range(arguments.rounds):
             for name, command in runs.items():
-                results[name].append(run(command, arguments.threads))
+                if not results[name] or results[name][0]["seconds"] <= arguments.patience:
+                    results[name].append(run(command, arguments.threads))
         everything["lengths"][length] = {"runs": results, "ratios": report(length, results)}
     if arguments.json:
         partial = arguments.json.with_suffix(".partial")
