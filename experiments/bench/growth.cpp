@@ -27,13 +27,13 @@ struct GrowthArguments {
   int repeats = 3;
 };
 
-const Kernel& best_kernel(const std::vector<Kernel>& kernels, const std::string& op,
-                          const std::string& dtype) {
+Kernel best_kernel(const std::string& op, const std::string& dtype) {
   const std::string_view tier = name_of(cpu::usable_tiers().back());
-  for (const Kernel& kernel : kernels)
+  for (const Kernel& kernel : all_kernels())
     if (kernel.backend == "cpu" && kernel.op == op && kernel.dtype == dtype && kernel.rung == tier)
       return kernel;
-  throw Error("there is no kernel of " + op + " for " + dtype);
+  throw Error("there is no kernel of " + op + " for --dtype " + dtype +
+              "; choose fp32, bf16 or fp8");
 }
 
 /// Milliseconds of the last `chunk` queries of a context of S, the best of some.
@@ -64,8 +64,9 @@ double prefill_seconds(const std::vector<std::pair<Index, double>>& at) {
 }
 
 int run(const GrowthArguments& a) {
-  const std::vector<Kernel> kernels = all_kernels();
   const std::vector<std::string> ops = {"indexer_topk", "sparse_attention", "dense_attention"};
+  std::map<std::string, Kernel> kernels;
+  for (const std::string& op : ops) kernels[op] = best_kernel(op, a.dtype);
   std::map<std::string, std::vector<std::pair<Index, double>>> taken;
   Json rows = Json::array();
   std::cout << fmt::format("{:>8} {:>16} {:>18} {:>18} {:>16} {:>16}\n", "context", "indexer, ms",
@@ -75,7 +76,7 @@ int run(const GrowthArguments& a) {
     Json row = {{"context", S}, {"queries", chunk}};
     for (const std::string& op : ops) {
       const Case c = chunk_case(op, a.dtype, chunk, S);
-      taken[op].emplace_back(S, milliseconds(best_kernel(kernels, op, a.dtype), c, a.repeats));
+      taken[op].emplace_back(S, milliseconds(kernels[op], c, a.repeats));
       row[op + "_ms"] = taken[op].back().second;
       row[op + "_prefill_s"] = prefill_seconds(taken[op]);
     }

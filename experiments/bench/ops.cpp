@@ -1,8 +1,9 @@
 // Every op of the suite timed at bench-mid's sizes, against the roofline of this machine.
 #include <benchmark/benchmark.h>
 
-#include <iostream>
+#include <filesystem>
 #include <memory>
+#include <regex>
 
 #include "experiments/bench/bench.hpp"
 #include "experiments/bench/shapes.hpp"
@@ -52,20 +53,56 @@ void time_op(benchmark::State& state, const Kernel& kernel, const Shape& shape, 
   state.counters["of_roof"] = Counter(roof.seconds(c), Counter::kIsIterationInvariantRate);
 }
 
-void register_kernel(const Kernel& kernel, const OpsArguments& a, const Roof& roof) {
-  for (const Shape& shape : bench_mid_shapes()) {
-    if (shape.op != kernel.op) continue;
-    const std::string name = kernel.op + "/" + kernel.dtype + "/" + kernel.rung + "/" + shape.label;
-    benchmark::RegisterBenchmark(
-        name.c_str(), [=](benchmark::State& state) { time_op(state, kernel, shape, roof); })
-        ->UseRealTime()
-        ->MinTime(a.min_time)
-        ->Unit(benchmark::kMillisecond);
+struct Problem {
+  std::string name;  // OP/DTYPE/TIER/SHAPE
+  Kernel kernel;
+  Shape shape;
+};
+
+/// Error: there are none, or the filter is no regular expression.
+std::vector<Problem> problems(const OpsArguments& a) {
+  std::regex filter;
+  try {
+    filter = std::regex(a.filter, std::regex::extended);
+  } catch (const std::regex_error&) {
+    throw Error("--filter " + a.filter + " is no regular expression");
   }
+  std::vector<Problem> all;
+  for (const Kernel& kernel : all_kernels())
+    if (kernel.backend == "cpu" && kernel.rung == a.tier && (a.op.empty() || a.op == kernel.op) &&
+        (a.dtype.empty() || a.dtype == kernel.dtype))
+      for (const Shape& shape : bench_mid_shapes()) {
+        const std::string name =
+            kernel.op + "/" + kernel.dtype + "/" + kernel.rung + "/" + shape.label;
+        if (shape.op == kernel.op && std::regex_search(name, filter))
+          all.push_back({name, kernel, shape});
+      }
+  require(!all.empty(),
+          "no problem of these names; `dsa-verify ops` lists ops and dtypes, and "
+          "--filter is searched for in OP/DTYPE/TIER/SHAPE");
+  return all;
+}
+
+/// Google Benchmark over the problems registered; its JSON, too, where a path is given.
+void run_benchmarks(const std::string& json) {
+  const std::string partial = json + ".partial";
+  std::vector<std::string> words = {"dsa-bench"};
+  if (!json.empty()) {
+    words.push_back("--benchmark_out=" + partial);
+    words.push_back("--benchmark_out_format=json");
+  }
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  int argc = static_cast<int>(argv.size());
+  benchmark::Initialize(&argc, argv.data());
+  benchmark::RunSpecifiedBenchmarks();
+  benchmark::Shutdown();
+  if (!json.empty()) std::filesystem::rename(partial, json);
 }
 
 int run(const OpsArguments& a) {
   const cpu::Cpu on{cpu::tier_named(a.tier)};
+  const std::vector<Problem> all = problems(a);
   const double bandwidth = cpu::read_bandwidth(on);
   const Roof fp32{cpu::matrix_peak(on, Dtype::f32), bandwidth},
       bf16{cpu::matrix_peak(on, Dtype::bf16), bandwidth};
@@ -80,22 +117,16 @@ int run(const OpsArguments& a) {
            {"peak bf16, Gflop/s", std::to_string(bf16.flops / 1e9)},
            {"read bandwidth, GB/s", std::to_string(bandwidth / 1e9)}})
     benchmark::AddCustomContext(key, value);
-  for (const Kernel& kernel : all_kernels())
-    if (kernel.backend == "cpu" && kernel.rung == a.tier && (a.op.empty() || a.op == kernel.op) &&
-        (a.dtype.empty() || a.dtype == kernel.dtype))
-      register_kernel(kernel, a, kernel.dtype == "fp32" ? fp32 : bf16);
-  std::vector<std::string> words = {"dsa-bench"};
-  if (!a.filter.empty()) words.push_back("--benchmark_filter=" + a.filter);
-  if (!a.json.empty())
-    for (const std::string& word :
-         {"--benchmark_out=" + a.json, std::string("--benchmark_out_format=json")})
-      words.push_back(word);
-  std::vector<char*> argv;
-  for (std::string& word : words) argv.push_back(word.data());
-  int argc = static_cast<int>(argv.size());
-  benchmark::Initialize(&argc, argv.data());
-  if (benchmark::RunSpecifiedBenchmarks() == 0)
-    throw Error("no op, dtype and filter of these names");
+  for (const Problem& p : all)
+    benchmark::RegisterBenchmark(p.name.c_str(),
+                                 [&](benchmark::State& state) {
+                                   time_op(state, p.kernel, p.shape,
+                                           p.kernel.dtype == "fp32" ? fp32 : bf16);
+                                 })
+        ->UseRealTime()
+        ->MinTime(a.min_time)
+        ->Unit(benchmark::kMillisecond);
+  run_benchmarks(a.json);
   return 0;
 }
 
