@@ -16,15 +16,6 @@
 
 namespace dsa {
 
-/// As given on a command line; what is empty or 0 is chosen.
-struct EngineOptions {
-  std::string format = "bf16";  // fp32, bf16 or fp8
-  std::string tier;             // of cpu
-  Index chunk = 512;            // tokens of a pass, at most
-  Index memory = 0;             // bytes that may be used; 0: what is available
-  int threads = 0;              // of cpu
-};
-
 struct Backend {
   std::string name;
   /// What a run over S tokens takes of the memory where the backend computes, before anything is
@@ -37,7 +28,12 @@ struct Backend {
 /// Every backend of this build.
 const std::vector<Backend>& backends();
 
+std::vector<std::string> backend_names();
+
 /// Error: this build has none of that name; says which there are.
 const Backend& backend_named(const std::string&);
+
+/// Error: a tier was named for a backend that is not cpu.
+void check_tier(const std::string& backend, const std::string& tier);
 
 }  // namespace dsa

@@ -53,6 +53,15 @@ struct Tap {
   std::function<void(const std::string& name, View<const std::int32_t, 2> chosen)> decision;
 };
 
+/// As given on a command line; what is empty or 0 is chosen.
+struct EngineOptions {
+  std::string format = "bf16";  // fp32, bf16 or fp8
+  std::string tier;             // of cpu
+  Index chunk = 512;            // tokens of a pass, at most
+  Index memory = 0;             // bytes that may be used; 0: what is available
+  int threads = 0;              // of cpu
+};
+
 enum class LogitsOf { every_token, last_of_each_feed };
 
 class Engine {

@@ -85,7 +85,7 @@ void Pass<X, Row>::cache_latent(Index l, const PackedAttention& w) const {
   } else {
     fresh = narrowed(b.latent_rows, b.latent);
   }
-  for_each_segment([&](const Segment& s) { store(s.cache->latent<Row>(l, s.keys()), fresh, s); });
+  for (const Segment& s : segments) store(s.cache->latent<Row>(l, s.keys()), fresh, s);
 }
 
 template <class X, class Row>
@@ -110,8 +110,7 @@ void Pass<X, Row>::cache_index_key(Index l, const PackedIndexer& w) const {
   } else {
     fresh = narrowed(b.index_rows, b.k_index);
   }
-  for_each_segment(
-      [&](const Segment& s) { store(s.cache->index_keys<Row>(l, s.keys()), fresh, s); });
+  for (const Segment& s : segments) store(s.cache->index_keys<Row>(l, s.keys()), fresh, s);
 }
 
 /// q as it meets the keys, and head weights that carry every scale.
@@ -153,9 +152,9 @@ void Pass<X, Row>::select(Index l) const {
   const bool relu = indexer.activation == Indexer::Activation::relu;
   cache_index_key(l, layer(l).indexer);
   bool any = false;
-  for_each_segment([&](const Segment& s) { any |= !s.sees_all; });
+  for (const Segment& s : segments) any |= !s.sees_all;
   const View<const Row, 3> q = any ? index_queries(layer(l).indexer) : View<const Row, 3>{};
-  for_each_segment([&](const Segment& s) {
+  for (const Segment& s : segments) {
     const View<std::int32_t, 2> chosen = rows(b.chosen, s.begin, s.end);
     if (!s.sees_all)
       indexer_topk<Row>(cpu(), chosen, rows(q, s.begin, s.end),
@@ -163,7 +162,7 @@ void Pass<X, Row>::select(Index l) const {
                         rows(b.head_weights, s.begin, s.end), relu, visible(s), b.scratch);
     else if (tap.decision)
       choose_all(s);
-  });
+  }
   tell_decision(l, ".self_attn.indexer", b.chosen);
 }
 
@@ -178,7 +177,7 @@ void Pass<X, Row>::choose_all(const Segment& s) const {
 template <class X, class Row>
 void Pass<X, Row>::attend(Index l) const {
   const double scale = config.attention_scale();
-  for_each_segment([&](const Segment& s) {
+  for (const Segment& s : segments) {
     const View<float, 3> out = rows(b.out, s.begin, s.end);
     const View<float, 2> lse = rows(b.lse, s.begin, s.end);
     const View<const X, 3> q = rows(b.q_absorbed, s.begin, s.end);
@@ -188,7 +187,7 @@ void Pass<X, Row>::attend(Index l) const {
                                b.scratch);
     else
       dense_attention<X, Row>(cpu(), out, lse, q, kv, visible(s), scale, b.scratch);
-  });
+  }
 }
 
 /// y = o_proj( W_UV out ).

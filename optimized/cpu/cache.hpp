@@ -9,9 +9,9 @@
 #include <variant>
 #include <vector>
 
-#include "core/config.hpp"
 #include "optimized/cpu/format.hpp"
 #include "optimized/cpu/rows.hpp"
+#include "optimized/engine.hpp"
 
 namespace dsa::cpu {
 
@@ -28,29 +28,17 @@ struct CachePages {
   std::vector<std::vector<Row*>> latent, index;
 };
 
-class Cache {
+class Cache final : public SequenceCache {
  public:
   static constexpr Index page_rows = 256;
 
   Cache(const Config&, Format);
-
-  /// Tokens kept.
-  Index rows() const { return rows_; }
 
   /// Room for that many rows. Memory is taken for whole pages.
   void reserve(Index rows);
 
   /// The next n rows, which were written in every layer, now count.
   void commit(Index n);
-
-  /// Forgets every token; keeps the memory.
-  void clear() { rows_ = 0; }
-
-  /// Forgets every token but the first n.
-  void keep(Index n) {
-    assert(0 <= n && n <= rows_);
-    rows_ = n;
-  }
 
   /// The first `rows` rows of a layer, for which there is room. Row: the format's element type.
   template <class Row>
@@ -79,7 +67,7 @@ class Cache {
   std::variant<CachePages<float>, CachePages<bf16>, CachePages<e4m3>> pool_;
   std::vector<bool> has_index_;  // by layer
   std::vector<std::shared_ptr<std::byte>> blocks_;
-  Index block_bytes_, rows_ = 0;
+  Index block_bytes_;
 };
 
 /// What a cache of S tokens takes: whole pages.

@@ -37,20 +37,32 @@ void check(const PackedModel& model, const Workspace& workspace, std::span<const
   }
 }
 
+Cache& cache_of(const Feed& feed) {
+  auto* cache = dynamic_cast<Cache*>(feed.cache);
+  require(cache != nullptr,
+          "a feed's cache is not one of the CPU backend; make it with new_cache() "
+          "of the engine that runs the pass");
+  return *cache;
+}
+
 }  // namespace
 
 template <class X, class Row>
-void Pass<X, Row>::prepare() const {
+void Pass<X, Row>::prepare() {
   Index row = 0;
   for (const Feed& feed : feeds) {
-    const auto first = static_cast<std::int32_t>(feed.cache->rows());
+    Segment s{&cache_of(feed), row, row + feed.size(), feed.cache->rows()};
+    const auto first = static_cast<std::int32_t>(s.first);
     std::transform(feed.tokens.begin(), feed.tokens.end(), b.tokens.data + row,
                    [](Token token) { return static_cast<std::int32_t>(token); });
     std::copy(feed.positions.begin(), feed.positions.end(), b.positions.data + row);
     std::copy(feed.begin.begin(), feed.begin.end(), b.begin.data + row);
     for (std::int32_t t = 0; t < feed.size(); ++t) b.end(row + t) = first + t + 1;
-    feed.cache->reserve(first + feed.size());
-    row += feed.size();
+    for (Index t = s.begin; config.indexer && t < s.end; ++t)
+      s.sees_all &= b.end(t) - b.begin(t) <= config.indexer->topk;
+    s.cache->reserve(s.keys());
+    segments.push_back(s);
+    row = s.end;
   }
   rope_table(b.cos, b.sin, {b.positions.data, static_cast<std::size_t>(T)}, config.rope);
 }
@@ -97,9 +109,8 @@ void Pass<X, Row>::head(LogitsOf which, View<float, 2> logits) const {
   if (which == LogitsOf::last_of_each_feed) {
     x = rows(b.y, 0, static_cast<Index>(feeds.size()));
     Index i = 0;
-    for_each_segment([&](const Segment& s) {
+    for (const Segment& s : segments)
       std::copy(b.x[s.end - 1].begin(), b.x[s.end - 1].end(), x[i++].begin());
-    });
   }
   const Index n = x.shape[0];
   expect_shape("logits", logits, {n, config.vocab_size});
@@ -117,7 +128,7 @@ template <class X, class Row>
 void run(const PackedModel& model, Workspace& workspace, std::span<const Feed> feeds,
          LogitsOf which, View<float, 2> logits, const Tap& tap) {
   const Index T = tokens_of(feeds);
-  const Pass<X, Row> pass{
+  Pass<X, Row> pass{
       model, model.config,
       feeds, tap,
       T,     Buffers<X, Row>(workspace.memory(), model.config, T, workspace.threads())};
@@ -127,7 +138,7 @@ void run(const PackedModel& model, Workspace& workspace, std::span<const Feed> f
   if (tap.tensor) tap.tensor("model.embed_tokens", pass.b.x);
   for (Index l = 0; l < model.config.num_hidden_layers; ++l) pass.run_layer(l);
   pass.head(which, logits);
-  for (const Feed& feed : feeds) feed.cache->commit(feed.size());
+  for (const Segment& s : pass.segments) s.cache->commit(s.end - s.begin);
 }
 
 }  // namespace

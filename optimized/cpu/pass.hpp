@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <type_traits>
+#include <vector>
 
 #include "optimized/cpu/forward.hpp"
 #include "optimized/cpu/quantise.hpp"
@@ -46,8 +47,9 @@ struct Pass {
   const Tap& tap;
   Index T;
   Buffers<X, Row> b;
+  std::vector<Segment> segments = {};  // one a feed
 
-  void prepare() const;
+  void prepare();
   void run_layer(Index l) const;
   void head(LogitsOf, View<float, 2> logits) const;
 
@@ -66,19 +68,6 @@ struct Pass {
   void project_heads(const PackedAttention&) const;
 
   void mixture(Index l) const;
-
-  /// f(segment) for every feed.
-  template <class F>
-  void for_each_segment(F&& f) const {
-    Index begin = 0;
-    for (const Feed& feed : feeds) {
-      Segment s{feed.cache, begin, begin + feed.size(), feed.cache->rows()};
-      for (Index t = s.begin; config.indexer && t < s.end; ++t)
-        s.sees_all &= b.end(t) - b.begin(t) <= config.indexer->topk;
-      f(s);
-      begin = s.end;
-    }
-  }
 
   bool is_sparse() const { return config.indexer && config.use_sparse_attention; }
   Cpu cpu() const { return model.cpu; }

@@ -1,8 +1,8 @@
-#include "optimized/cpu/evaluator.hpp"
+#include "optimized/evaluator.hpp"
 
 #include <algorithm>
 
-namespace dsa::cpu {
+namespace dsa {
 namespace {
 
 /// Rows [first, first + rows of x) of the unpadded sequence, into their places in the trace.
@@ -29,12 +29,13 @@ Tap tap_into(Trace& trace, const Sequence& sequence, const Unpadded& u, const In
   return tap;
 }
 
-/// Where passes end, as rows of the cache: at the asked ends, and after every full chunk.
-std::vector<Index> ends_of_passes(const Unpadded& u, const std::vector<Index>& ends, Index chunk) {
+/// Where passes end, as rows of the cache: at the asked ends, and after every full pass.
+std::vector<Index> ends_of_passes(const Unpadded& u, const std::vector<Index>& ends,
+                                  Index longest) {
   std::vector<Index> passes;
   const auto cut = [&](Index end) {
     Index begin = passes.empty() ? 0 : passes.back();
-    while (begin < end) passes.push_back(begin = std::min(end, begin + chunk));
+    while (begin < end) passes.push_back(begin = std::min(end, begin + longest));
   };
   for (const Index end : ends) cut(std::lower_bound(u.at.begin(), u.at.end(), end) - u.at.begin());
   cut(static_cast<Index>(u.at.size()));
@@ -65,30 +66,29 @@ Unpadded unpadded(const Sequence& s) {
   return u;
 }
 
-Evaluator::Evaluator(PackedModel model, Index chunk, int threads)
-    : model_(std::move(model)),
-      workspace_(model_.config, model_.format, chunk, threads),
-      cache_(model_.config, model_.format),
-      logits_({chunk, model_.config.vocab_size}) {}
+Evaluator::Evaluator(std::unique_ptr<Engine> engine)
+    : engine_(std::move(engine)),
+      cache_(engine_->new_cache()),
+      logits_({engine_->pass_tokens(), engine_->config().vocab_size}) {}
 
 void Evaluator::run(const Sequence& sequence, const std::vector<Index>& ends,
                     const std::function<void(Index, View<const float, 1>)>& row, Trace* trace) {
   const Unpadded u = unpadded(sequence);
   Index first = 0;
   const Tap tap = trace == nullptr ? Tap{} : tap_into(*trace, sequence, u, first);
-  cache_.clear();
-  for (const Index end : ends_of_passes(u, ends, workspace_.tokens())) {
+  cache_->clear();
+  for (const Index end : ends_of_passes(u, ends, engine_->pass_tokens())) {
     const auto part = [&](const auto& x) {
       return std::span(x).subspan(static_cast<std::size_t>(first),
                                   static_cast<std::size_t>(end - first));
     };
-    const Feed feed{&cache_, part(u.tokens), part(u.positions), part(u.begin)};
-    const View<float, 2> logits{logits_.data(), {feed.size(), model_.config.vocab_size}};
-    forward(model_, workspace_, {&feed, 1}, LogitsOf::every_token, logits, tap);
+    const Feed feed{cache_.get(), part(u.tokens), part(u.positions), part(u.begin)};
+    const View<float, 2> logits{logits_.data(), {feed.size(), engine_->config().vocab_size}};
+    engine_->forward({&feed, 1}, LogitsOf::every_token, logits, tap);
     for (Index t = 0; t < feed.size(); ++t)
       row(u.at[static_cast<std::size_t>(first + t)], logits[t]);
     first = end;
   }
 }
 
-}  // namespace dsa::cpu
+}  // namespace dsa

@@ -1,13 +1,14 @@
-// optimized/cpu/evaluator.hpp — logits of every token of whole sequences, chunk by chunk.
+// optimized/evaluator.hpp — logits of every token of whole sequences, chunk by chunk.
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include "core/trace.hpp"
-#include "optimized/cpu/forward.hpp"
+#include "optimized/engine.hpp"
 
-namespace dsa::cpu {
+namespace dsa {
 
 /// A sequence as the cache holds it: padding left out, for nothing sees it.
 struct Unpadded {
@@ -22,24 +23,22 @@ Unpadded unpadded(const Sequence&);
 
 class Evaluator {
  public:
-  /// For passes of up to `chunk` tokens.
-  Evaluator(PackedModel, Index chunk, int threads);
+  explicit Evaluator(std::unique_ptr<Engine>);
 
-  const PackedModel& model() const { return model_; }
+  const Engine& engine() const { return *engine_; }
 
   /// Calls row(position, logits (V)) for every token in order; padding has no logits. `ends`: where
-  /// passes end, in the sequence (a span longer than a chunk is cut); empty: full chunks.
-  /// `trace`: tensors and decisions, (S, width) each, by the reference's names; selections name
-  /// places in the sequence; rows of padding are 0 and -1.
+  /// passes end, in the sequence (a span longer than the engine's passes is cut); empty: full
+  /// passes. `trace`: tensors and decisions, (S, width) each, by the reference's names; selections
+  /// name places in the sequence; rows of padding are 0 and -1.
   void run(const Sequence&, const std::vector<Index>& ends,
            const std::function<void(Index position, View<const float, 1> logits)>& row,
            Trace* trace = nullptr);
 
  private:
-  PackedModel model_;
-  Workspace workspace_;
-  Cache cache_;
-  Tensor<float, 2> logits_;  // (chunk, V)
+  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<SequenceCache> cache_;
+  Tensor<float, 2> logits_;  // of a pass: (pass_tokens, V)
 };
 
-}  // namespace dsa::cpu
+}  // namespace dsa

@@ -1,0 +1,33 @@
+#include "optimized/backends.hpp"
+
+#include "core/words.hpp"
+#include "optimized/cpu/engine.hpp"
+
+namespace dsa {
+
+const std::vector<Backend>& backends() {
+  static const std::vector<Backend> all = {
+      {"cpu", cpu::plan, cpu::open},
+  };
+  return all;
+}
+
+std::vector<std::string> backend_names() {
+  std::vector<std::string> names;
+  for (const Backend& backend : backends()) names.push_back(backend.name);
+  return names;
+}
+
+const Backend& backend_named(const std::string& name) {
+  for (const Backend& backend : backends())
+    if (backend.name == name) return backend;
+  throw Error("this build has no backend \"" + name + "\"; choose " +
+              alternatives(backend_names()));
+}
+
+void check_tier(const std::string& backend, const std::string& tier) {
+  require(tier.empty() || backend == "cpu",
+          "--cpu chooses instructions of the backend cpu; leave it out for " + backend);
+}
+
+}  // namespace dsa
