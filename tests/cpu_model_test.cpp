@@ -6,6 +6,7 @@
 #include "optimized/cpu/session.hpp"
 #include "tests/catch.hpp"
 #include "tests/models.hpp"
+#include "tests/resident.hpp"
 #include "tests/tiny_checkpoint.hpp"
 
 using namespace dsa;
@@ -289,6 +290,16 @@ TEST_CASE("the plan says what fits", "[cpu-model]") {
   const cpu::PackedModel packed = cpu::pack(model, cpu::Format::bf16, {});
   CHECK(cpu::weight_bytes(model.config, cpu::Format::bf16) <= packed.bytes());
   CHECK(cpu::Workspace(model.config, cpu::Format::bf16, 64, 1).bytes() == three_pages.workspace);
+}
+
+TEST_CASE("what was packed is not kept in memory twice", "[cpu-model]") {
+  const auto directory = sample("v32") / "checkpoint";
+  const Model model = open_checkpoint(directory);
+  const auto before = read_all<float>(model.weights.lm_head.weight);
+  CHECK(resident_bytes(directory / "model.safetensors") > 0);
+  cpu::pack(model, cpu::Format::bf16, {});
+  CHECK(resident_bytes(directory / "model.safetensors") == 0);
+  CHECK(read_all<float>(model.weights.lm_head.weight) == before);
 }
 
 TEST_CASE("a session is a prefill and steps", "[cpu-model]") {

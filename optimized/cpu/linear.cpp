@@ -116,6 +116,19 @@ Matrix::Matrix(Cpu cpu, const Parameter& p, Index begin, Index end, Dtype dtype)
                  [&](Index o, Index n, float* to) { read_rows(p, begin + o, begin + o + n, to); });
 }
 
+Matrix::Matrix(Cpu cpu, const Parameter& above, const Parameter& below, Dtype dtype)
+    : out_(above.rows() + below.rows()), in_(above.columns()), dtype_(dtype) {
+  if (!(below.columns() == in_))
+    throw Error("tensors " + above.name + " and " + below.name + " have " + std::to_string(in_) +
+                " and " + std::to_string(below.columns()) + " columns, expected the same");
+  packed_ = pack(cpu, out_, in_, dtype, [&](Index o, Index n, float* to) {
+    const Index cut = std::clamp(above.rows(), o, o + n);
+    if (o < cut) read_rows(above, o, cut, to);
+    if (cut < o + n)
+      read_rows(below, cut - above.rows(), o + n - above.rows(), to + (cut - o) * in_);
+  });
+}
+
 Matrix::Matrix(Cpu cpu, View<const float, 2> w, Dtype dtype)
     : out_(w.shape[0]), in_(w.shape[1]), dtype_(dtype) {
   packed_ = pack(cpu, out_, in_, dtype,

@@ -66,11 +66,8 @@ struct Packer {
   PackedLinear linear(const Linear& w) const { return linear(w, 0, w.weight.rows()); }
 
   FeedForward feed_forward(const Mlp& w) const {
-    const Index F = w.gate_proj.weight.rows(), C = w.gate_proj.weight.columns();
-    Tensor<float, 2> gate_up({2 * F, C});
-    read_rows(w.gate_proj.weight, 0, F, gate_up.data());
-    read_rows(w.up_proj.weight, 0, F, gate_up.data() + F * C);
-    return {Matrix(cpu, gate_up, matrix_dtype(format)), matrix(w.down_proj.weight)};
+    return {Matrix(cpu, w.gate_proj.weight, w.up_proj.weight, matrix_dtype(format)),
+            matrix(w.down_proj.weight)};
   }
 
   FeedForward mlp(const Mlp& w) const {
@@ -183,13 +180,21 @@ PackedModel pack(const Model& model, Format format, Cpu cpu) {
   const Packer packer{config, format, cpu};
   PackedModel packed{config, format, cpu, {}, {}, {}, {}};
   if (format != Format::fp32) packed.embed_tokens = Tensor<bf16, 2>();
+  // What was packed need not stay in memory twice.
+  const auto release = [&] {
+    for (const auto& file : model.files) file->release();
+  };
   std::visit([&](auto& table) { packer.embedding(model.weights.embed_tokens, table); },
              packed.embed_tokens);
-  for (std::size_t l = 0; l < model.weights.layers.size(); ++l)
+  release();
+  for (std::size_t l = 0; l < model.weights.layers.size(); ++l) {
     packed.layers.push_back(packer.layer(
         model.weights.layers[l], config.indexer && config.indexer->computes[l], config.is_moe[l]));
+    release();
+  }
   packed.norm = vector_of(model.weights.norm);
   packed.lm_head = packer.matrix(model.weights.lm_head.weight);
+  release();
   return packed;
 }
 

@@ -58,7 +58,8 @@ struct PackedModel {
   Index bytes() const;  // of matrices and embedding
 };
 
-/// Decodes and packs every parameter once, on all threads.
+/// Decodes and packs every parameter once, on all threads; gives the pages of mapped files back
+/// after every layer.
 PackedModel pack(const Model&, Format, Cpu);
 
 /// What pack() will take, from the config alone: numbers times their size. Packing rounds the rows
