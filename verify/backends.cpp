@@ -22,8 +22,9 @@ constexpr Index chunk = 512;
 constexpr Index small_model = Index{1} << 26;
 
 Implementation open_reference(const fs::path& checkpoint, const std::string&,
-                              const std::string& tier) {
+                              const std::string& tier, const std::string& mla) {
   require(tier.empty(), "--cpu chooses instructions of the backend cpu, not of the reference");
+  require(mla.empty(), "--mla chooses a form of the backend cpu, not of the reference");
   const Models models = open_models(checkpoint, Precision::fp64);
   return reference_implementation(models.exact(), models.in_memory);
 }
@@ -46,7 +47,7 @@ Said answer(cpu::Evaluator& evaluator, const std::vector<Sequence>& batch,
 }
 
 Implementation open_cpu(const fs::path& checkpoint, const std::string& format_name,
-                        const std::string& tier) {
+                        const std::string& tier, const std::string& mla) {
   const Model model = open_checkpoint(checkpoint);
   const cpu::Format format = cpu::format_named(format_name);
   cpu::Cpu cpu;
@@ -55,11 +56,13 @@ Implementation open_cpu(const fs::path& checkpoint, const std::string& format_na
       cpu::weight_bytes(model.config, format) < small_model ? 1 : omp_get_max_threads();
   cpu::require_fits(
       cpu::plan(model.config, format, chunk, chunk, threads, chunk, cpu::available_memory()));
+  const cpu::Mla form = mla.empty() ? cpu::Mla::automatic : cpu::mla_named(mla);
   const auto evaluator =
-      std::make_shared<cpu::Evaluator>(cpu::pack(model, format, cpu), chunk, threads);
+      std::make_shared<cpu::Evaluator>(cpu::pack(model, format, cpu, form), chunk, threads);
 
   Implementation implementation;
-  implementation.name = "cpu (" + format_name + ", " + std::string(name_of(cpu.tier)) + ")";
+  implementation.name = "cpu (" + format_name + ", " + std::string(name_of(cpu.tier)) +
+                        (mla.empty() ? "" : ", " + mla) + ")";
   implementation.in_process = true;
   implementation.run = [=](const std::vector<Sequence>& batch) {
     return answer(*evaluator, batch, {}, nullptr);
@@ -110,7 +113,7 @@ OpenedBackend open_backend(const fs::path& checkpoint, const BackendChoice& choi
   require(format != backend->formats.end(), "the backend " + backend->name + " has no format \"" +
                                                 choice.format + "\"; choose " +
                                                 names_of(backend->formats));
-  return {backend->open(checkpoint, format->name, choice.tier), format->precision};
+  return {backend->open(checkpoint, format->name, choice.tier, choice.mla), format->precision};
 }
 
 }  // namespace dsa::verify

@@ -22,7 +22,7 @@ struct Backend {
   std::string name;
   std::vector<BackendFormat> formats;  // the first is the default
   std::function<Implementation(const std::filesystem::path& checkpoint, const std::string& format,
-                               const std::string& tier)>
+                               const std::string& tier, const std::string& mla)>
       open;
 };
 
@@ -32,8 +32,10 @@ std::string backend_names();  // "reference or cpu"
 
 /// As given on the command line. Empty: the backend's default.
 struct BackendChoice {
-  std::string name = "reference", format, tier;
-  bool is_default() const { return name == "reference" && format.empty() && tier.empty(); }
+  std::string name = "reference", format, tier, mla = {};
+  bool is_default() const {
+    return name == "reference" && format.empty() && tier.empty() && mla.empty();
+  }
 };
 
 struct OpenedBackend {

@@ -14,7 +14,7 @@ namespace dsa::bench {
 namespace {
 
 struct ModelArguments {
-  std::string checkpoint, format = "bf16", tier;
+  std::string checkpoint, format = "bf16", tier, mla = "automatic";
   Index length = 1024, decode = 8, chunk = 512;
   int threads = 0;
 };
@@ -36,6 +36,7 @@ int run(const ModelArguments& a) {
   cpu::SessionOptions options;
   options.format = cpu::format_named(a.format);
   if (!a.tier.empty()) options.cpu.tier = cpu::tier_named(a.tier);
+  options.mla = cpu::mla_named(a.mla);
   options.chunk = a.chunk;
   options.threads = a.threads;
   cpu::Session session(a.checkpoint, options);
@@ -52,6 +53,7 @@ int run(const ModelArguments& a) {
   const Json result = {{"peer", "dsa"},
                        {"format", a.format},
                        {"tier", cpu::name_of(options.cpu.tier)},
+                       {"mla", a.mla},
                        {"length", a.length},
                        {"prefill_tokens_per_s", static_cast<double>(a.length) / prefill},
                        {"decode_s_per_token",
@@ -78,6 +80,7 @@ Command model_command(CLI::App& parent) {
       ->capture_default_str();
   app->add_option("--format", a->format, "fp32, bf16 or fp8")->capture_default_str();
   app->add_option("--cpu", a->tier, "Tier of instructions (default: the best here)");
+  app->add_option("--mla", a->mla, "automatic, absorbed or expanded")->capture_default_str();
   app->add_option("--threads", a->threads, "0: as many as there are")->capture_default_str();
   return {app, [=] { return run(*a); }};
 }

@@ -34,6 +34,7 @@ struct Segment {
   Index begin = 0, end = 0;  // rows of the pass
   Index first = 0;           // rows of the cache before them
   bool sees_all = true;      // no token sees more than index_topk keys
+  bool expanded = false;     // attends in expanded form
 
   Index keys() const { return first + end - begin; }
 };
@@ -55,8 +56,9 @@ struct Pass {
   void attention(Index l) const;  // y = what is added to x
   void queries(const PackedAttention&) const;
   void absorb(const PackedAttention&) const;
-  void multiply_heads(Strided<X> y, Index y_width, Strided<const X> x, Index x_width,
+  void multiply_heads(Strided<X> y, Index y_width, Index out, Strided<const X> x, Index x_width,
                       const std::vector<Matrix>&) const;
+  bool expands(const Segment&) const;
   void cache_latent(Index l, const PackedAttention&) const;
   void cache_index_key(Index l, const PackedIndexer&) const;
   View<const Row, 3> index_queries(const PackedIndexer&) const;
@@ -75,9 +77,25 @@ struct Pass {
       Segment s{feed.cache, begin, begin + feed.size(), feed.cache->rows()};
       for (Index t = s.begin; config.indexer && t < s.end; ++t)
         s.sees_all &= b.end(t) - b.begin(t) <= config.indexer->topk;
+      s.expanded = expands(s);
       f(s);
       begin = s.end;
     }
+  }
+
+  /// f(begin, end) for every longest run of rows that attend in one form.
+  template <class F>
+  void for_each_run(bool expanded, F&& f) const {
+    Index begin = 0, end = 0;
+    for_each_segment([&](const Segment& s) {
+      if (s.expanded == expanded) {
+        end = s.end;
+        return;
+      }
+      if (begin < end) f(begin, end);
+      begin = end = s.end;
+    });
+    if (begin < end) f(begin, end);
   }
 
   bool is_sparse() const { return config.indexer && config.use_sparse_attention; }
@@ -95,6 +113,20 @@ struct Pass {
       to_bf16(cpu(), narrow, x);
       return narrow;
     }
+  }
+  /// The queries as X, (T, N*(B+P)).
+  View<const X, 2> q() const {
+    if constexpr (std::is_same_v<X, float>)
+      return b.q;
+    else
+      return b.q_x;
+  }
+  /// What expanded attention writes: the heads, before they are rounded to X.
+  View<float, 3> values() const {
+    if constexpr (std::is_same_v<X, float>)
+      return as<3>(b.heads, {T, config.num_attention_heads, config.v_head_dim});
+    else
+      return b.values;
   }
   /// The last norm's output as X.
   View<const X, 2> h() const {

@@ -30,7 +30,7 @@ Session::Session(const std::filesystem::path& checkpoint, const SessionOptions& 
 
 Session::Session(const Model& model, const SessionOptions& o)
     : largest_(largest_of(model.config, o)),
-      model_(pack(model, o.format, o.cpu)),
+      model_(pack(model, o.format, o.cpu, o.mla)),
       workspace_(model.config, o.format, o.chunk, threads_of(o)),
       cache_(model.config, o.format),
       logits_({1, model.config.vocab_size}),

@@ -16,6 +16,7 @@ namespace dsa::cpu {
 struct SessionOptions {
   Format format = Format::bf16;
   Cpu cpu;
+  Mla mla = Mla::automatic;
   Index chunk = 512;  // tokens of a pass, at most
   int threads = 0;    // 0: as many as OpenMP would take
   Index memory = 0;   // bytes that may be used; 0: what is available

@@ -13,6 +13,13 @@ void EngineOptions::describe(CLI::App& app) {
   app.add_option("--cpu", tier,
                  "Instructions: portable, avx2, avx512, avx512-bf16 or amx. Default: the best here")
       ->type_name("TIER");
+  app.add_option(
+         "--mla", mla,
+         "Form of attention to every visible key: absorbed, expanded, or automatic, the one\n"
+         "with fewer operations. Absorbed: logits are the same bits however tokens are cut\n"
+         "into passes")
+      ->type_name("FORM")
+      ->capture_default_str();
   app.add_option("--chunk", chunk, "Tokens of a pass, at most")
       ->check(CLI::Range(Index{1}, Index{1} << 20).description(""))
       ->type_name("N")
@@ -28,6 +35,7 @@ cpu::SessionOptions EngineOptions::parsed() const {
   cpu::SessionOptions session;
   session.format = cpu::format_named(format);
   if (!tier.empty()) session.cpu.tier = cpu::tier_named(tier);
+  session.mla = cpu::mla_named(mla);
   if (!memory.empty()) session.memory = parse_bytes(memory, "--memory");
   session.chunk = chunk;
   session.threads = threads;

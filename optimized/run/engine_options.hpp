@@ -9,7 +9,7 @@
 namespace dsa::run {
 
 struct EngineOptions {
-  std::string backend = "cpu", format = "bf16", tier, memory;
+  std::string backend = "cpu", format = "bf16", tier, mla = "automatic", memory;
   Index chunk = 512;
   int threads = 0;
 

@@ -121,8 +121,8 @@ std::string logits(const LogitsJob& job) {
   if (job.plan_only) return cpu::text(plan);
   cpu::require_fits(plan);
 
-  cpu::Evaluator evaluator(cpu::pack(open_checkpoint(job.checkpoint), job.format, job.cpu), chunk,
-                           threads);
+  cpu::Evaluator evaluator(cpu::pack(open_checkpoint(job.checkpoint), job.format, job.cpu, job.mla),
+                           chunk, threads);
   const auto start = std::chrono::steady_clock::now();
   if (lines)
     write_lines(job, evaluator, sequences);

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "optimized/cpu/format.hpp"
+#include "optimized/cpu/mla.hpp"
 #include "optimized/cpu/tier.hpp"
 
 namespace dsa::run {
@@ -13,6 +14,7 @@ struct LogitsJob {
   std::filesystem::path checkpoint, tokens, out;
   cpu::Format format = cpu::Format::bf16;
   cpu::Cpu cpu;
+  cpu::Mla mla = cpu::Mla::automatic;
   Index chunk = 512;
   int threads = 0;   // 0: as many as OpenMP would take
   Index memory = 0;  // bytes that may be used; 0: what is available

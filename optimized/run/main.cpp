@@ -134,6 +134,7 @@ int logits(const Options& o) {
   const dsa::cpu::SessionOptions engine = o.engine.parsed();
   job.format = engine.format;
   job.cpu = engine.cpu;
+  job.mla = engine.mla;
   job.chunk = engine.chunk;
   job.threads = engine.threads;
   job.memory = engine.memory;
