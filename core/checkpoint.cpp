@@ -308,6 +308,7 @@ Model open_checkpoint(const fs::path& directory) {
                                                 " more; dsa-run inspect lists them all)";
   require(all.empty(),
           "checkpoint " + directory.string() + ": " + (all.empty() ? "" : all.front()) + more);
+  for (const SafetensorsFile& shard : stored->shards) model.files.push_back(shard.memory());
   model.memory = std::move(stored);
   return model;
 }
@@ -333,6 +334,7 @@ Model resident(Model model, Index limit_bytes) {
   });
   if (model.config.tie_word_embeddings) model.weights.lm_head.weight = model.weights.embed_tokens;
   model.memory = std::move(arena);
+  model.files.clear();
   return model;
 }
 

@@ -20,6 +20,11 @@ class MappedFile {
   MappedFile& operator=(const MappedFile&) = delete;
 
   std::span<const std::byte> bytes() const { return bytes_; }
+
+  /// Gives back the memory of the pages read so far: the next read fetches them again. At any time,
+  /// whoever else is reading.
+  void release() const;
+
   const std::filesystem::path& path() const { return path_; }
 
  private:

@@ -10,6 +10,7 @@
 
 #include "core/config.hpp"
 #include "core/dtype.hpp"
+#include "core/file.hpp"
 
 namespace dsa {
 
@@ -21,7 +22,7 @@ struct Parameter {
   const std::byte* data = nullptr;
   const float* scale_inv = nullptr;  // one per block x block of an F8_E4M3 matrix
   Index block = 128;
-  bool seen_finite = false;          // every value was looked at when it was decoded to F64
+  bool seen_finite = false;        // every value was looked at when it was decoded to F64
   std::optional<Dtype> loaded_as;  // an emulated run's dtype: read_rows rounds to it
 
   bool quantised() const { return dtype == Dtype::f8_e4m3; }
@@ -106,6 +107,7 @@ struct Model {
   Config config;
   Weights weights;
   std::shared_ptr<const void> memory;
+  std::vector<std::shared_ptr<const MappedFile>> files = {};  // of that memory, those mapped
 };
 
 /// Room for every parameter of the config; none present yet.

@@ -25,9 +25,11 @@ const Backend& backend_named(const std::string& name) {
               alternatives(backend_names()));
 }
 
-void check_tier(const std::string& backend, const std::string& tier) {
-  require(tier.empty() || backend == "cpu",
+void check_options(const std::string& backend, const EngineOptions& o) {
+  require(o.tier.empty() || backend == "cpu",
           "--cpu chooses instructions of the backend cpu; leave it out for " + backend);
+  require(o.mla.empty() || backend == "cpu",
+          "--mla chooses a form of the backend cpu; leave it out for " + backend);
 }
 
 }  // namespace dsa

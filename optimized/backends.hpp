@@ -33,7 +33,7 @@ std::vector<std::string> backend_names();
 /// Error: this build has none of that name; says which there are.
 const Backend& backend_named(const std::string&);
 
-/// Error: a tier was named for a backend that is not cpu.
-void check_tier(const std::string& backend, const std::string& tier);
+/// Error: a tier or a form of MLA was named for a backend that is not cpu.
+void check_options(const std::string& backend, const EngineOptions&);
 
 }  // namespace dsa

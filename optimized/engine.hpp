@@ -57,6 +57,7 @@ struct Tap {
 struct EngineOptions {
   std::string format = "bf16";  // fp32, bf16 or fp8
   std::string tier;             // of cpu
+  std::string mla;              // of cpu: automatic, absorbed or expanded
   Index chunk = 512;            // tokens of a pass, at most
   Index memory = 0;             // bytes that may be used; 0: what is available
   int threads = 0;              // of cpu

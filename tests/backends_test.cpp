@@ -17,10 +17,14 @@ TEST_CASE("backends are found by their names, which differ", "[backends]") {
                     Contains("this build has no backend \"tpu\"; choose cpu"));
 }
 
-TEST_CASE("only cpu has tiers", "[backends]") {
-  check_tier("cpu", "avx2");
-  check_tier("reference", "");
-  CHECK_THROWS_WITH(check_tier("cuda", "avx2"), Contains("--cpu") && Contains("for cuda"));
+TEST_CASE("only cpu has tiers and forms", "[backends]") {
+  EngineOptions tier, form;
+  tier.tier = "avx2", form.mla = "expanded";
+  check_options("cpu", tier);
+  check_options("cpu", form);
+  check_options("reference", {});
+  CHECK_THROWS_WITH(check_options("cuda", tier), Contains("--cpu") && Contains("for cuda"));
+  CHECK_THROWS_WITH(check_options("cuda", form), Contains("--mla") && Contains("for cuda"));
 }
 
 TEST_CASE("a plan says where its memory is", "[backends]") {

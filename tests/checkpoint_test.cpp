@@ -95,6 +95,8 @@ TEST_CASE("a resident model holds the same numbers", "[checkpoint]") {
   const Model held = resident(model, 1 << 20);
   CHECK(numbers_of(held) == numbers_of(model));
   CHECK(held.weights.norm.dtype == Dtype::f64);
+  CHECK(model.files.size() == 1);
+  CHECK(held.files.empty());
   const Model too_large = resident(model, 100);
   CHECK(too_large.weights.norm.dtype == Dtype::f32);
   CHECK(numbers_of(too_large) == numbers_of(model));

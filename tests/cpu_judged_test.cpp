@@ -43,6 +43,17 @@ TEST_CASE("cpu passes the goldens of every family in every format", "[cpu-judged
     }
 }
 
+TEST_CASE("cpu passes the goldens in both forms of MLA", "[cpu-judged]") {
+  for (const char* family : {"v2", "v2lite", "v3", "v32", "glm", "ties", "fp8"})
+    for (const char* format : {"fp32", "bf16", "fp8"})
+      for (const char* mla : {"absorbed", "expanded"}) {
+        const Verdict verdict = judged(family, "logits.safetensors", {"cpu", format, "", mla});
+        INFO(family << " " << format << " " << mla << ": " << verdict.why);
+        CHECK(verdict.outcome == Outcome::pass);
+        CHECK(verdict.candidate.find(mla) != std::string::npos);
+      }
+}
+
 TEST_CASE("cpu passes in every tier of this machine", "[cpu-judged]") {
   for (const cpu::Tier tier : cpu::usable_tiers())
     for (const char* format : {"fp32", "bf16", "fp8"}) {
@@ -84,5 +95,7 @@ TEST_CASE("a backend that is not there is refused in a sentence", "[cpu-judged]"
                     Contains("no format \"fp64\"; choose fp32, bf16 or fp8"));
   CHECK_THROWS_WITH(open_backend(checkpoint, {"cpu", "", "sse"}), Contains("no tier \"sse\""));
   CHECK_THROWS_WITH(open_backend(checkpoint, {"reference", "", "avx2"}), Contains("--cpu"));
+  CHECK_THROWS_WITH(open_backend(checkpoint, {"reference", "", "", "expanded"}), Contains("--mla"));
+  CHECK_THROWS_WITH(open_backend(checkpoint, {"cpu", "", "", "naive"}), Contains("no form"));
   CHECK(open_backend(checkpoint, {}).implementation.ours);
 }

@@ -161,6 +161,26 @@ TEST_CASE("a matrix is packed from rows of a parameter", "[cpu][cpu-linear]") {
   CHECK_THROWS_WITH(cpu::Matrix({}, p, 50, 140, Dtype::f32), Catch::Contains("row 60, column 7"));
 }
 
+TEST_CASE("a matrix is packed from two parameters, one below the other", "[cpu][cpu-linear]") {
+  const Index in = 70;
+  const auto numbers = draw<2>({90, in}, 2);
+  const auto x = draw<2>({3, in}, 1);
+  for (const Index cut : {0, 1, 32, 45, 90}) {  // panels are of 32 rows
+    Parameter above, below;
+    above.name = "above", below.name = "below";
+    above.shape = {cut, in}, below.shape = {90 - cut, in};
+    above.data = reinterpret_cast<const std::byte*>(numbers.data());
+    below.data = reinterpret_cast<const std::byte*>(numbers.data() + cut * in);
+    CHECK(same_bits(product<float>(cpu::Tier::portable, x,
+                                   cpu::Matrix({cpu::Tier::portable}, above, below, Dtype::f32)),
+                    product<float>(cpu::Tier::portable, x,
+                                   cpu::Matrix({cpu::Tier::portable}, numbers, Dtype::f32))));
+    below.shape = {90 - cut, in + 1};
+    CHECK_THROWS_WITH(cpu::Matrix({}, above, below, Dtype::f32),
+                      "tensors above and below have 70 and 71 columns, expected the same");
+  }
+}
+
 TEST_CASE("linear refuses what does not fit", "[cpu][cpu-linear]") {
   const auto w = draw<2>({4, 3}, 2);
   const cpu::Matrix matrix({}, w, Dtype::f32);

@@ -6,6 +6,7 @@
 #include "optimized/session.hpp"
 #include "tests/catch.hpp"
 #include "tests/models.hpp"
+#include "tests/resident.hpp"
 #include "tests/tiny_checkpoint.hpp"
 
 using namespace dsa;
@@ -23,8 +24,10 @@ Model tiny_model(const Json& extra = Json::object()) {
   return random_model(parse_config(json, "the tiny config"), 1);
 }
 
-EngineOptions options_of(cpu::Format format, Index chunk, int threads = 1) {
+EngineOptions options_of(cpu::Format format, Index chunk, int threads = 1,
+                         const std::string& mla = {}) {
   EngineOptions options;
+  options.mla = mla;
   options.format = name_of(format);
   options.chunk = chunk;
   options.threads = threads;
@@ -47,10 +50,17 @@ Answer ask(Evaluator& evaluator, const Sequence& s, const std::vector<Index>& en
   return answer;
 }
 
+/// In absorbed form, whose bits do not depend on how tokens are cut into passes.
 Answer ask(const Model& model, cpu::Format format, const Sequence& s,
-           const std::vector<Index>& ends = {}, Index chunk = 512) {
-  Evaluator evaluator(cpu::open(model, options_of(format, chunk)));
+           const std::vector<Index>& ends = {}, Index chunk = 512, const char* mla = "absorbed") {
+  Evaluator evaluator(cpu::open(model, options_of(format, chunk, 1, mla)));
   return ask(evaluator, s, ends);
+}
+
+/// The forms whose bits do not depend on it: expanded only where nothing is attended to sparsely.
+std::vector<const char*> forms_of(const Model& model) {
+  if (model.config.indexer) return {"absorbed"};
+  return {"absorbed", "expanded"};
 }
 
 /// Rows [begin, end) of a are those of b from `first` on, to the bit.
@@ -88,16 +98,17 @@ TEST_CASE("chunks and decoding give a prefill's bits and decisions", "[cpu-model
     const Sequence s = plain_sequence(some_tokens(model, 64));
     std::vector<Index> steps;
     for (Index t = 1; t <= s.size(); ++t) steps.push_back(t);
-    for (const cpu::Format format : formats) {
-      Evaluator evaluator(cpu::open(model, options_of(format, 64)));
-      const Answer whole = ask(evaluator, s);
-      for (const auto& ends : {std::vector<Index>{7, 14, 21, 28, 35, 42, 49, 56, 63}, steps}) {
-        INFO(family << " " << name_of(format) << ", " << ends.size() << " passes");
-        const Answer cut = ask(evaluator, s, ends);
-        check_same_rows(cut.logits, 0, s.size(), whole.logits, 0);
-        check_same_decisions(whole.trace, cut.trace);
+    for (const cpu::Format format : formats)
+      for (const char* mla : forms_of(model)) {
+        Evaluator evaluator(cpu::open(model, options_of(format, 64, 1, mla)));
+        const Answer whole = ask(evaluator, s);
+        for (const auto& ends : {std::vector<Index>{7, 14, 21, 28, 35, 42, 49, 56, 63}, steps}) {
+          INFO(family << " " << name_of(format) << " " << mla << ", " << ends.size() << " passes");
+          const Answer cut = ask(evaluator, s, ends);
+          check_same_rows(cut.logits, 0, s.size(), whole.logits, 0);
+          check_same_decisions(whole.trace, cut.trace);
+        }
       }
-    }
   }
 }
 
@@ -105,13 +116,15 @@ TEST_CASE("the same beyond a page of the cache", "[cpu-model]") {
   for (const char* family : {"v3", "v32"}) {
     const Model model = sample_model(family);
     const Sequence s = plain_sequence(some_tokens(model, 300));
-    for (const cpu::Format format : formats) {
-      Evaluator evaluator(cpu::open(model, options_of(format, 300, 2)));
-      const Answer whole = ask(evaluator, s), cut = ask(evaluator, s, {1, 130, 255, 256, 257, 299});
-      INFO(family << " " << name_of(format));
-      check_same_rows(cut.logits, 0, s.size(), whole.logits, 0);
-      check_same_decisions(whole.trace, cut.trace);
-    }
+    for (const cpu::Format format : formats)
+      for (const char* mla : forms_of(model)) {
+        Evaluator evaluator(cpu::open(model, options_of(format, 300, 2, mla)));
+        const Answer whole = ask(evaluator, s),
+                     cut = ask(evaluator, s, {1, 130, 255, 256, 257, 299});
+        INFO(family << " " << name_of(format) << " " << mla);
+        check_same_rows(cut.logits, 0, s.size(), whole.logits, 0);
+        check_same_decisions(whole.trace, cut.trace);
+      }
   }
 }
 
@@ -210,7 +223,7 @@ TEST_CASE("documents of a packed sequence do not see each other", "[cpu-model]")
 TEST_CASE("sequences decoded together give what each gives alone", "[cpu-model]") {
   for (const cpu::Format format : formats) {
     const Model model = sample_model("v32");
-    const auto engine = cpu::open(model, options_of(format, 64));
+    const auto engine = cpu::open(model, options_of(format, 64, 1, "absorbed"));
     const Index lengths[] = {30, 12, 55}, V = model.config.vocab_size;
     std::vector<Sequence> sequences;
     std::vector<std::unique_ptr<SequenceCache>> caches;
@@ -242,6 +255,65 @@ TEST_CASE("sequences decoded together give what each gives alone", "[cpu-model]"
         check_same_rows(logits, i, i + 1, alone[static_cast<std::size_t>(i)].logits,
                         lengths[i] - 2 + step);
     }
+  }
+}
+
+TEST_CASE("every pass attends in the form of fewer operations", "[cpu-model]") {
+  const Model model = sample_model("v3");
+  const Sequence s = plain_sequence(some_tokens(model, 64));
+  REQUIRE(cpu::expanded_is_cheaper(model.config, 64, 64));
+  REQUIRE(cpu::expanded_is_cheaper(model.config, 1, 1));
+  REQUIRE_FALSE(cpu::expanded_is_cheaper(model.config, 1, 2));
+  std::vector<Index> steps;
+  for (Index t = 1; t <= s.size(); ++t) steps.push_back(t);
+  for (const cpu::Format format : formats) {
+    const auto of = [&](const char* mla, const std::vector<Index>& ends) {
+      return ask(model, format, s, ends, 64, mla).logits;
+    };
+    const auto prefill = of("automatic", {}), expanded = of("expanded", {}),
+               absorbed = of("absorbed", {}), decoded = of("automatic", steps);
+    check_same_rows(prefill, 0, 64, expanded, 0);
+    check_same_rows(decoded, 0, 1, expanded, 0);
+    CHECK(distance(expanded, absorbed) > 0);
+    CHECK(distance(decoded, expanded) > 0);
+  }
+}
+
+TEST_CASE("a feed attends in its own form, whatever the others of its pass", "[cpu-model]") {
+  const Model model = sample_model("v3");
+  const Index V = model.config.vocab_size;
+  const std::vector<Token> tokens = some_tokens(model, 64);
+  const Sequence s = plain_sequence(tokens);
+  const std::vector<std::int32_t> begin(64);
+  // A token after 30 others is absorbed, the first tokens of a sequence are expanded.
+  const Index first[] = {0, 30, 31, 0}, last[] = {20, 31, 32, 5};
+  for (const cpu::Format format : formats) {
+    const cpu::PackedModel packed = cpu::pack(model, format, {});
+    cpu::Workspace workspace(model.config, format, 64, 1);
+    const auto answer = [&](bool together) {
+      std::vector<cpu::Cache> caches;
+      for (int i = 0; i < 4; ++i) caches.emplace_back(model.config, format);
+      const auto feed = [&](std::size_t i, Index from, Index to) {
+        const auto n = static_cast<std::size_t>(to - from), at = static_cast<std::size_t>(from);
+        return cpu::Feed{&caches[i], std::span(s.tokens).subspan(at, n),
+                         std::span(s.positions).subspan(at, n), std::span(begin).first(n)};
+      };
+      Tensor<float, 2> logits({4, V});
+      std::vector<cpu::Feed> feeds;
+      for (std::size_t i = 0; i < 4; ++i) {
+        const View<float, 2> row{logits.view()[static_cast<Index>(i)].data, {1, V}};
+        const cpu::Feed before = feed(i, 0, first[i]), next = feed(i, first[i], last[i]);
+        if (before.size() > 0)
+          cpu::forward(packed, workspace, {&before, 1}, cpu::LogitsOf::last_of_each_feed, row);
+        if (!together)
+          cpu::forward(packed, workspace, {&next, 1}, cpu::LogitsOf::last_of_each_feed, row);
+        feeds.push_back(next);
+      }
+      if (together)
+        cpu::forward(packed, workspace, feeds, cpu::LogitsOf::last_of_each_feed, logits);
+      return logits;
+    };
+    check_same_rows(answer(true), 0, 4, answer(false), 0);
   }
 }
 
@@ -322,10 +394,20 @@ TEST_CASE("the plan says what fits", "[cpu-model]") {
   CHECK(cpu::Workspace(model.config, cpu::Format::bf16, 64, 1).bytes() == three_pages.workspace);
 }
 
+TEST_CASE("what was packed is not kept in memory twice", "[cpu-model]") {
+  const auto directory = sample("v32") / "checkpoint";
+  const Model model = open_checkpoint(directory);
+  const auto before = read_all<float>(model.weights.lm_head.weight);
+  CHECK(resident_bytes(directory / "model.safetensors") > 0);
+  cpu::pack(model, cpu::Format::bf16, {});
+  CHECK(resident_bytes(directory / "model.safetensors") == 0);
+  CHECK(read_all<float>(model.weights.lm_head.weight) == before);
+}
+
 TEST_CASE("a session is a prefill and steps", "[cpu-model]") {
   const Model model = sample_model("v32");
   const std::vector<Token> tokens = some_tokens(model, 60);
-  EngineOptions options = options_of(cpu::Format::fp32, 16);
+  EngineOptions options = options_of(cpu::Format::fp32, 16, 1, "absorbed");
   Session session(cpu::open(model, options));
   const Answer whole = ask(model, cpu::Format::fp32, plain_sequence(tokens));
   const auto matches = [&](View<const float, 1> logits, Index row) {

@@ -6,6 +6,7 @@
 #include "core/check.hpp"
 #include "core/sha256.hpp"
 #include "tests/catch.hpp"
+#include "tests/resident.hpp"
 #include "tests/scratch.hpp"
 
 using Catch::Matchers::Contains;
@@ -87,6 +88,26 @@ TEST_CASE("a mapped file outlives its name", "[file]") {
 
   dsa::write_text(scratch / "empty", "");
   CHECK(dsa::MappedFile::open(scratch / "empty")->bytes().empty());
+}
+
+TEST_CASE("a mapped file gives its pages back and is read again", "[file]") {
+  const dsa::test::Scratch scratch;
+  std::string text(std::size_t{1} << 20, ' ');
+  for (std::size_t i = 0; i < text.size(); ++i) text[i] = static_cast<char>('a' + i % 23);
+  dsa::write_text(scratch / "text", text);
+  const auto file = dsa::MappedFile::open(scratch / "text");
+  const auto seen = [&] {
+    return std::string_view(reinterpret_cast<const char*>(file->bytes().data()),
+                            file->bytes().size());
+  };
+  CHECK(seen() == text);
+  CHECK(dsa::test::resident_bytes(scratch / "text") == dsa::Index{1} << 20);
+  file->release();
+  CHECK(dsa::test::resident_bytes(scratch / "text") == 0);
+  CHECK(seen() == text);
+
+  dsa::write_text(scratch / "empty", "");
+  dsa::MappedFile::open(scratch / "empty")->release();
 }
 
 // FIPS 180-2, appendix B: the digests of nothing, "abc" and 56 characters.

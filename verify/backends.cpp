@@ -104,13 +104,14 @@ OpenedBackend open_backend(const fs::path& checkpoint, const BackendChoice& choi
   const std::vector<std::string> all = names();
   require(std::find(all.begin(), all.end(), choice.name) != all.end(),
           "this build has no backend \"" + choice.name + "\"; choose " + alternatives(all));
-  check_tier(choice.name, choice.tier);
   const Format format = format_of(choice);
-  if (choice.name == "reference") return {open_reference(checkpoint), format.precision};
   EngineOptions options;
   options.format = format.name;
   options.tier = choice.tier;
+  options.mla = choice.mla;
   options.chunk = chunk;
+  check_options(choice.name, options);
+  if (choice.name == "reference") return {open_reference(checkpoint), format.precision};
   return {open_engine(checkpoint, backend_named(choice.name), options), format.precision};
 }
 

@@ -16,8 +16,10 @@ std::string judged_backends();  // "reference or cpu"
 
 /// As given on the command line. Empty: the backend's default.
 struct BackendChoice {
-  std::string name = "reference", format, tier;
-  bool is_default() const { return name == "reference" && format.empty() && tier.empty(); }
+  std::string name = "reference", format, tier, mla = {};
+  bool is_default() const {
+    return name == "reference" && format.empty() && tier.empty() && mla.empty();
+  }
 };
 
 struct OpenedBackend {
@@ -25,8 +27,8 @@ struct OpenedBackend {
   reference::Precision precision;  // whose limits it is held to
 };
 
-/// Loads the checkpoint. Errors: no such backend in this build, no such format of it, no such tier;
-/// the model does not fit into memory.
+/// Loads the checkpoint. Errors: no such backend in this build, no such format of it, no such tier or
+/// form; the model does not fit into memory.
 OpenedBackend open_backend(const std::filesystem::path& checkpoint, const BackendChoice&);
 
 }  // namespace dsa::verify

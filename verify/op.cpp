@@ -92,10 +92,10 @@ std::string_view name_of(Ran ran) {
 
 std::span<const Op> all_ops() {
   static const std::vector<Op> ops = {
-      embed_op(),        rmsnorm_op(),          layernorm_op(),      rope_op(),
-      hadamard_op(),     latent_op(),           linear_op(),         swiglu_op(),
-      router_op(),       experts_op(),          indexer_scores_op(), topk_select_op(),
-      indexer_topk_op(), sparse_attention_op(), dense_attention_op()};
+      embed_op(),        rmsnorm_op(),          layernorm_op(),       rope_op(),
+      hadamard_op(),     latent_op(),           linear_op(),          swiglu_op(),
+      router_op(),       experts_op(),          indexer_scores_op(),  topk_select_op(),
+      indexer_topk_op(), sparse_attention_op(), dense_attention_op(), expanded_attention_op()};
   return ops;
 }
 

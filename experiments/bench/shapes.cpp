@@ -94,6 +94,26 @@ Case dense_case(const std::string& dtype, Index T, Index S) {
   return finished(std::move(c));
 }
 
+/// Of the same queries and keys as dense_case.
+Case expanded_case(const std::string& dtype, Index T, Index S) {
+  constexpr Index B = 128, U = 128;
+  Case c = start("expanded_attention", dtype,
+                 {{'T', T}, {'S', S}, {'N', N}, {'R', R}, {'P', P}, {'B', B}, {'U', U}});
+  Draw draw(c, 1);
+  const Dtype stored = dtype == "fp32" ? Dtype::f32 : Dtype::bf16;
+  c.scalars["scale"] = 0.1352338;
+  c.in["q"] = draw.numbers(stored, {T, N, B + P});
+  c.in["kv_b"] = draw.numbers(stored, {N, B + U, R}, 1 / 22.6);
+  c.in["kv"] = dtype == "fp8" ? e4m3_rows(draw, S, R, R / 128, P)
+                              : draw.numbers(storage_of(dtype), {S, R + P});
+  std::tie(c.in["begin"], c.in["end"]) = ranges(Sees::causal, T, S);
+  c.out["out"] = Array(Dtype::f32, {T, N, U});
+  c.out["lse"] = Array(Dtype::f32, {T, N});
+  const double pairs = count(T) * (count(S) - count(T - 1) / 2);
+  c.flops = 2 * count(N) * (pairs * count(B + P + U) + count(S) * count(R * (B + U)));
+  return finished(std::move(c));
+}
+
 Case linear_case(const std::string& dtype, Index T, Index in, Index out) {
   Case c = start("linear", dtype, {{'T', T}, {'C', in}, {'F', out}});
   Draw draw(c, 1);
@@ -224,8 +244,9 @@ std::vector<Shape> bench_mid_shapes() {
         add(op, size, [=](const string& d) { return index_case(op, d, T, S); });
       add("topk_select", size, [=](const string&) { return topk_case(T, S); });
       add("sparse_attention", size, [=](const string& d) { return sparse_case(d, T, S); });
-      if (S <= 16384)
-        add("dense_attention", size, [=](const string& d) { return dense_case(d, T, S); });
+      if (S > 16384) continue;
+      add("dense_attention", size, [=](const string& d) { return dense_case(d, T, S); });
+      add("expanded_attention", size, [=](const string& d) { return expanded_case(d, T, S); });
     }
     for (const auto& [in, out] :
          {std::pair{C, A}, {A, N * 192}, {N * 128, C}, {C, 2 * 2816}, {C, V}})

@@ -1,4 +1,5 @@
 #include "optimized/cpu/dense_attention.hpp"
+#include "optimized/cpu/expanded_attention.hpp"
 #include "optimized/cpu/indexer_topk.hpp"
 #include "optimized/cpu/norms.hpp"
 #include "optimized/cpu/pass.hpp"
@@ -34,18 +35,19 @@ void Pass<X, Row>::queries(const PackedAttention& w) const {
     linear(b.q, h(), w.q_proj);
   }
   rope(cpu(), as<3>(b.q, {T, N, B + P}), b.cos, b.sin, B, config.rope_layout);
+  narrowed(b.q_x, b.q);
 }
 
-/// Of every head n: columns [n y_width, ...) of y (T, y_stride) = W[n] times columns [n x_width,
-/// ...) of x (T, x_stride). All heads at once: a decoding step has enough of them for every thread.
+/// Of every head n: columns [n y_width, ...) of y = the first `out` rows of W[n] times columns
+/// [n x_width, ...) of x. All heads at once: a decoding step has enough of them for every thread.
 template <class X, class Row>
-void Pass<X, Row>::multiply_heads(Strided<X> y, Index y_width, Strided<const X> x, Index x_width,
-                                  const std::vector<Matrix>& w) const {
+void Pass<X, Row>::multiply_heads(Strided<X> y, Index y_width, Index out, Strided<const X> x,
+                                  Index x_width, const std::vector<Matrix>& w) const {
   for (std::size_t n = 0; n < w.size(); ++n) {
     Product& p = b.products(n) = Product{};
     p.x = x.data + static_cast<Index>(n) * x_width, p.x_stride = x.stride;
-    p.rows = T;
-    p.w = &w[n];
+    p.rows = x.rows;
+    p.w = &w[n], p.out = out;
     if constexpr (std::is_same_v<X, float>)
       p.y = y.data + static_cast<Index>(n) * y_width;
     else
@@ -55,17 +57,26 @@ void Pass<X, Row>::multiply_heads(Strided<X> y, Index y_width, Strided<const X> 
   multiply(cpu(), {b.products.data, w.size()}, b.scratch);
 }
 
+template <class X, class Row>
+bool Pass<X, Row>::expands(const Segment& s) const {
+  if (is_sparse() && !s.sees_all) return false;
+  if (model.mla == Mla::automatic) return expanded_is_cheaper(config, s.end - s.begin, s.keys());
+  return model.mla == Mla::expanded;
+}
+
 /// q_absorbed = [W_UK^T q_nope | q_rope] of every head: it meets the latent rows as they are.
 template <class X, class Row>
 void Pass<X, Row>::absorb(const PackedAttention& w) const {
   const Index N = config.num_attention_heads, B = config.qk_nope_head_dim,
               P = config.qk_rope_head_dim, R = config.kv_lora_rank;
-  const View<const X, 2> q = narrowed(b.q_x, b.q);
-  multiply_heads(as<2>(b.q_absorbed, {T, N * (R + P)}), R + P, q, B + P, w.w_uk);
+  for_each_run(/*expanded=*/false, [&](Index begin, Index end) {
+    const View<X, 2> absorbed = as<2>(b.q_absorbed, {T, N * (R + P)});
+    multiply_heads(rows(absorbed, begin, end), R + P, R, rows(q(), begin, end), B + P, w.w_uk);
 #pragma omp parallel for
-  for (Index t = 0; t < T; ++t)
-    for (Index n = 0; n < N; ++n)
-      std::copy_n(q[t].data + n * (B + P) + B, P, b.q_absorbed[t][n].data + R);
+    for (Index t = begin; t < end; ++t)
+      for (Index n = 0; n < N; ++n)
+        std::copy_n(q()[t].data + n * (B + P) + B, P, b.q_absorbed[t][n].data + R);
+  });
 }
 
 template <class X, class Row>
@@ -177,25 +188,37 @@ void Pass<X, Row>::choose_all(const Segment& s) const {
 template <class X, class Row>
 void Pass<X, Row>::attend(Index l) const {
   const double scale = config.attention_scale();
+  const Index N = config.num_attention_heads, B = config.qk_nope_head_dim,
+              P = config.qk_rope_head_dim;
   for (const Segment& s : segments) {
     const View<float, 3> out = rows(b.out, s.begin, s.end);
     const View<float, 2> lse = rows(b.lse, s.begin, s.end);
-    const View<const X, 3> q = rows(b.q_absorbed, s.begin, s.end);
+    const View<const X, 3> absorbed = rows(b.q_absorbed, s.begin, s.end);
     const Pages<const Row> kv = readable(s.cache->latent<Row>(l, s.keys()));
-    if (is_sparse() && !s.sees_all)
-      sparse_attention<X, Row>(cpu(), out, lse, q, kv, rows(b.chosen, s.begin, s.end), scale,
+    if (s.expanded)
+      expanded_attention<X, Row>(cpu(), rows(values(), s.begin, s.end), lse,
+                                 rows(as<3>(q(), {T, N, B + P}), s.begin, s.end), kv,
+                                 layer(l).attention.w_kv, visible(s), scale, b.scratch);
+    else if (is_sparse() && !s.sees_all)
+      sparse_attention<X, Row>(cpu(), out, lse, absorbed, kv, rows(b.chosen, s.begin, s.end), scale,
                                b.scratch);
     else
-      dense_attention<X, Row>(cpu(), out, lse, q, kv, visible(s), scale, b.scratch);
+      dense_attention<X, Row>(cpu(), out, lse, absorbed, kv, visible(s), scale, b.scratch);
   }
 }
 
-/// y = o_proj( W_UV out ).
+/// y = o_proj( heads ); those of absorbed form are W_UV out.
 template <class X, class Row>
 void Pass<X, Row>::project_heads(const PackedAttention& w) const {
   const Index N = config.num_attention_heads, R = config.kv_lora_rank, U = config.v_head_dim;
-  const View<const X, 2> out = narrowed(b.out_x, as<2>(b.out, {T, N * R}));
-  multiply_heads(b.heads, U, out, R, w.w_uv);
+  for_each_run(/*expanded=*/false, [&](Index begin, Index end) {
+    const View<const float, 2> out = rows(as<2>(b.out, {T, N * R}), begin, end);
+    multiply_heads(rows(b.heads, begin, end), U, U, narrowed(rows(b.out_x, begin, end), out), R,
+                   w.w_kv);
+  });
+  for_each_run(/*expanded=*/true, [&](Index begin, Index end) {
+    narrowed(rows(b.heads, begin, end), rows(as<2>(values(), {T, N * U}), begin, end));
+  });
   linear(b.y, b.heads, w.o_proj);
 }
 

@@ -3,9 +3,9 @@
 //   p[t,n,:] = softmax_s( scale q[t,n,:] . kv[s,:] ),  begin[t] <= s < end[t]
 //   out[t,n,:] = sum_s p[t,n,s] kv[s,:R],   lse[t,n] = log sum_s exp( scale q[t,n,:] . kv[s,:] )
 //
-// Definition: reference/mla_attention.hpp. Blocks of keys are read once for a block of queries
-// (online softmax): memory does not depend on S. A query that sees nothing: out 0, lse -inf.
-// Rounding and repeatability: sparse_attention.hpp.
+// Definition: reference/mla_attention.hpp; in expanded form: expanded_attention.hpp. Blocks of keys
+// are read once for a block of queries (online softmax): memory does not depend on S. A query that
+// sees nothing: out 0, lse -inf. Rounding and repeatability: sparse_attention.hpp.
 #pragma once
 
 #include "optimized/cpu/rows.hpp"

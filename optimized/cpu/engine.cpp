@@ -14,11 +14,13 @@ namespace {
 struct Settings {
   Format format;
   Cpu cpu;
+  Mla mla = Mla::automatic;
   int threads;
 
   explicit Settings(const EngineOptions& o)
       : format(format_named(o.format)), threads(o.threads > 0 ? o.threads : omp_get_max_threads()) {
     if (!o.tier.empty()) cpu.tier = tier_named(o.tier);
+    if (!o.mla.empty()) mla = mla_named(o.mla);
   }
 };
 
@@ -26,13 +28,15 @@ class CpuEngine final : public Engine {
  public:
   CpuEngine(const Model& model, const Settings& s, Index chunk, Index largest_length)
       : largest_length_(largest_length),
-        model_(pack(model, s.format, s.cpu)),
+        model_(pack(model, s.format, s.cpu, s.mla)),
         workspace_(model.config, s.format, chunk, s.threads) {}
 
   const Config& config() const override { return model_.config; }
   std::string name() const override {
+    const std::string form =
+        model_.mla == Mla::automatic ? "" : ", " + std::string(name_of(model_.mla));
     return "cpu (" + std::string(name_of(model_.format)) + ", " +
-           std::string(name_of(model_.cpu.tier)) + ")";
+           std::string(name_of(model_.cpu.tier)) + form + ")";
   }
   Index pass_tokens() const override { return workspace_.tokens(); }
   Index largest_length() const override { return largest_length_; }

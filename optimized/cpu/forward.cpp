@@ -60,6 +60,7 @@ void Pass<X, Row>::prepare() {
     for (std::int32_t t = 0; t < feed.size(); ++t) b.end(row + t) = first + t + 1;
     for (Index t = s.begin; config.indexer && t < s.end; ++t)
       s.sees_all &= b.end(t) - b.begin(t) <= config.indexer->topk;
+    s.expanded = expands(s);
     s.cache->reserve(s.keys());
     segments.push_back(s);
     row = s.end;

@@ -1,9 +1,10 @@
 // optimized/cpu/forward.hpp — the whole model on a CPU: DeepSeek-V2, V3, V3.2 and GLM-5.
 //
-// Definition: reference/forward.hpp. MLA runs in absorbed form over the cached latents. Layers of a
-// model with an indexer attend sparsely, over the chosen keys, wherever some token of a feed sees
-// more than index_topk of them; where none does, every selection is everything that is visible:
-// nothing is scored (the keys are cached all the same), and attention is dense.
+// Definition: reference/forward.hpp. MLA runs over the cached latents, in absorbed form or, where
+// every visible key is attended to, in either (mla.hpp), each feed by itself. Layers of a model
+// with an indexer attend sparsely, over the chosen keys, wherever some token of a feed sees more
+// than index_topk of them; where none does, every selection is everything that is visible: nothing
+// is scored (the keys are cached all the same), and attention is dense.
 #pragma once
 
 #include <span>

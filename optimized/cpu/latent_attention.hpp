@@ -22,6 +22,24 @@
 
 namespace dsa::cpu {
 
+/// Chunks that hold keys of a range, and the keys of one of them.
+inline Range chunks_of(Range keys) {
+  if (keys.begin >= keys.end) return {};
+  return {keys.begin / chunk_keys, (keys.end + chunk_keys - 1) / chunk_keys};
+}
+inline Range within(Range keys, Index chunk) {
+  return {std::max(keys.begin, chunk * chunk_keys), std::min(keys.end, (chunk + 1) * chunk_keys)};
+}
+
+/// Sums over all chunks of `keys` become their mean (n channels). Returns the logarithm of l.
+inline float finish_sums(float* out, Index n, float m, float l, Range keys) {
+  const bool none = keys.begin >= keys.end;
+  const float reciprocal = 1 / l;
+  for (Index i = 0; i < n; ++i) out[i] = none ? 0 : out[i] * reciprocal;
+  return none ? -std::numeric_limits<float>::infinity()
+              : static_cast<float>(m + std::log(static_cast<double>(l)));
+}
+
 /// What a thread needs for a block of queries.
 struct LatentWorkspace {
   LatentWorkspace(Pieces& pieces, Index block, Index N, Index R, Index P)
@@ -93,13 +111,7 @@ class LatentAttention {
     return LatentWorkspace(pieces, block_, q_.shape[1], shape_.R, shape_.P);
   }
 
-  Range chunks_of(Range keys) const {
-    if (keys.begin >= keys.end) return {};
-    return {keys.begin / chunk_keys, (keys.end + chunk_keys - 1) / chunk_keys};
-  }
-  static Range within(Range keys, Index chunk) {
-    return {std::max(keys.begin, chunk * chunk_keys), std::min(keys.end, (chunk + 1) * chunk_keys)};
-  }
+  ChunkShape chunk_shape() const { return {shape_.storage, 0, shape_.R + shape_.P, shape_.R}; }
   /// The smallest range that holds those of a unit's queries.
   Range range_of_unit(const Keys& keys, const LatentUnit& unit) const {
     Range all;
@@ -116,8 +128,8 @@ class LatentAttention {
   void pack(const LatentWorkspace& work, const LatentUnit& unit) const {
     for (Index i = 0; i < unit.count; ++i) {
       const Index row = (unit.first + i) * q_.shape[1] + unit.head;
-      pack_(work.q + i * work.query_words, bytes_at(q_.data + row * q_.shape[2]), shape_,
-            unit.heads, work.widened);
+      pack_(work.q + i * work.query_words, bytes_at(q_.data + row * q_.shape[2]),
+            q_.shape[2] * static_cast<Index>(sizeof(Q)), shape_, unit.heads, work.widened);
     }
   }
 
@@ -143,15 +155,15 @@ class LatentAttention {
         const Range mine = within(keys.range(t), chunk);
         if (mine.begin >= mine.end) continue;
         attend_(work.partial, work.q + i * work.query_words, rows + (mine.begin - at.begin),
-                mine.end - mine.begin, scale_, shape_, unit.heads, work.chunk);
+                mine.end - mine.begin, {}, scale_, chunk_shape(), unit.heads, work.chunk);
         add_(&out_(t, unit.head, 0), work.m + i * work.heads, work.l + i * work.heads, work.partial,
              chunk == chunks_of(keys.range(t)).begin, unit.heads, shape_.R);
       }
     }
     for (Index i = 0; i < unit.count; ++i)
       for (Index h = 0; h < unit.heads; ++h)
-        finish(unit.first + i, unit.head + h, keys.range(unit.first + i),
-               work.m[i * work.heads + h], work.l[i * work.heads + h]);
+        finish(unit.first + i, unit.head + h, work.m[i * work.heads + h],
+               work.l[i * work.heads + h], keys.range(unit.first + i));
   }
 
   /// All threads; the unit is one query.
@@ -171,8 +183,8 @@ class LatentAttention {
           const Range at = within(mine, wave + thread);
           const std::byte* rows[chunk_keys];
           find(work, keys, at, rows);
-          attend_(work.partial, work.q, rows, at.end - at.begin, scale_, shape_, unit.heads,
-                  work.chunk);
+          attend_(work.partial, work.q, rows, at.end - at.begin, {}, scale_, chunk_shape(),
+                  unit.heads, work.chunk);
         }
 #pragma omp barrier
 #pragma omp for
@@ -187,17 +199,12 @@ class LatentAttention {
       }
 #pragma omp for
       for (Index h = 0; h < unit.heads; ++h)
-        finish(unit.first, unit.head + h, mine, total.m[h], total.l[h]);
+        finish(unit.first, unit.head + h, total.m[h], total.l[h], mine);
     }
   }
 
-  void finish(Index t, Index n, Range keys, float m, float l) const {
-    float* const out = &out_(t, n, 0);
-    const bool none = keys.begin >= keys.end;
-    const float reciprocal = 1 / l;
-    for (Index r = 0; r < shape_.R; ++r) out[r] = none ? 0 : out[r] * reciprocal;
-    lse_(t, n) = none ? -std::numeric_limits<float>::infinity()
-                      : static_cast<float>(m + std::log(static_cast<double>(l)));
+  void finish(Index t, Index n, float m, float l, Range keys) const {
+    lse_(t, n) = finish_sums(&out_(t, n, 0), shape_.R, m, l, keys);
   }
 
   View<float, 3> out_;

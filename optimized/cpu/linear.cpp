@@ -71,6 +71,8 @@ std::shared_ptr<std::byte> pack(Cpu cpu, Index out, Index in, Dtype dtype, Read 
   return packed;
 }
 
+Index out_of(const Product& p) { return p.out > 0 ? p.out : p.w->out(); }
+
 /// Rows of x are multiplied in blocks of at most linear_rows, of nearly the same size.
 Index blocks_of(const Product& p) { return ceil_div(p.rows, linear_rows); }
 Index first_row(const Product& p, Index block) { return p.rows * block / blocks_of(p); }
@@ -83,7 +85,7 @@ Index cost_of(const Product& p, Index block) { return rows_of(p, block) + 8; }
 
 Index cost_of(const Product& p) {
   Index cost = 0;
-  for (Index b = 0; b < blocks_of(p); ++b) cost += cost_of(p, b) * panels_of(p.w->out());
+  for (Index b = 0; b < blocks_of(p); ++b) cost += cost_of(p, b) * panels_of(out_of(p));
   return cost;
 }
 
@@ -98,7 +100,7 @@ LinearPiece piece_of(const Product& p, Index block, Index first, Index last, std
   piece.which = p.which ? p.which + row : nullptr;
   piece.rows = rows_of(p, block);
   piece.w = reinterpret_cast<const std::uint32_t*>(p.w->packed());
-  piece.in = p.w->in(), piece.out = p.w->out();
+  piece.in = p.w->in(), piece.out = out_of(p);
   piece.first_panel = first, piece.last_panel = last;
   piece.y = p.y ? p.y + row * p.y_stride : nullptr;
   piece.y_bf16 = p.y_bf16 ? &p.y_bf16[row * p.y_stride].bits : nullptr;
@@ -114,6 +116,19 @@ Matrix::Matrix(Cpu cpu, const Parameter& p, Index begin, Index end, Dtype dtype)
     : out_(end - begin), in_(p.columns()), dtype_(dtype) {
   packed_ = pack(cpu, out_, in_, dtype,
                  [&](Index o, Index n, float* to) { read_rows(p, begin + o, begin + o + n, to); });
+}
+
+Matrix::Matrix(Cpu cpu, const Parameter& above, const Parameter& below, Dtype dtype)
+    : out_(above.rows() + below.rows()), in_(above.columns()), dtype_(dtype) {
+  if (!(below.columns() == in_))
+    throw Error("tensors " + above.name + " and " + below.name + " have " + std::to_string(in_) +
+                " and " + std::to_string(below.columns()) + " columns, expected the same");
+  packed_ = pack(cpu, out_, in_, dtype, [&](Index o, Index n, float* to) {
+    const Index cut = std::clamp(above.rows(), o, o + n);
+    if (o < cut) read_rows(above, o, cut, to);
+    if (cut < o + n)
+      read_rows(below, cut - above.rows(), o + n - above.rows(), to + (cut - o) * in_);
+  });
 }
 
 Matrix::Matrix(Cpu cpu, View<const float, 2> w, Dtype dtype)
@@ -139,7 +154,7 @@ void multiply(Cpu cpu, std::span<const Product> products, Scratch scratch) {
     Index at = 0;  // cost of everything before this block
     for (const Product& p : products)
       for (Index b = 0; b < blocks_of(p); ++b) {
-        const Index panels = panels_of(p.w->out()), cost = cost_of(p, b);
+        const Index panels = panels_of(out_of(p)), cost = cost_of(p, b);
         const Index first = std::clamp(ceil_div(begin - at, cost), Index{0}, panels);
         const Index last = std::clamp(ceil_div(end - at, cost), Index{0}, panels);
         if (first < last)

@@ -20,6 +20,8 @@ class Matrix {
   /// Rows [begin, end) of a parameter (out, in), rounded to `dtype`: f32 or bf16. An FP8 parameter
   /// is widened by its scales first.
   Matrix(Cpu, const Parameter&, Index begin, Index end, Dtype);
+  /// All rows of one parameter, and below them all of another as wide.
+  Matrix(Cpu, const Parameter& above, const Parameter& below, Dtype);
   /// From numbers: w (out, in).
   Matrix(Cpu, View<const float, 2> w, Dtype);
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/failure.hpp"
+#include "optimized/cpu/expanded_attention.hpp"
 #include "optimized/cpu/quantise.hpp"
 
 namespace dsa::cpu {
@@ -20,10 +21,10 @@ Tensor<float, 2> matrix_of(const Parameter& p, Index begin, Index end) {
   return x;
 }
 
-Tensor<float, 2> transposed(const Tensor<float, 2>& x) {
-  Tensor<float, 2> y({x.shape()[1], x.shape()[0]});
-  for (Index r = 0; r < x.shape()[0]; ++r)
-    for (Index c = 0; c < x.shape()[1]; ++c) y(c, r) = x(r, c);
+Tensor<float, 2> transposed(View<const float, 2> x) {
+  Tensor<float, 2> y({x.shape[1], x.shape[0]});
+  for (Index r = 0; r < x.shape[0]; ++r)
+    for (Index c = 0; c < x.shape[1]; ++c) y(c, r) = x(r, c);
   return y;
 }
 
@@ -66,11 +67,8 @@ struct Packer {
   PackedLinear linear(const Linear& w) const { return linear(w, 0, w.weight.rows()); }
 
   FeedForward feed_forward(const Mlp& w) const {
-    const Index F = w.gate_proj.weight.rows(), C = w.gate_proj.weight.columns();
-    Tensor<float, 2> gate_up({2 * F, C});
-    read_rows(w.gate_proj.weight, 0, F, gate_up.data());
-    read_rows(w.up_proj.weight, 0, F, gate_up.data() + F * C);
-    return {Matrix(cpu, gate_up, matrix_dtype(format)), matrix(w.down_proj.weight)};
+    return {Matrix(cpu, w.gate_proj.weight, w.up_proj.weight, matrix_dtype(format)),
+            matrix(w.down_proj.weight)};
   }
 
   FeedForward mlp(const Mlp& w) const {
@@ -108,13 +106,14 @@ struct Packer {
     packed.kv_a_rope = linear(w.kv_a_proj_with_mqa, R, R + P);
     packed.kv_a_layernorm = vector_of(w.kv_a_layernorm);
     packed.w_uk.resize(static_cast<std::size_t>(N));
-    packed.w_uv.resize(static_cast<std::size_t>(N));
+    packed.w_kv.resize(static_cast<std::size_t>(N));
     const Parameter& kv_b = w.kv_b_proj.weight;
     in_parallel(N, [&](std::size_t n) {
       const Index first = static_cast<Index>(n) * (B + U);
+      const Tensor<float, 2> both = matrix_of(kv_b, first, first + B + U);
       packed.w_uk[n] =
-          Matrix(cpu, transposed(matrix_of(kv_b, first, first + B)), matrix_dtype(format));
-      packed.w_uv[n] = Matrix(cpu, kv_b, first + B, first + B + U, matrix_dtype(format));
+          Matrix(cpu, transposed({both.data(), {B, kv_b.columns()}}), matrix_dtype(format));
+      packed.w_kv[n] = expansion_of(cpu, both, B, matrix_dtype(format));
     });
     packed.o_proj = linear(w.o_proj);
     return packed;
@@ -157,7 +156,7 @@ void for_each_matrix(const PackedModel& m, F&& f) {
                                   &a.o_proj, &layer.indexer.wq_b, &layer.indexer.wk})
       f(w->weight);
     for (const Matrix& w : a.w_uk) f(w);
-    for (const Matrix& w : a.w_uv) f(w);
+    for (const Matrix& w : a.w_kv) f(w);
     f(layer.indexer.weights_proj), f(layer.gate);
     f(layer.mlp.gate_up), f(layer.mlp.down);
     for (const FeedForward& expert : layer.experts) f(expert.gate_up), f(expert.down);
@@ -178,18 +177,26 @@ Index PackedModel::bytes() const {
   return total;
 }
 
-PackedModel pack(const Model& model, Format format, Cpu cpu) {
+PackedModel pack(const Model& model, Format format, Cpu cpu, Mla mla) {
   const Config& config = model.config;
   const Packer packer{config, format, cpu};
-  PackedModel packed{config, format, cpu, {}, {}, {}, {}};
+  PackedModel packed{config, format, cpu, mla, {}, {}, {}, {}};
   if (format != Format::fp32) packed.embed_tokens = Tensor<bf16, 2>();
+  // What was packed need not stay in memory twice.
+  const auto release = [&] {
+    for (const auto& file : model.files) file->release();
+  };
   std::visit([&](auto& table) { packer.embedding(model.weights.embed_tokens, table); },
              packed.embed_tokens);
-  for (std::size_t l = 0; l < model.weights.layers.size(); ++l)
+  release();
+  for (std::size_t l = 0; l < model.weights.layers.size(); ++l) {
     packed.layers.push_back(packer.layer(
         model.weights.layers[l], config.indexer && config.indexer->computes[l], config.is_moe[l]));
+    release();
+  }
   packed.norm = vector_of(model.weights.norm);
   packed.lm_head = packer.matrix(model.weights.lm_head.weight);
+  release();
   return packed;
 }
 
@@ -204,6 +211,9 @@ Index weight_bytes(const Config& config, Format format) {
                     if (shape.size() < 2) return;
                     const Dtype dtype = stays_f32(name) ? Dtype::f32 : matrix_dtype(format);
                     bytes += shape[0] * shape[1] * bits_of(dtype) / 8;
+                    if (name.ends_with("kv_b_proj.weight"))  // W_UK is packed twice
+                      bytes += config.num_attention_heads * config.qk_nope_head_dim * shape[1] *
+                               bits_of(dtype) / 8;
                   });
   return bytes;
 }

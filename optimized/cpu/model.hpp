@@ -1,8 +1,8 @@
 // optimized/cpu/model.hpp — a checkpoint packed for the kernels of one tier, wholly in memory.
 //
 // Differences from core/weights.hpp: gate and up lie in one matrix; kv_a_proj_with_mqa is cut into
-// its latent and its rotary rows; kv_b_proj into W_UK, transposed, and W_UV of every head, for MLA
-// in absorbed form. Multi-token-prediction blocks are left out.
+// its latent and its rotary rows; kv_b_proj into heads, W_UK twice: transposed for MLA in absorbed
+// form, and below W_UV for the expanded one. Multi-token-prediction blocks are left out.
 #pragma once
 
 #include <variant>
@@ -11,6 +11,7 @@
 #include "core/weights.hpp"
 #include "optimized/cpu/experts.hpp"
 #include "optimized/cpu/format.hpp"
+#include "optimized/cpu/mla.hpp"
 
 namespace dsa::cpu {
 
@@ -26,7 +27,8 @@ struct PackedAttention {
   Tensor<float, 1> q_a_layernorm;       // (A)
   PackedLinear kv_a_latent, kv_a_rope;  // (R, C), (P, C)
   Tensor<float, 1> kv_a_layernorm;      // (R)
-  std::vector<Matrix> w_uk, w_uv;       // of every head: (R, B), (U, R)
+  std::vector<Matrix> w_uk;             // of every head: W_UK^T (R, B)
+  std::vector<Matrix> w_kv;             // [W_UV | 0 | W_UK] (value_rows(U) + B, R)
   PackedLinear o_proj;                  // (C, N*U)
 };
 
@@ -50,6 +52,7 @@ struct PackedModel {
   Config config;
   Format format = Format::fp32;
   Cpu cpu;
+  Mla mla = Mla::automatic;
   std::variant<Tensor<float, 2>, Tensor<bf16, 2>> embed_tokens;  // (V, C), as matrices
   std::vector<PackedLayer> layers;
   Tensor<float, 1> norm;  // (C)
@@ -58,8 +61,9 @@ struct PackedModel {
   Index bytes() const;  // of matrices and embedding
 };
 
-/// Decodes and packs every parameter once, on all threads.
-PackedModel pack(const Model&, Format, Cpu);
+/// Decodes and packs every parameter once, on all threads; gives the pages of mapped files back
+/// after every layer.
+PackedModel pack(const Model&, Format, Cpu, Mla = Mla::automatic);
 
 /// What pack() will take, from the config alone: numbers times their size. Packing rounds the rows
 /// of a matrix up to a panel, which this leaves out.

@@ -35,6 +35,7 @@ struct Segment {
   Index begin = 0, end = 0;  // rows of the pass
   Index first = 0;           // rows of the cache before them
   bool sees_all = true;      // no token sees more than index_topk keys
+  bool expanded = false;     // attends in expanded form
 
   Index keys() const { return first + end - begin; }
 };
@@ -57,8 +58,9 @@ struct Pass {
   void attention(Index l) const;  // y = what is added to x
   void queries(const PackedAttention&) const;
   void absorb(const PackedAttention&) const;
-  void multiply_heads(Strided<X> y, Index y_width, Strided<const X> x, Index x_width,
+  void multiply_heads(Strided<X> y, Index y_width, Index out, Strided<const X> x, Index x_width,
                       const std::vector<Matrix>&) const;
+  bool expands(const Segment&) const;
   void cache_latent(Index l, const PackedAttention&) const;
   void cache_index_key(Index l, const PackedIndexer&) const;
   View<const Row, 3> index_queries(const PackedIndexer&) const;
@@ -68,6 +70,21 @@ struct Pass {
   void project_heads(const PackedAttention&) const;
 
   void mixture(Index l) const;
+
+  /// f(begin, end) for every longest run of rows that attend in one form.
+  template <class F>
+  void for_each_run(bool expanded, F&& f) const {
+    Index begin = 0, end = 0;
+    for (const Segment& s : segments) {
+      if (s.expanded == expanded) {
+        end = s.end;
+        continue;
+      }
+      if (begin < end) f(begin, end);
+      begin = end = s.end;
+    }
+    if (begin < end) f(begin, end);
+  }
 
   bool is_sparse() const { return config.indexer && config.use_sparse_attention; }
   Cpu cpu() const { return model.cpu; }
@@ -84,6 +101,20 @@ struct Pass {
       to_bf16(cpu(), narrow, x);
       return narrow;
     }
+  }
+  /// The queries as X, (T, N*(B+P)).
+  View<const X, 2> q() const {
+    if constexpr (std::is_same_v<X, float>)
+      return b.q;
+    else
+      return b.q_x;
+  }
+  /// What expanded attention writes: the heads, before they are rounded to X.
+  View<float, 3> values() const {
+    if constexpr (std::is_same_v<X, float>)
+      return as<3>(b.heads, {T, config.num_attention_heads, config.v_head_dim});
+    else
+      return b.values;
   }
   /// The last norm's output as X.
   View<const X, 2> h() const {

@@ -15,6 +15,7 @@ struct Product {
   const std::int32_t* which = nullptr;  // rows of x, or null: 0, 1, 2, ...
   Index rows = 0;
   const Matrix* w = nullptr;
+  Index out = 0;  // the first rows of w only; 0: all of them
   float* y = nullptr;
   bf16* y_bf16 = nullptr;
   Index y_stride = 0;

@@ -4,6 +4,7 @@
 
 #include "optimized/cpu/cache.hpp"
 #include "optimized/cpu/dense_attention.hpp"
+#include "optimized/cpu/expanded_attention.hpp"
 #include "optimized/cpu/experts.hpp"
 #include "optimized/cpu/indexer_topk.hpp"
 #include "optimized/cpu/memory.hpp"
@@ -15,22 +16,24 @@ namespace dsa::cpu {
 namespace {
 
 /// The most that an op of the pass needs, a thread.
+template <class X>
 Index scratch_a_thread(const Config& c, Index T, int threads) {
   const Index N = c.num_attention_heads, R = c.kv_lora_rank, P = c.qk_rope_head_dim,
-              C = c.hidden_size, k = c.num_experts_per_tok,
-              shared = c.n_shared_experts * c.moe_intermediate_size;
-  const Index widest = std::max({C, c.q_lora_rank.value_or(0), R, N * c.v_head_dim,
-                                 c.intermediate_size, c.moe_intermediate_size, shared});
+              B = c.qk_nope_head_dim, U = c.v_head_dim, C = c.hidden_size,
+              k = c.num_experts_per_tok, shared = c.n_shared_experts * c.moe_intermediate_size;
+  const Index widest = std::max({C, c.q_lora_rank.value_or(0), R, N * U, c.intermediate_size,
+                                 c.moe_intermediate_size, shared});
   Index bytes = std::max(linear_scratch(widest), dense_attention_scratch(N, R, P));
   if (c.indexer) {
     const Indexer& i = *c.indexer;
     bytes = std::max({bytes, indexer_topk_scratch(i.n_heads, i.head_dim, i.topk),
                       sparse_attention_scratch(N, R, P, i.topk)});
   }
-  const Threads scope(threads);  // experts_scratch is for as many as there are
+  const Threads scope(threads);  // what follows is for as many as there are
   const Index whole =
       std::max({experts_scratch(T, 1, C, c.intermediate_size), experts_scratch(T, 1, C, shared),
-                experts_scratch(T, k, C, c.moe_intermediate_size)});
+                experts_scratch(T, k, C, c.moe_intermediate_size),
+                expanded_attention_scratch<X>(T, N, R, P, B, U)});
   return rounded_up(std::max(bytes, (whole + threads - 1) / threads), 64);
 }
 
@@ -59,7 +62,7 @@ Buffers<X, Row>::Buffers(std::byte* memory, const Config& c, Index T, int thread
   place(all, cos, {T, P / 2});
   place(all, sin, {T, P / 2});
   if (c.indexer) place(all, chosen, {T, c.indexer->topk});
-  scratch.bytes_a_thread = scratch_a_thread(c, T, threads);
+  scratch.bytes_a_thread = scratch_a_thread<X>(c, T, threads);
   scratch.data = all.take_bytes(scratch.bytes_a_thread * threads);
 
   Pieces attention = all, networks = all;  // they take turns
@@ -77,6 +80,7 @@ Buffers<X, Row>::Buffers(std::byte* memory, const Config& c, Index T, int thread
   place(attention, lse, {T, N});
   if (narrow) place(attention, out_x, {T, N * R});
   place(attention, heads, {T, N * U});
+  if (narrow) place(attention, values, {T, N, U});
   if (c.indexer) {
     const Index H = c.indexer->n_heads, D = c.indexer->head_dim;
     place(attention, k_raw, {T, D});

@@ -41,6 +41,7 @@ struct Buffers {
   View<float, 3> out;                    // (T, N, R)
   View<float, 2> lse;                    // (T, N)
   View<X, 2> out_x, heads;               // (T, N*R), (T, N*U)
+  View<float, 3> values;                 // (T, N, U): heads, before they are rounded to X
   View<float, 2> k_raw, k_index;         // (T, D)
   View<Row, 2> index_rows;               // (T, index_width)
   View<float, 3> q_index;                // (T, H, D)

@@ -16,6 +16,11 @@ void EngineArguments::describe(CLI::App& app) {
                  "Instructions of the backend cpu: portable, avx2, avx512, avx512-bf16 or amx.\n"
                  "Default: the best here")
       ->type_name("TIER");
+  app.add_option("--mla", options.mla,
+                 "Form of the backend cpu's attention to every visible key: absorbed, expanded or\n"
+                 "automatic, the one with fewer operations. Absorbed: logits are the same bits\n"
+                 "however tokens are cut into passes. Default: automatic")
+      ->type_name("FORM");
   app.add_option("--chunk", options.chunk, "Tokens of a pass, at most")
       ->check(CLI::Range(Index{1}, Index{1} << 20).description(""))
       ->type_name("N")
@@ -30,7 +35,7 @@ void EngineArguments::describe(CLI::App& app) {
 
 ChosenEngine EngineArguments::parsed() const {
   ChosenEngine chosen{backend_named(backend), options};
-  check_tier(backend, options.tier);
+  check_options(backend, options);
   if (!memory.empty()) chosen.options.memory = parse_bytes(memory, "--memory");
   return chosen;
 }

@@ -52,6 +52,9 @@ CLI::Option* add_backend(CLI::App& app, Arguments& a, const std::string& what) {
   app.add_option("--cpu", a.backend.tier,
                  "Instructions of the backend cpu: portable, avx2, avx512, avx512-bf16 or amx\n"
                  "(default: the best that this machine has)");
+  app.add_option("--mla", a.backend.mla,
+                 "Form of dense attention of the backend cpu: automatic (default), absorbed or\n"
+                 "expanded");
   return backend;
 }
 

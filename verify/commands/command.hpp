@@ -40,7 +40,7 @@ struct Arguments {
 
 void add_checkpoint(CLI::App&, Arguments&);
 CLI::Option* add_backend(CLI::App&, Arguments&,
-                         const std::string& what);             // --backend, --format, --cpu
+                         const std::string& what);             // --backend, --format, --cpu, --mla
 void add_dtype(CLI::App&, Arguments&, const std::string& of);  // "GOLDEN"
 void add_precision(CLI::App&, Arguments&);
 void add_names(CLI::App&, Arguments&);

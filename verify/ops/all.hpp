@@ -20,5 +20,6 @@ Op topk_select_op();
 Op indexer_topk_op();
 Op sparse_attention_op();
 Op dense_attention_op();
+Op expanded_attention_op();
 
 }  // namespace dsa::verify

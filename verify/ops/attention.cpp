@@ -62,27 +62,16 @@ void cancel(Tensor<double, 3>& q, Tensor<double, 2>& kv, Index R) {
     }
 }
 
-/// One head of one query.
-struct Head {
-  std::vector<double> p, e;  // softmax, and the relative error of each exp
-  double lse = -inf, lse_error = 0;
-  double e_max = 0;
-  bool p_is_one = false;  // every exp is of an exact 0
-};
-
 struct Problem {
   const Latents& x;
   Tensor<double, 3> q_size;
-  Tensor<double, 2> kv_size;
+  Tensor<double, 2> kv_size, kv_error;
   double scale;
-  bool rounds_p;
 };
 
-Head head_of(const Problem& problem, Index t, Index n, const std::vector<Index>& keys) {
-  const Index width = problem.x.kv.shape()[1], K = static_cast<Index>(keys.size());
+Weights weights_of(const Problem& problem, Index t, Index n, const std::vector<Index>& keys) {
+  const Index width = problem.x.kv.shape()[1];
   const double *q = problem.x.q.view()[t][n].data, *q_size = problem.q_size.view()[t][n].data;
-  Head head;
-  if (K == 0) return head;
   std::vector<double> score, error;
   for (const Index s : keys) {
     const double dot = reference::dot(q, problem.x.kv.view()[s].data, width);
@@ -91,50 +80,58 @@ Head head_of(const Problem& problem, Index t, Index n, const std::vector<Index>&
     error.push_back(problem.scale * ((gamma(width, u) + problem.x.dequantised) * size +
                                      2 * static_cast<double>(width) * smallest_normal_fp32));
   }
-  const double largest = *std::max_element(score.begin(), score.end());
-  const bool all_zero = std::all_of(score.begin(), score.end(), [](double s) { return s == 0; });
-  head.p = score;
-  reference::softmax(head.p.data(), K);
-  head.p_is_one = K == 1 || all_zero;
-  double sum = 0, mean_error = 0;
-  for (std::size_t i = 0; i < keys.size(); ++i) {
-    sum += std::exp(score[i] - largest);
-    head.e.push_back(head.p_is_one ? 0
-                                   : exp_error(std::abs(score[i]) + std::abs(largest), error[i]));
-    head.e_max = std::max(head.e_max, head.e.back());
-    mean_error += head.p[i] * head.e.back();
-  }
-  head.lse = largest + std::log(sum);
-  const Index blocks = (K + smallest_block - 1) / smallest_block;
-  const double sum_error =
-      mean_error + gamma(K + (function_roundings + 2) * blocks, u) * (K == 1 ? 0 : 1);
-  head.lse_error = sum_error + (K == 1 ? error[0] : 0) +
-                   gamma(function_roundings + 2, u) * (std::abs(std::log(sum)) + std::abs(largest));
-  return head;
+  return verify::weights_of(score, error);
 }
 
-void attend(const Problem& problem, Index t, Index n, const std::vector<Index>& keys,
-            View<double, 1> out, View<double, 1> allowed, double& lse, double& lse_allowed) {
-  const Head head = head_of(problem, t, n, keys);
-  const Index R = out.shape[0], K = static_cast<Index>(keys.size());
-  lse = head.lse, lse_allowed = head.lse_error;
-  std::vector<double> size(static_cast<std::size_t>(R)), moved(size);
-  for (std::size_t i = 0; i < keys.size(); ++i) {
-    reference::add_scaled(out.data, head.p[i], problem.x.kv.view()[keys[i]].data, R);
-    reference::add_scaled(size.data(), head.p[i], problem.kv_size.view()[keys[i]].data, R);
+Index blocks_of(Index K) { return (K + smallest_block - 1) / smallest_block; }
+
+}  // namespace
+
+Weights weights_of(const std::vector<double>& score, const std::vector<double>& error) {
+  const auto K = static_cast<Index>(score.size());
+  Weights w;
+  w.lse = -inf;
+  if (K == 0) return w;
+  const double largest = *std::max_element(score.begin(), score.end());
+  const bool all_zero = std::all_of(score.begin(), score.end(), [](double s) { return s == 0; });
+  w.p = score;
+  reference::softmax(w.p.data(), K);
+  w.p_is_one = K == 1 || all_zero;
+  double sum = 0, mean_error = 0;
+  for (std::size_t i = 0; i < score.size(); ++i) {
+    sum += std::exp(score[i] - largest);
+    w.e.push_back(w.p_is_one ? 0 : exp_error(std::abs(score[i]) + std::abs(largest), error[i]));
+    w.e_max = std::max(w.e_max, w.e.back());
+    mean_error += w.p[i] * w.e.back();
   }
-  for (std::size_t i = 0; i < keys.size(); ++i) {
-    const double weight = head.p[i] * head.e[i] * (1 + head.e_max);
+  w.lse = largest + std::log(sum);
+  const double sum_error =
+      mean_error + gamma(K + (function_roundings + 2) * blocks_of(K), u) * (K == 1 ? 0 : 1);
+  w.lse_error = sum_error + (K == 1 ? error[0] : 0) +
+                gamma(function_roundings + 2, u) * (std::abs(std::log(sum)) + std::abs(largest));
+  return w;
+}
+
+void sum_values(View<double, 1> out, View<double, 1> allowed, const Weights& w,
+                const std::vector<Value>& values, bool rounds_p) {
+  const Index n = out.shape[0], K = static_cast<Index>(values.size());
+  std::vector<double> size(static_cast<std::size_t>(n)), moved(size);
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    reference::add_scaled(out.data, w.p[i], values[i].v, n);
+    reference::add_scaled(size.data(), w.p[i], values[i].size, n);
+    reference::add_scaled(moved.data(), w.p[i] * (1 + w.e_max), values[i].error, n);
+  }
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const double weight = w.p[i] * w.e[i] * (1 + w.e_max);
     if (weight == 0) continue;
-    const double* v = problem.x.kv.view()[keys[i]].data;
-    for (Index r = 0; r < R; ++r)
-      moved[static_cast<std::size_t>(r)] += weight * std::abs(v[r] - out(r));
+    for (Index r = 0; r < n; ++r)
+      moved[static_cast<std::size_t>(r)] += weight * std::abs(values[i].v[r] - out(r));
   }
-  const Index blocks = (K + smallest_block - 1) / smallest_block;
-  const double p_rounding = problem.rounds_p && !head.p_is_one ? unit_roundoff_bf16 : 0;
-  for (Index r = 0; r < R; ++r) {
+  const Index blocks = blocks_of(K);
+  const double p_rounding = rounds_p && !w.p_is_one ? unit_roundoff_bf16 : 0;
+  for (Index r = 0; r < n; ++r) {
     const double all = size[static_cast<std::size_t>(r)];
-    const double relative = p_rounding + problem.x.dequantised + gamma(K + 2 * blocks, u);
+    const double relative = p_rounding + gamma(K + 2 * blocks, u);
     allowed(r) = K == 0 ? 0
                         : moved[static_cast<std::size_t>(r)] + relative * all +
                               gamma(K + 2 * blocks + 2, u) * std::abs(out(r)) +
@@ -142,7 +139,15 @@ void attend(const Problem& problem, Index t, Index n, const std::vector<Index>& 
   }
 }
 
-}  // namespace
+void store_rows(Case& c, Draw& draw, const LatentPlan& plan, Latents& x) {
+  if (plan.dtype == "fp8") {
+    c.in["kv"] = e4m3_rows(x.kv, plan, draw);
+    x.dequantised = plan.powers_of_two ? 0 : unit_roundoff_bf16;
+  } else {
+    c.in["kv"] = Array(plan.dtype == "fp32" ? Dtype::f32 : Dtype::bf16, {plan.S, plan.R + plan.P},
+                       list(x.kv));
+  }
+}
 
 Latents draw_latents(Case& c, Draw& draw, const LatentPlan& plan) {
   const auto& [dtype, T, S, N, R, P, size, powers_of_two] = plan;
@@ -154,12 +159,7 @@ Latents draw_latents(Case& c, Draw& draw, const LatentPlan& plan) {
             widen<2>(draw.numbers(stored, {S, R + P}))};
   if (c.inputs == Inputs::dyadic) cancel(x.q, x.kv, R);
   c.in["q"] = Array(stored, {T, N, R + P}, list(x.q));
-  if (dtype == "fp8") {
-    c.in["kv"] = e4m3_rows(x.kv, plan, draw);
-    x.dequantised = powers_of_two ? 0 : unit_roundoff_bf16;
-  } else {
-    c.in["kv"] = Array(stored, {S, R + P}, list(x.kv));
-  }
+  store_rows(c, draw, plan, x);
   return x;
 }
 
@@ -171,14 +171,21 @@ void make_unseen_nan(Array& kv, const std::vector<bool>& seen) {
 
 void set_attention(Case& c, const Latents& x, const std::vector<std::vector<Index>>& keys) {
   const Index T = x.q.shape()[0], N = x.q.shape()[1], width = x.q.shape()[2], R = c.integer("R");
-  const Problem problem{x, magnitude(x.q), magnitude(x.kv), c.scalar("scale"), c.dtype != "fp32"};
+  Problem problem{x, magnitude(x.q), magnitude(x.kv), magnitude(x.kv), c.scalar("scale")};
+  for (double& error : problem.kv_error) error *= x.dequantised;
   Tensor<double, 3> out({T, N, R}), allowed({T, N, R});
   Tensor<double, 2> lse({T, N}), lse_allowed({T, N});
 #pragma omp parallel for collapse(2) schedule(dynamic)
   for (Index t = 0; t < T; ++t)
-    for (Index n = 0; n < N; ++n)
-      attend(problem, t, n, keys[static_cast<std::size_t>(t)], out.view()[t][n],
-             allowed.view()[t][n], lse(t, n), lse_allowed(t, n));
+    for (Index n = 0; n < N; ++n) {
+      std::vector<Value> values;
+      for (const Index s : keys[static_cast<std::size_t>(t)])
+        values.push_back(
+            {x.kv.view()[s].data, problem.kv_size.view()[s].data, problem.kv_error.view()[s].data});
+      const Weights w = weights_of(problem, t, n, keys[static_cast<std::size_t>(t)]);
+      lse(t, n) = w.lse, lse_allowed(t, n) = w.lse_error;
+      sum_values(out.view()[t][n], allowed.view()[t][n], w, values, c.dtype != "fp32");
+    }
   c.out["out"] = Array(Dtype::f32, {T, N, R});
   c.out["lse"] = Array(Dtype::f32, {T, N});
   answer(c, "out", list(out), list(allowed), false);

@@ -21,11 +21,32 @@ struct LatentPlan {
   bool powers_of_two = true;  // the scales of e4m3 rows
 };
 
+/// in["kv"] out of x.kv (S, R+P), which becomes what the rows stand for.
+void store_rows(Case&, Draw&, const LatentPlan&, Latents& x);
+
 /// Draws in["q"] and in["kv"] of a case.
 Latents draw_latents(Case&, Draw&, const LatentPlan&);
 
 /// Rows of which every byte is 0xff, NaN in every format, where `seen` is false.
 void make_unseen_nan(Array& kv, const std::vector<bool>& seen);
+
+/// The weights of one query, of scores that a kernel may get wrong by up to `error`.
+struct Weights {
+  std::vector<double> p, e;  // softmax, and the relative error of each exp
+  double lse = 0, lse_error = 0;
+  double e_max = 0;
+  bool p_is_one = false;  // every exp is of an exact 0
+};
+Weights weights_of(const std::vector<double>& score, const std::vector<double>& error);
+
+/// What is summed for one key: numbers, magnitudes, and how wrong they may be already.
+struct Value {
+  const double *v, *size, *error;
+};
+
+/// out[:] = sum_i p[i] v[i][:] and what it may be wrong by; `rounds_p`: p is rounded to bf16.
+void sum_values(View<double, 1> out, View<double, 1> allowed, const Weights&,
+                const std::vector<Value>&, bool rounds_p);
 
 /// out["out"] (T, N, R) and out["lse"] (T, N), their answers and bounds; keys[t]: what query t
 /// attends to. Scalars scale and R are read. Also flops.

@@ -7,6 +7,7 @@
 
 #include "optimized/cpu/dense_attention.hpp"
 #include "optimized/cpu/embed.hpp"
+#include "optimized/cpu/expanded_attention.hpp"
 #include "optimized/cpu/experts.hpp"
 #include "optimized/cpu/indexer_topk.hpp"
 #include "optimized/cpu/norms.hpp"
@@ -135,12 +136,16 @@ Launch latent_e4m3(Cpu on, const Case& c, Arrays& out) {
           {}};
 }
 
-/// Matrix e of `w`, which holds `of` of them, packed.
-cpu::Matrix packed(Cpu on, const Array& w, Index e, Index rows, Index columns) {
-  std::vector<float> numbers(static_cast<std::size_t>(rows * columns));
+/// Matrix e of `w`.
+Tensor<float, 2> numbers(const Array& w, Index e, Index rows, Index columns) {
+  Tensor<float, 2> wide({rows, columns});
   const Index bytes = rows * columns * bits_of(w.dtype()) / 8;
-  decode(w.dtype(), w.bytes().data() + e * bytes, rows * columns, numbers.data());
-  return {on, View<const float, 2>{numbers.data(), {rows, columns}}, w.dtype()};
+  decode(w.dtype(), w.bytes().data() + e * bytes, rows * columns, wide.data());
+  return wide;
+}
+
+cpu::Matrix packed(Cpu on, const Array& w, Index e, Index rows, Index columns) {
+  return {on, numbers(w, e, rows, columns), w.dtype()};
 }
 
 Launch linear(Cpu on, const Case& c, Arrays& out) {
@@ -266,6 +271,24 @@ Launch dense_attention(Cpu on, const Case& c, Arrays& out) {
   });
 }
 
+Launch expanded_attention(Cpu on, const Case& c, Arrays& out) {
+  const Index T = c.sizes.at('T'), N = c.sizes.at('N'), R = c.sizes.at('R'), P = c.sizes.at('P'),
+              B = c.sizes.at('B'), U = c.sizes.at('U');
+  const Array& kv_b = c.in.at("kv_b");
+  std::vector<cpu::Matrix> w;
+  for (Index n = 0; n < N; ++n)
+    w.push_back(cpu::expansion_of(on, numbers(kv_b, n, B + U, R), B, kv_b.dtype()));
+  return for_latents(c.dtype, [&]<class X, class Row>() {
+    const Index bytes = cpu::expanded_attention_scratch<X>(T, N, R, P, B, U);
+    return launch(
+        Memory(bytes, 1), [=, o = out.at("out").as<float, 3>(), lse = out.at("lse").as<float, 2>(),
+                           q = c.in.at("q").as<X, 3>(), kv = Cache<Row>(c.in.at("kv")),
+                           seen = visible(c), scale = c.scalar("scale")](cpu::Scratch scratch) {
+          cpu::expanded_attention<X, Row>(on, o, lse, q, kv.view(), w, seen, scale, scratch);
+        });
+  });
+}
+
 struct Entry {
   const char* op;
   std::vector<std::string> dtypes;
@@ -290,7 +313,8 @@ const std::vector<Entry>& entries() {
                                            {"topk_select", fp32, topk_select},
                                            {"indexer_topk", all, indexer_topk},
                                            {"sparse_attention", all, sparse_attention},
-                                           {"dense_attention", all, dense_attention}};
+                                           {"dense_attention", all, dense_attention},
+                                           {"expanded_attention", all, expanded_attention}};
   return table;
 }
 

@@ -14,20 +14,22 @@ struct Sizes {
   Index words, groups, steps, runs;
 };
 template <class A>
-Sizes sizes_of(LatentShape shape, Index heads, Index n) {
-  return {(shape.R + shape.P + A::step - 1) / A::step, (heads + width - 1) / width,
-          (n + A::step - 1) / A::step, (shape.R + run_channels - 1) / run_channels};
+Sizes sizes_of(Index key_channels, Index value_channels, Index heads, Index n) {
+  return {(key_channels + A::step - 1) / A::step, (heads + width - 1) / width,
+          (n + A::step - 1) / A::step, (value_channels + run_channels - 1) / run_channels};
 }
 
-/// dots[k][lane] of `keys` keys with the heads of a group. Meanwhile `soon` rows come nearer.
+/// dots[k][lane] of `keys` keys, `at` bytes into their rows, with the heads of a group. Meanwhile
+/// `soon` rows come nearer.
 template <class A, int keys>
-void score_keys(float* dots, const Word* q, const std::byte* const* rows, Index soon, Index words) {
+void score_keys(float* dots, const Word* q, const std::byte* const* rows, Index at, Index soon,
+                Index words) {
   constexpr Index line = 16;
   const Word* row[keys];
-  for (int k = 0; k < keys; ++k) row[k] = reinterpret_cast<const Word*>(rows[k]);
+  for (int k = 0; k < keys; ++k) row[k] = reinterpret_cast<const Word*>(rows[k] + at);
   Vector sums[keys] = {};
   for (Index first = 0; first < words; first += line) {
-    for (Index k = 0; k < soon; ++k) __builtin_prefetch(rows[keys + k] + 4 * first);
+    for (Index k = 0; k < soon; ++k) __builtin_prefetch(rows[keys + k] + at + 4 * first);
     const Index end = words - first < line ? words : first + line;
     for (Index i = first; i < end; ++i) {
       const Vector heads = vector_at(q + i * width);
@@ -38,14 +40,26 @@ void score_keys(float* dots, const Word* q, const std::byte* const* rows, Index 
   for (int k = 0; k < keys; ++k) put(dots + k * width, sums[k]);
 }
 
-/// Of a group of heads: dots (n, lanes) to weights exp(scale dot - m), and m and l.
-void weigh(float* dots, Index n, float scale, float* m, float* l) {
+/// Dots (n, lanes) of a group of heads become scores, -infinity where a head does not see the key.
+/// Returns the largest.
+Vector scaled(float* dots, Index n, float scale, Seen seen) {
   Vector largest = fill(-__builtin_inff());
   for (Index k = 0; k < n; ++k) {
-    const Vector score = vector_at(dots + k * width) * scale;
+    Vector score = vector_at(dots + k * width) * scale;
+    if (seen.begin) {
+      const Integers at = fill(static_cast<std::int32_t>(k));
+      const Integers sees = (integers_at(seen.begin) <= at) & (at < integers_at(seen.end));
+      score = sees ? score : fill(-__builtin_inff());
+    }
     put(dots + k * width, score);
     largest = larger(score, largest);
   }
+  return largest;
+}
+
+/// Of a group of heads: dots (n, lanes) to weights exp(scale dot - m), and m and l.
+void weigh(float* dots, Index n, float scale, Seen seen, float* m, float* l) {
+  const Vector largest = scaled(dots, n, scale, seen);
   // Scores that are all -infinity have no weight, rather than exp(NaN).
   const Vector shift = largest == -__builtin_inff() ? Vector{} : largest;
   Vector sum{};
@@ -120,9 +134,11 @@ void sum_rows(float* out, Index stride, const Word* weights, const Word* values,
 }
 
 template <class A>
-void attend(Partial partial, const Word* q, const std::byte* const* rows, Index n, float scale,
-            LatentShape shape, Index heads, std::byte* scratch) {
-  const Sizes size = sizes_of<A>(shape, heads, n);
+void attend(Partial partial, const Word* q, const std::byte* const* rows, Index n, Seen seen,
+            float scale, ChunkShape shape, Index heads, std::byte* scratch) {
+  const Sizes size = sizes_of<A>(shape.key_channels, shape.value_channels, heads, n);
+  const Index at = shape.key_first * static_cast<Index>(sizeof(typename A::Channel));
+  const Index stride = padded(shape.value_channels);
   auto* const dots = reinterpret_cast<float*>(scratch);  // (keys, lanes)
   auto* const weights =
       reinterpret_cast<Word*>(dots + chunk_keys * width);     // (groups, steps, lanes)
@@ -133,11 +149,12 @@ void attend(Partial partial, const Word* q, const std::byte* const* rows, Index 
       counted<tile_keys>(n - k, [&]<int keys>() {
         // Rows are new to the caches in the first group of heads only.
         const Index later = group == 0 ? n - k - keys : 0;
-        score_keys<A, keys>(dots + k * width, q + group * size.words * width, rows + k,
+        score_keys<A, keys>(dots + k * width, q + group * size.words * width, rows + k, at,
                             later < tile_keys ? later : tile_keys, size.words);
       });
     float m[width], l[width];
-    weigh(dots, n, scale, m, l);
+    const Index first = group * width;
+    weigh(dots, n, scale, seen.begin ? Seen{seen.begin + first, seen.end + first} : seen, m, l);
     for (Index i = 0; i < width && group * width + i < heads; ++i) {
       partial.m[group * width + i] = m[i];
       partial.l[group * width + i] = l[i];
@@ -149,10 +166,10 @@ void attend(Partial partial, const Word* q, const std::byte* const* rows, Index 
     for (Index i = 0; i < size.steps; ++i)
       for (Index half = 0; half < run_channels; half += width)
         pack_values(A(), values + i * run_channels + half, rows + i * A::step, n - i * A::step,
-                    channel + half, shape.R);
+                    channel + half, shape.value_channels);
     for (Index h = 0; h < heads; h += tile_heads)
       counted<tile_heads>(heads - h, [&]<int tile>() {
-        sum_rows<A, tile>(partial.out + h * padded(shape.R) + channel, padded(shape.R),
+        sum_rows<A, tile>(partial.out + h * stride + channel, stride,
                           weights + h / width * group_weights + h % width, values, size.steps);
       });
   }
@@ -173,18 +190,24 @@ void widen_latent_e4m3(typename A::Channel* to, const std::byte* row, LatentShap
   for (Index i = shape.R + shape.P; i < padded(shape.R + shape.P); ++i) to[i] = 0;
 }
 
+/// A channel that holds a bf16, as one. Which of them a tier has, its arithmetic says.
+[[maybe_unused]] std::uint16_t bf16_of(std::uint16_t channel) { return channel; }
+[[maybe_unused]] std::uint16_t bf16_of(float channel) {
+  return static_cast<std::uint16_t>(__builtin_bit_cast(std::uint32_t, channel) >> 16);
+}
+
 }  // namespace
 
-void pack_latent_query(std::uint32_t* packed, const std::byte* q, LatentShape shape, Index heads,
-                       std::byte* scratch) {
+void pack_latent_query(std::uint32_t* packed, const std::byte* q, Index stride, LatentShape shape,
+                       Index heads, std::byte* scratch) {
   with_arithmetic(shape.storage, [&](auto arithmetic) {
     using A = decltype(arithmetic);
     const Storage storage = shape.storage == Storage::f32 ? Storage::f32 : Storage::bf16;
     const Index channels = shape.R + shape.P;
-    const Sizes size = sizes_of<A>(shape, heads, 0);
+    const Sizes size = sizes_of<A>(channels, 0, heads, 0);
     auto* const row = reinterpret_cast<typename A::Channel*>(scratch);
     for (Index n = 0; n < size.groups * width; ++n) {
-      widen_row<A>(row, q + n * bytes_of(storage, channels), storage, n < heads ? channels : 0);
+      widen_row<A>(row, q + n * stride, storage, n < heads ? channels : 0);
       for (Index i = 0; i < size.words; ++i)
         packed[(n / width * size.words + i) * width + n % width] =
             n < heads ? reinterpret_cast<const Word*>(row)[i] : 0;
@@ -212,10 +235,25 @@ void widen_latent_rows(const std::byte** rows, Index n, LatentShape shape, std::
   });
 }
 
+void latent_row_as_bf16(std::uint16_t* to, const std::byte* row, LatentShape shape) {
+  constexpr Index scaled_run = 128;
+  const Index scales = (shape.R + scaled_run - 1) / scaled_run;
+  for (Index i = 0; i < scales; ++i) {
+    const Index first = i * scaled_run,
+                n = shape.R - first < scaled_run ? shape.R - first : scaled_run;
+    float scale;
+    std::memcpy(&scale, row + shape.R + 4 * i, 4);
+    Halves::Channel run[scaled_run];
+    widen_e4m3<Halves>(run, reinterpret_cast<const std::uint8_t*>(row) + first, n, &scale);
+    for (Index r = 0; r < n; ++r) to[first + r] = bf16_of(run[r]);
+  }
+  std::memcpy(to + shape.R, row + shape.R + 4 * scales, static_cast<std::size_t>(2 * shape.P));
+}
+
 void attend_chunk(Partial partial, const std::uint32_t* q, const std::byte* const* rows, Index n,
-                  float scale, LatentShape shape, Index heads, std::byte* scratch) {
+                  Seen seen, float scale, ChunkShape shape, Index heads, std::byte* scratch) {
   with_arithmetic(shape.storage, [&](auto arithmetic) {
-    attend<decltype(arithmetic)>(partial, q, rows, n, scale, shape, heads, scratch);
+    attend<decltype(arithmetic)>(partial, q, rows, n, seen, scale, shape, heads, scratch);
   });
 }
 

@@ -1,5 +1,8 @@
 // optimized/cpu/kernels/latent_attention.hpp — some heads of one query against a chunk of keys.
 //
+// In expanded form a head has keys of its own, which its queries share: there, "heads" are queries
+// of one head, and each may see another range of the chunk.
+//
 // Attention is computed a chunk of at most 128 keys at a time. A chunk gives for every head the
 // largest score m, the sum l of exp(score - m) and the sum of exp(score - m) times the latent rows
 // (unnormalised). Chunks are then added up in ascending order, each by itself a function of its
@@ -26,7 +29,19 @@ struct LatentShape {
   std::int64_t R, P;
 };
 
-/// What a chunk adds: out (heads, padded(R)), m (heads) and l (heads).
+/// Where the channels of a row stand that queries meet, and how many values it begins with: of a
+/// latent row 0, R+P, R.
+struct ChunkShape {
+  Storage storage;
+  std::int64_t key_first, key_channels, value_channels;
+};
+
+/// Rows [begin[h], end[h]) of a chunk that head h sees, 64 numbers each; begin null: all rows.
+struct Seen {
+  const std::int32_t *begin, *end;
+};
+
+/// What a chunk adds: out (heads, padded(values)), m (heads) and l (heads).
 struct Partial {
   float *out, *m, *l;
 };
@@ -41,10 +56,10 @@ constexpr std::int64_t latent_rows_bytes(std::int64_t R, std::int64_t P) {
 }
 constexpr std::int64_t latent_chunk_bytes = 4 * chunk_keys * (16 + heads_at_once + 32);
 
-/// q (heads, R+P), float or bf16.
+/// q (heads, R+P), float or bf16, a head every `stride` bytes.
 /// `scratch`: a row of padded(R+P) floats.
-using PackLatentQuery = void(std::uint32_t* packed, const std::byte* q, LatentShape,
-                             std::int64_t heads, std::byte* scratch);
+using PackLatentQuery = void(std::uint32_t* packed, const std::byte* q, std::int64_t stride,
+                             LatentShape, std::int64_t heads, std::byte* scratch);
 DSA_DECLARE_IN_EVERY_TIER(PackLatentQuery, pack_latent_query)
 
 /// Makes n rows ready: replaces rows[i] where it must be widened, into `widened`.
@@ -52,9 +67,14 @@ using WidenLatentRows = void(const std::byte** rows, std::int64_t n, LatentShape
                              std::byte* widened);
 DSA_DECLARE_IN_EVERY_TIER(WidenLatentRows, widen_latent_rows)
 
-/// 1 <= n <= 128 rows made ready, 1 <= heads <= 64. `scratch`: latent_chunk_bytes.
+/// An e4m3 row as R+P bf16, value times scale rounded: what widen_latent_rows makes of it.
+using LatentRowAsBf16 = void(std::uint16_t* to, const std::byte* row, LatentShape);
+DSA_DECLARE_IN_EVERY_TIER(LatentRowAsBf16, latent_row_as_bf16)
+
+/// 1 <= n <= 128 rows made ready, 1 <= heads <= 64. A row that a head does not see has weight 0 for
+/// it, which a value that is no finite number turns into NaN. `scratch`: latent_chunk_bytes.
 using AttendChunk = void(Partial, const std::uint32_t* q, const std::byte* const* rows,
-                         std::int64_t n, float scale, LatentShape, std::int64_t heads,
+                         std::int64_t n, Seen, float scale, ChunkShape, std::int64_t heads,
                          std::byte* scratch);
 DSA_DECLARE_IN_EVERY_TIER(AttendChunk, attend_chunk)
 
