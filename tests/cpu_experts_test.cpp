@@ -253,7 +253,8 @@ void check_router(const Tensor<float, 2>& logits, const Tensor<float, 1>& bias, 
   const Routed expected = reference_router(logits, bias, c);
   Tensor<std::int32_t, 2> experts({T, k});
   Tensor<float, 2> weights({T, k});
-  cpu::router({}, experts, weights, logits, bias, c);
+  ScratchMemory scratch(cpu::router_scratch(c));
+  cpu::router({}, experts, weights, logits, bias, c, scratch);
   for (Index t = 0; t < T; ++t)
     for (Index i = 0; i < k; ++i) {
       INFO("token " << t << ", choice " << i);
@@ -267,6 +268,7 @@ void check_router(const Tensor<float, 2>& logits, const Tensor<float, 1>& bias, 
 TEST_CASE("the router is the reference's, ties and groups included", "[cpu]") {
   const Index T = 40, E = 16;
   Config c;
+  c.n_routed_experts = E;
   c.num_experts_per_tok = 4, c.n_group = 4, c.topk_group = 2, c.routed_scaling_factor = 2.5;
   auto logits = draw<2>({T, E}, 1);
   for (Index t = 0; t < T; t += 2)  // ties, within groups and between them
@@ -287,13 +289,14 @@ TEST_CASE("the router is the reference's, ties and groups included", "[cpu]") {
 
 TEST_CASE("the router keeps apart what fp32 scores would tie, and refuses NaN", "[cpu]") {
   Config c;
-  c.num_experts_per_tok = 1;
+  c.n_routed_experts = 3, c.num_experts_per_tok = 1;
   Tensor<float, 2> logits({1, 3}, 20.0f);
   logits(0, 2) = 21.0f;  // both sigmoids are 1 in fp32
   check_router(logits, {}, c);
   logits(0, 1) = std::nanf("");
   Tensor<std::int32_t, 2> experts({1, 1});
   Tensor<float, 2> weights({1, 1});
-  CHECK_THROWS_WITH(cpu::router({}, experts, weights, logits, {}, c),
+  ScratchMemory scratch(cpu::router_scratch(c));
+  CHECK_THROWS_WITH(cpu::router({}, experts, weights, logits, {}, c, scratch),
                     "logit (0, 1) of the router is NaN: there is no order to select by");
 }

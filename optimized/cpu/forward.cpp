@@ -81,7 +81,8 @@ void Pass<X, Row>::mixture(Index l) const {
   cpu::linear<float, float>(cpu(), b.router_logits, View<const float, 2>(b.h_wide), w.gate, {},
                             b.scratch);
   tell(l, ".mlp.gate.logits", b.router_logits);
-  router(cpu(), b.experts, b.expert_weights, b.router_logits, w.e_score_correction_bias, config);
+  router(cpu(), b.experts, b.expert_weights, b.router_logits, w.e_score_correction_bias, config,
+         b.scratch);
   tell_decision(l, ".mlp.gate.experts", b.experts);
   tell(l, ".mlp.gate.weights", b.expert_weights);
   std::fill(b.y.begin(), b.y.end(), 0.0f);

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "core/config.hpp"
+#include "optimized/cpu/scratch.hpp"
 #include "optimized/cpu/tier.hpp"
 
 namespace dsa::cpu {
@@ -14,6 +15,7 @@ void router(Cpu, View<std::int32_t, 2> experts,  // (T, num_experts_per_tok)  ou
             View<float, 2> weights,              // (T, num_experts_per_tok)  out
             View<const float, 2> logits,         // (T, E)
             View<const float, 1> bias,           // (E), or empty
-            const Config&);
+            const Config&, Scratch);
+Index router_scratch(const Config&);
 
 }  // namespace dsa::cpu

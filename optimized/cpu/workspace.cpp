@@ -9,6 +9,7 @@
 #include "optimized/cpu/indexer_topk.hpp"
 #include "optimized/cpu/memory.hpp"
 #include "optimized/cpu/pieces.hpp"
+#include "optimized/cpu/router.hpp"
 #include "optimized/cpu/sparse_attention.hpp"
 #include "optimized/cpu/threads.hpp"
 
@@ -23,7 +24,8 @@ Index scratch_a_thread(const Config& c, Index T, int threads) {
               k = c.num_experts_per_tok, shared = c.n_shared_experts * c.moe_intermediate_size;
   const Index widest = std::max({C, c.q_lora_rank.value_or(0), R, N * U, c.intermediate_size,
                                  c.moe_intermediate_size, shared});
-  Index bytes = std::max(linear_scratch(widest), dense_attention_scratch(N, R, P));
+  Index bytes =
+      std::max({linear_scratch(widest), dense_attention_scratch(N, R, P), router_scratch(c)});
   if (c.indexer) {
     const Indexer& i = *c.indexer;
     bytes = std::max({bytes, indexer_topk_scratch(i.n_heads, i.head_dim, i.topk),

@@ -182,11 +182,12 @@ Launch router(Cpu on, const Case& c, Arrays& out) {
   config.router.dropped_group_score = c.scalar("dropped");
   config.router.has_correction_bias = c.in.contains("bias");
   const auto bias = c.in.contains("bias") ? c.in.at("bias").as<float, 1>() : View<const float, 1>{};
-  return {[=, experts = out.at("experts").as<std::int32_t, 2>(),
-           weights = out.at("weights").as<float, 2>(), logits = c.in.at("logits").as<float, 2>()] {
-            cpu::router(on, experts, weights, logits, bias, config);
-          },
-          {}};
+  return launch(Memory(cpu::router_scratch(config)),
+                [=, experts = out.at("experts").as<std::int32_t, 2>(),
+                 weights = out.at("weights").as<float, 2>(),
+                 logits = c.in.at("logits").as<float, 2>()](cpu::Scratch scratch) {
+                  cpu::router(on, experts, weights, logits, bias, config, scratch);
+                });
 }
 
 Launch experts(Cpu on, const Case& c, Arrays& out) {
