@@ -295,22 +295,21 @@ TEST_CASE("a feed attends in its own form, whatever the others of its pass", "[c
       for (int i = 0; i < 4; ++i) caches.emplace_back(model.config, format);
       const auto feed = [&](std::size_t i, Index from, Index to) {
         const auto n = static_cast<std::size_t>(to - from), at = static_cast<std::size_t>(from);
-        return cpu::Feed{&caches[i], std::span(s.tokens).subspan(at, n),
-                         std::span(s.positions).subspan(at, n), std::span(begin).first(n)};
+        return Feed{&caches[i], std::span(s.tokens).subspan(at, n),
+                    std::span(s.positions).subspan(at, n), std::span(begin).first(n)};
       };
       Tensor<float, 2> logits({4, V});
-      std::vector<cpu::Feed> feeds;
+      std::vector<Feed> feeds;
       for (std::size_t i = 0; i < 4; ++i) {
         const View<float, 2> row{logits.view()[static_cast<Index>(i)].data, {1, V}};
-        const cpu::Feed before = feed(i, 0, first[i]), next = feed(i, first[i], last[i]);
+        const Feed before = feed(i, 0, first[i]), next = feed(i, first[i], last[i]);
         if (before.size() > 0)
-          cpu::forward(packed, workspace, {&before, 1}, cpu::LogitsOf::last_of_each_feed, row);
+          cpu::forward(packed, workspace, {&before, 1}, LogitsOf::last_of_each_feed, row);
         if (!together)
-          cpu::forward(packed, workspace, {&next, 1}, cpu::LogitsOf::last_of_each_feed, row);
+          cpu::forward(packed, workspace, {&next, 1}, LogitsOf::last_of_each_feed, row);
         feeds.push_back(next);
       }
-      if (together)
-        cpu::forward(packed, workspace, feeds, cpu::LogitsOf::last_of_each_feed, logits);
+      if (together) cpu::forward(packed, workspace, feeds, LogitsOf::last_of_each_feed, logits);
       return logits;
     };
     check_same_rows(answer(true), 0, 4, answer(false), 0);
