@@ -278,7 +278,8 @@ TEST_CASE("logits runs tokens of any format, to the bit the same", "[run]") {
       (fs::path(DSA_SOURCE_DIR) / "data/samples/v32/checkpoint").string();
   write_text(in("lists.json"), "[[1, 2, 3, 4, 5],\n [6, 7]]");
   write_text(in("lines.jsonl"), "{\"tokens\": [1, 2, 3, 4, 5], \"prompt\": 0}\n\n[6, 7]\n");
-  const std::string ask = "dsa-run logits " + checkpoint + " --format fp32 --tokens ";
+  const std::string ask =
+      "dsa-run logits " + checkpoint + " --format fp32 --mla absorbed --tokens ";
   CHECK(run(ask + in("lists.json") + " --trace -o " + in("a.safetensors")).status == 0);
   CHECK(run(ask + in("lines.jsonl") + " --chunk 2 -o " + in("b.jsonl")).status == 0);
   CHECK(run(ask + in("a.safetensors") + " --threads 2 -o " + in("c.safetensors")).status == 0);
