@@ -1,0 +1,17 @@
+# What `dsa-bench cuda` runs, twice as the kernels are: on the host, and by nvcc where there are nvcc
+# and cuBLAS.
+file(GLOB bench_cuda_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/experiments/bench/cuda/*.cu)
+add_subdirectory(experiments/bench/cuda/host)
+add_library(dsa_bench_cuda STATIC experiments/bench/cuda/problems.cpp $<TARGET_OBJECTS:dsa_bench_cuda_host>)
+target_link_libraries(dsa_bench_cuda PUBLIC dsa_core dsa_cuda_host PRIVATE dsa_exact)
+if(TARGET dsa_cuda_device)
+  find_package(CUDAToolkit QUIET)
+endif()
+if(TARGET CUDA::cublas)
+  add_library(dsa_bench_cuda_device STATIC ${bench_cuda_sources})
+  target_include_directories(dsa_bench_cuda_device PRIVATE ${PROJECT_SOURCE_DIR})
+  target_compile_options(dsa_bench_cuda_device PRIVATE -std=c++20)
+  target_link_libraries(dsa_bench_cuda_device PUBLIC dsa_cuda_device CUDA::cublas)
+  target_link_libraries(dsa_bench_cuda PUBLIC dsa_bench_cuda_device)
+  target_compile_definitions(dsa_bench_cuda PUBLIC DSA_BENCH_CUDA)
+endif()
