@@ -41,6 +41,9 @@ void print_list(const std::vector<DeviceProblem>& problems) {
 
 void print_row(const DeviceReport& report, const DeviceRow& row) {
   const DeviceProblem& p = row.problem;
+  if (report.rows.size() == 1)
+    std::cout << fmt::format("{:<89} {:>9} {:>9} {:>9} {:>8}\n", "", "ms", "Tflop/s", "GB/s",
+                             "of roof");
   if (!row.error.empty()) {
     std::cout << fmt::format("{} {}\n", name_of(p), row.error) << std::flush;
     return;
@@ -107,8 +110,6 @@ int run(const CudaArguments& a) {
       write_text(a.json, Json{{"formulas", formulas()}, {"problems", list}}.dump(1) + "\n");
     return 0;
   }
-  std::cout << fmt::format("{:<89} {:>9} {:>9} {:>9} {:>8}\n", "", "ms", "Tflop/s", "GB/s",
-                           "of roof");
   const DeviceReport report = measure(a, problems);
   std::cout << fmt::format("{}: reads {:.0f} GB/s, multiplies bf16 at {:.1f} Tflop/s\n",
                            report.device, report.roof_bytes / 1e9, report.roof_flops / 1e12);
