@@ -2,10 +2,11 @@
 #   make verify   judge the bundled HuggingFace samples; reports in out/
 #   make test     every test: dev build with asserts and -Werror, then sanitizers, then fuzzers
 #   make build    the optimised binaries, in build/bin/
+#   make gpu      on a machine with an NVIDIA device: everything that needs one, in nine minutes (docs/cuda.md)
 #   make mutants  the judge made wrong in one line after another: the tests must notice every time
 SHELL := /bin/bash
 .DEFAULT_GOAL := build
-.PHONY: build verify test packages sanitize fuzz mutants format clean
+.PHONY: build verify test gpu packages sanitize fuzz mutants format clean
 
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 20
@@ -50,6 +51,9 @@ fuzz: packages
 	    || { tail -n 30 build-fuzz/found/$$t.log; exit 1; }; \
 	  grep -E 'number_of_executed_units' build-fuzz/found/$$t.log; \
 	done
+
+gpu:
+	@python3 experiments/gpu.py
 
 mutants: packages
 	tests/mutants/run.sh $(ONLY)

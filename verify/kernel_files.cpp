@@ -38,10 +38,18 @@ Json scalar_json(double x) {
   return x > 0 ? "Infinity" : "-Infinity";
 }
 
-Json entry_of(const Case& c) {
+/// Why the kernel of this layout does not take the case; empty where it does.
+std::string refusal(const PeerLayout* layout, const Case& c) {
+  if (!layout) return "";
+  return layout->op == c.op->name
+             ? layout->refuses(c)
+             : fmt::format("{} has no kernel for {}", layout->name, c.op->name);
+}
+
+Json entry_of(const Case& c, const PeerLayout* layout) {
   Json scalars = Json::object(), outputs = Json::object();
   for (const auto& [name, value] : c.scalars) scalars[name] = scalar_json(value);
-  for (const auto& [name, array] : c.out)
+  for (const auto& [name, array] : layout ? layout->outputs(c) : c.out)
     outputs[name] = {{"dtype", name_of(array.dtype())}, {"shape", array.shape()}};
   return {{"file", file_of(c)}, {"op", c.op->name},   {"case", c.name},
           {"dtype", c.dtype},   {"scalars", scalars}, {"outputs", outputs}};
@@ -53,9 +61,10 @@ std::vector<Index> shape_of(const Case& c, const std::string& name, std::size_t 
   return out != c.out.end() ? out->second.shape() : std::vector<Index>{static_cast<Index>(n)};
 }
 
-void write_case(const fs::path& dir, const Case& c) {
+void write_case(const fs::path& dir, const Case& c, const PeerLayout* layout) {
+  const Arrays inputs = layout ? layout->inputs(c) : c.in;
   std::vector<SafetensorsWriter::Declaration> tensors;
-  for (const auto& [name, array] : c.in)
+  for (const auto& [name, array] : inputs)
     tensors.push_back({"in." + name, array.dtype(), array.shape()});
   for (const auto* answers : {&c.want, &c.allowed})
     for (const auto& [name, values] : *answers)
@@ -65,16 +74,17 @@ void write_case(const fs::path& dir, const Case& c) {
       {"op", std::string(c.op->name)}, {"case", c.name}, {"dtype", c.dtype}};
   for (const auto& [name, value] : c.scalars) metadata["scalar." + name] = fmt::format("{}", value);
   SafetensorsWriter file(dir / file_of(c), tensors, metadata);
-  for (const auto& [name, array] : c.in) file.append(array.bytes());
+  for (const auto& [name, array] : inputs) file.append(array.bytes());
   for (const auto* answers : {&c.want, &c.allowed})
     for (const auto& [name, values] : *answers) file.append_values(values);
   file.commit();
 }
 
-Arrays outputs_in(const fs::path& path, const Case& c) {
+/// The tensors of a file that are called as these outputs.
+Arrays outputs_in(const fs::path& path, const Arrays& outputs) {
   const SafetensorsFile file = SafetensorsFile::open(path);
   Arrays out;
-  for (const auto& [name, asked] : c.out) {
+  for (const auto& [name, asked] : outputs) {
     const StoredTensor& stored = file.at(name);
     require(is_decodable(stored.dtype), path.string() + ": " + name + " is " +
                                             std::string(name_of(stored.dtype)) +
@@ -86,43 +96,49 @@ Arrays outputs_in(const fs::path& path, const Case& c) {
   return out;
 }
 
-CaseResult judge_file(const fs::path& path, const Case& c) {
+CaseResult judge_file(const fs::path& path, const Case& c, const PeerLayout* layout) {
+  if (const std::string why = refusal(layout, c); !why.empty()) return {why, "", 0, "", false};
   if (!fs::exists(path)) return {"there is no " + path.filename().string(), "", 0, "", false};
   try {
-    return judge_outputs(c, outputs_in(path, c));
+    if (!layout) return judge_outputs(c, outputs_in(path, c.out));
+    return judge_outputs(c, layout->ours(c, outputs_in(path, layout->outputs(c))));
   } catch (const Error& e) {
     return {"", e.what(), std::numeric_limits<double>::infinity(), "", false};
   }
 }
 
-KernelResult& row_of(std::vector<KernelResult>& rows, const Case& c) {
+KernelResult& row_of(std::vector<KernelResult>& rows, const Case& c, const PeerLayout* layout) {
   for (KernelResult& row : rows)
     if (row.op == c.op->name && row.dtype == c.dtype) return row;
   KernelResult row;
   row.op = c.op->name, row.dtype = c.dtype, row.backend = "files";
+  if (layout) row.rung = layout->name;
   return rows.emplace_back(std::move(row));
 }
 
 }  // namespace
 
-std::string dump_cases(const fs::path& dir, const OpsOptions& options) {
+std::string dump_cases(const fs::path& dir, const OpsOptions& options, const PeerLayout* layout) {
   fs::create_directories(dir);
   Json cases = Json::array();
   for_each_case(options, [&](const Case& c) {
-    write_case(dir, c);
-    cases.push_back(entry_of(c));
+    if (!refusal(layout, c).empty()) return;
+    write_case(dir, c, layout);
+    cases.push_back(entry_of(c, layout));
   });
-  write_text(dir / "index.json", Json{{"seed", options.seed}, {"cases", cases}}.dump(1) + "\n");
+  Json index = {{"seed", options.seed}, {"cases", cases}};
+  if (layout) index["layout"] = layout->name;
+  write_text(dir / "index.json", index.dump(1) + "\n");
   return fmt::format("{} written to {}; outputs of the same names are judged by --against\n",
                      plural(static_cast<Index>(cases.size()), "case"), clean(dir.string()));
 }
 
-OpsReport check_files(const fs::path& dir, const OpsOptions& options) {
+OpsReport check_files(const fs::path& dir, const OpsOptions& options, const PeerLayout* layout) {
   const auto start = std::chrono::steady_clock::now();
   require(fs::is_directory(dir), "--against " + dir.string() + " is not a directory");
   OpsReport report;
   for_each_case(options, [&](const Case& c) {
-    row_of(report.rows, c).add(c, judge_file(dir / file_of(c), c));
+    row_of(report.rows, c, layout).add(c, judge_file(dir / file_of(c), c, layout));
   });
   Index judged = 0;
   for (KernelResult& row : report.rows) {

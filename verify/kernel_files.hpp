@@ -2,21 +2,25 @@
 //
 // OP.CASE.safetensors holds in.NAME, want.NAME and allowed.NAME; its metadata, and an entry of
 // index.json, hold the scalars and the types and shapes of the outputs. The judged files have the
-// same names, and tensors named as the outputs. docs/ops.md is the format.
+// same names, and tensors named as the outputs. docs/ops.md is the format. With the layout of
+// somebody's kernel, inputs and outputs have the names, types and shapes that it is called with.
 #pragma once
 
 #include <filesystem>
 
 #include "verify/kernel_suite.hpp"
+#include "verify/ops/peer_layouts.hpp"
 
 namespace dsa::verify {
 
-/// Writes the cases that the options name, but for those that a kernel must refuse. Returns a
-/// sentence on what was written.
-std::string dump_cases(const std::filesystem::path& dir, const OpsOptions&);
+/// Writes the cases that the options name, but for those that a kernel must refuse, or that the
+/// layout does. Returns a sentence on what was written.
+std::string dump_cases(const std::filesystem::path& dir, const OpsOptions&,
+                       const PeerLayout* = nullptr);
 
 /// Judges the files of `dir`, a row an op and dtype. Cases without a file are counted as not taken.
 /// Error: `dir` has no file of any case.
-OpsReport check_files(const std::filesystem::path& dir, const OpsOptions&);
+OpsReport check_files(const std::filesystem::path& dir, const OpsOptions&,
+                      const PeerLayout* = nullptr);
 
 }  // namespace dsa::verify

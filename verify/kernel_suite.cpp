@@ -17,7 +17,7 @@ namespace {
 
 constexpr double inf = std::numeric_limits<double>::infinity();
 constexpr int repeats = 20;
-constexpr double small_flops = 2e6;  // cases that are repeated
+constexpr double small_flops = 2e6;  // cases that are repeated on the host; all are on a device
 
 bool same_bits(const Arrays& a, const Arrays& b) {
   return std::all_of(a.begin(), a.end(), [&](const auto& named) {
@@ -56,7 +56,8 @@ std::string refusal_failure(const Kernel& kernel, const Case& c) {
 /// What must hold of a kernel beyond its first outputs being right; `first`: these.
 std::string conduct_failure(const Kernel& kernel, const Case& c, const Launch& launch, Arrays& out,
                             const Arrays& first) {
-  for (int i = 1; i < repeats && c.flops <= small_flops; ++i) {
+  const bool repeated = kernel.ran == Ran::device || c.flops <= small_flops;
+  for (int i = 1; i < repeats && repeated; ++i) {
     run_once(launch, out);
     if (!same_bits(out, first)) return fmt::format("other bits in run {} of {}", i + 1, repeats);
   }
@@ -101,7 +102,7 @@ void add_missing(std::vector<KernelResult>& rows, const Op& op, const std::vecto
       const bool exists = std::any_of(kernels.begin(), kernels.end(), [&](const Kernel& k) {
         return k.op == op.name && k.backend == backend && k.dtype == dtype;
       });
-      if (exists || !options.wants(dtype) || !options.rung.empty() ||
+      if (exists || !options.wants(dtype) || !options.rung.empty() || !options.ran.empty() ||
           !(options.backend.empty() || options.backend == backend))
         continue;
       KernelResult row;
@@ -117,10 +118,7 @@ std::vector<KernelResult> rows_of(const Op& op, const std::vector<Kernel>& kerne
   std::vector<KernelResult> rows;
   std::vector<const Kernel*> asked;
   for (const Kernel& k : kernels)
-    if (k.op == op.name && options.wants(k.dtype) &&
-        (options.backend.empty() || options.backend == k.backend) &&
-        (options.rung.empty() || options.rung == k.rung))
-      asked.push_back(&k), rows.push_back(row_of(k));
+    if (k.op == op.name && options.wants(k)) asked.push_back(&k), rows.push_back(row_of(k));
   const auto runs = [&](const Kernel* k) { return k->ran != Ran::compiled; };
   if (std::any_of(asked.begin(), asked.end(), runs)) {
     const auto cases = op.cases(options.seed);
@@ -129,7 +127,10 @@ std::vector<KernelResult> rows_of(const Op& op, const std::vector<Kernel>& kerne
         options.progress(std::string(op.name), static_cast<int>(i), static_cast<int>(cases.size()));
       const Case c = cases[i]();
       for (std::size_t k = 0; k < asked.size(); ++k)
-        if (runs(asked[k]) && asked[k]->dtype == c.dtype) rows[k].add(c, run_case(*asked[k], c));
+        if (runs(asked[k]) && asked[k]->dtype == c.dtype)
+          rows[k].add(c, options.max_flops > 0 && c.flops > options.max_flops
+                             ? CaseResult{"more operations than --max-flops", "", 0, "", false}
+                             : run_case(*asked[k], c));
     }
   }
   for (std::size_t k = 0; k < asked.size(); ++k)
@@ -208,6 +209,13 @@ void KernelResult::conclude() {
 
 bool OpsOptions::wants(const Op& o) const { return op.empty() || op == o.name; }
 bool OpsOptions::wants(const std::string& d) const { return dtype.empty() || dtype == d; }
+bool OpsOptions::wants(const Kernel& k) const {
+  const bool made_for_device =
+      k.ran == Ran::device || (k.ran == Ran::compiled && k.backend == "cuda");
+  return wants(k.dtype) && (backend.empty() || backend == k.backend) &&
+         (rung.empty() || rung == k.rung) &&
+         (ran.empty() || (ran == "device" ? made_for_device : k.ran == Ran::host));
+}
 
 OpsReport check_kernels(const OpsOptions& options, const std::vector<Kernel>& kernels) {
   const auto start = std::chrono::steady_clock::now();
@@ -219,10 +227,11 @@ OpsReport check_kernels(const OpsOptions& options, const std::vector<Kernel>& ke
   if (report.rows.empty()) {
     std::set<std::string> names;
     for (const Kernel& k : kernels) names.insert(k.backend + " " + k.rung);
-    throw Error(
-        fmt::format("there is nothing to judge: no kernel of backend \"{}\", rung \"{}\" and "
-                    "dtype \"{}\"; there are {}",
-                    options.backend, options.rung, options.dtype, fmt::join(names, ", ")));
+    throw Error(fmt::format(
+        "there is nothing to judge: no kernel of backend \"{}\", rung \"{}\" and "
+        "dtype \"{}\"{}; there are {}",
+        options.backend, options.rung, options.dtype,
+        options.ran.empty() ? "" : ", made for the " + options.ran, fmt::join(names, ", ")));
   }
   conclude(report, options);
   report.receipt.seconds =

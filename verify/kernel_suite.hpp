@@ -48,11 +48,14 @@ struct KernelResult {
 
 struct OpsOptions {
   std::string op, backend, rung, dtype;  // empty: all
+  std::string ran;       // "host": kernels executed there; "device": those made for one; empty: all
+  double max_flops = 0;  // not 0: cases of more operations are not put to any kernel
   std::uint64_t seed = 1;
   std::function<void(const std::string& what, int done, int of)> progress;
 
   bool wants(const Op&) const;
   bool wants(const std::string& dtype_of_case) const;
+  bool wants(const Kernel&) const;
 };
 
 struct OpsReport {

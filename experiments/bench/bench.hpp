@@ -15,5 +15,6 @@ struct Command {
 Command model_command(CLI::App&);
 Command ops_command(CLI::App&);
 Command growth_command(CLI::App&);
+Command cuda_command(CLI::App&);
 
 }  // namespace dsa::bench

@@ -8,14 +8,16 @@
 int main(int argc, char** argv) {
   using namespace dsa::bench;
   CLI::App app{
-      "dsa-bench: how fast the CPU backend is.\n\n"
+      "dsa-bench: how fast the CPU backend is, and the CUDA kernels.\n\n"
       "  dsa-bench ops                every op, with the fraction of this machine's roofline "
       "reached\n"
       "  dsa-bench growth             how the cost of a layer grows with the context\n"
+      "  dsa-bench cuda               the CUDA kernels on a device, at published sizes\n"
       "  dsa-bench model CHECKPOINT   prefill and decoding of a whole model\n\n"
       "Exit status: 0 measured, 2 usage or bad input."};
   app.require_subcommand(1);
-  const std::vector<Command> commands = {ops_command(app), growth_command(app), model_command(app)};
+  const std::vector<Command> commands = {ops_command(app), growth_command(app), cuda_command(app),
+                                         model_command(app)};
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& help) {

@@ -30,13 +30,7 @@ class Buffer {
     if (n > 0) CUDA_TRY(cudaMalloc(&data_, bytes()));
 #endif
   }
-  Buffer(const T* from, Index n) : Buffer(n) {
-#ifdef DSA_CUDA_ON_HOST
-    if (n > 0) std::memcpy(data_, from, bytes());
-#else
-    CUDA_TRY(cudaMemcpy(data_, from, bytes(), cudaMemcpyHostToDevice));
-#endif
-  }
+  Buffer(const T* from, Index n) : Buffer(n) { upload(from); }
   Buffer(Buffer&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), n_(std::exchange(other.n_, 0)) {}
   Buffer& operator=(Buffer&& other) noexcept {
@@ -57,6 +51,13 @@ class Buffer {
     if (n_ > 0) std::memcpy(data_, other.data_, bytes());
 #else
     CUDA_TRY(cudaMemcpyAsync(data_, other.data_, bytes(), cudaMemcpyDeviceToDevice, stream));
+#endif
+  }
+  void upload(const T* from) {
+#ifdef DSA_CUDA_ON_HOST
+    if (n_ > 0) std::memcpy(data_, from, bytes());
+#else
+    CUDA_TRY(cudaMemcpy(data_, from, bytes(), cudaMemcpyHostToDevice));
 #endif
   }
   void download(T* to) const {

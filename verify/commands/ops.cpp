@@ -8,17 +8,22 @@ namespace {
 struct OpsArguments {
   Arguments common;
   OpsOptions options;
-  std::string dump, against;
+  std::string dump, against, layout;
 };
 
 int run(const OpsArguments& a, const std::string& command_line) {
   OpsOptions options = a.options;
   options.progress = a.common.judge_options().progress;
+  const PeerLayout* layout = a.layout.empty() ? nullptr : &peer_layout_named(a.layout);
+  require(!layout || !a.dump.empty() || !a.against.empty(),
+          "--layout says how --dump writes and --against reads files; give one of them");
+  if (layout && options.op.empty()) options.op = layout->op;
   if (!a.dump.empty()) {
-    print(dump_cases(a.dump, options));
+    print(dump_cases(a.dump, options, layout));
     return 0;
   }
-  OpsReport report = a.against.empty() ? check_kernels(options) : check_files(a.against, options);
+  OpsReport report =
+      a.against.empty() ? check_kernels(options) : check_files(a.against, options, layout);
   report.receipt.command = command_line;
   print(table(report, is_coloured()));
   write_if_asked(a.common.json, to_json(report).dump(2) + "\n");
@@ -43,15 +48,26 @@ Command ops_command(CLI::App& parent) {
                                       "One rung of the ladders only, e.g. avx512");
   app->add_option("--dtype", a->options.dtype, "Kernels of one dtype only")
       ->check(CLI::IsMember({"fp32", "bf16", "fp8"}));
+  CLI::Option* ran =
+      app->add_option("--ran", a->options.ran,
+                      "host: kernels that run on the processor; device: those built for a device")
+          ->check(CLI::IsMember({"host", "device"}));
+  CLI::Option* max_flops =
+      app->add_option("--max-flops", a->options.max_flops,
+                      "Leave out cases of more operations (for sanitizers, which are slow)")
+          ->check(CLI::PositiveNumber);
   app->add_option("--seed", a->options.seed, "Seed of the inputs")->capture_default_str();
   add_json(*app, a->common, "the results");
   CLI::Option* dump =
       app->add_option("--dump", a->dump,
                       "Write every case to DIR instead: inputs, answers and allowed errors")
-          ->excludes(backend, rung);
+          ->excludes(backend, rung, ran, max_flops);
   app->add_option("--against", a->against,
                   "Judge the outputs in DIR: safetensors files named as --dump names them")
-      ->excludes(backend, rung, dump);
+      ->excludes(backend, rung, ran, max_flops, dump);
+  app->add_option("--layout", a->layout,
+                  "Write and read the files as the kernels of flashmla or deepgemm are called")
+      ->check(CLI::IsMember({"flashmla", "deepgemm"}));
   return {app, [=](const std::string& command_line) { return run(*a, command_line); }};
 }
 

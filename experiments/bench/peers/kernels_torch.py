@@ -1,23 +1,28 @@
 #!/usr/bin/env python3
 """Other people's kernels on the cases of `dsa-verify ops`, for its judge.
 
-    dsa-verify ops --dump CASES
+    dsa-verify ops --dump CASES [--layout flashmla]
     kernels_torch.py CASES OUT [--peer flashmla] [--device cuda]
-    dsa-verify ops --against OUT
+    dsa-verify ops --against OUT [--layout flashmla]
 
-Peers: torch computes every op plainly in float32, on any device. flashmla and deepgemm need their
-packages and a Hopper GPU, and take the cases whose shapes they have kernels for; the rest is left out,
-and the judge says so. docs/ops.md is the format of the files.
+Peers: torch computes every op plainly in float32, on any device. flashmla and deepgemm (deepgemm-paged)
+need their packages, a Hopper GPU, and cases dumped in their layout. What a peer does not take is left
+out, and the judge says so. docs/ops.md is the format of the files. Exit status 3: there is no such
+package here, or nothing that it takes.
 """
 import argparse
 import json
 import pathlib
 import sys
 
-import torch
-import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import save_file
+try:
+    import torch
+    import torch.nn.functional as F
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+except ModuleNotFoundError as e:
+    print(f"the package {e.name} is not installed")
+    sys.exit(3)
 
 RUN = 128  # channels of an FP8 latent that share a scale
 
@@ -200,27 +205,39 @@ TORCH = {f.__name__: f for f in (
 
 
 def flashmla(x, s):
-    """FlashMLA's sparse prefill: bf16, 64 or 128 heads, 512 + 64 channels, K a multiple of 128."""
-    from flash_mla import flash_mla_sparse_fwd
-    N, width, K = x["q"].shape[1], x["q"].shape[2], x["chosen"].shape[1]
-    if x["kv"].dtype != torch.bfloat16 or N not in (64, 128) or width != 576 or K % 128:
-        return None
-    out, _, lse = flash_mla_sparse_fwd(x["q"], x["kv"][:, None], x["chosen"][:, None], s["scale"])
+    """FlashMLA's sparse prefill of bf16, or its sparse decoding over a paged FP8 cache."""
+    import flash_mla
+    if "kv" in x:
+        out, _, lse = flash_mla.flash_mla_sparse_fwd(x["q"], x["kv"], x["indices"], s["scale"])
+        return {"out": out, "lse": lse}
+    plan, _ = flash_mla.get_mla_metadata()
+    out, lse = flash_mla.flash_mla_with_kvcache(
+        x["q"], x["k_cache"], None, None, 512, plan, softmax_scale=s["scale"], is_fp8_kvcache=True,
+        indices=x["indices"])
     return {"out": out, "lse": lse}
 
 
 def deepgemm(x, s):
-    """DeepGEMM's indexer scores: FP8, 32 or 64 heads of 32, 64 or 128 channels."""
+    """DeepGEMM's index scores over contiguous keys."""
     import deep_gemm
-    H, D = x["q"].shape[1:]
-    if x["k"].dtype != torch.uint8 or H not in (32, 64) or D not in (32, 64, 128) or not s["relu"]:
-        return None
-    keys = seen_as(torch.float8_e4m3fn, x["k"][:, :D]), keys_of(x)[1]
-    return {"scores": deep_gemm.fp8_mqa_logits(x["q"], keys, x["w"], x["begin"], x["end"])}
+    return {"logits": deep_gemm.fp8_mqa_logits(
+        x["q"], (x["k"], x["k_scale"]), x["weights"], x["k_start"], x["k_end"])}
+
+
+def deepgemm_paged(x, s):
+    """Over pages: every query is a sequence, and sees all that is before its end."""
+    import deep_gemm
+    if x["k_start"].any() or not x["k_end"].all():
+        return None  # a length of 0 was unsafe in some of its versions
+    S, lengths = len(x["k"]), x["k_end"][:, None]  # (sequences, tokens of each)
+    plan = deep_gemm.get_paged_mqa_logits_metadata(lengths, 64, deep_gemm.get_num_sms())
+    logits = deep_gemm.fp8_paged_mqa_logits(
+        x["q"][:, None], x["kv_cache"], x["weights"], lengths, x["block_table"], plan, S)
+    return {"logits": logits[:, :S]}
 
 
 PEERS = {"torch": TORCH, "flashmla": {"sparse_attention": flashmla},
-         "deepgemm": {"indexer_scores": deepgemm}}
+         "deepgemm": {"indexer_scores": deepgemm}, "deepgemm-paged": {"indexer_scores": deepgemm_paged}}
 
 
 def main():
@@ -234,13 +251,22 @@ def main():
     torch.set_default_device(args.device)
     args.out.mkdir(parents=True, exist_ok=True)
     kernels, written, left_out = PEERS[args.peer], 0, 0
-    for case in json.loads((args.cases / "index.json").read_text())["cases"]:
+    index = json.loads((args.cases / "index.json").read_text())
+    layout = None if args.peer == "torch" else args.peer.removesuffix("-paged")
+    if index.get("layout") != layout:
+        parser.error(f"{args.cases} has the layout {index.get('layout')}, expected {layout}: dump it again"
+                     + (f" with --layout {layout}" if layout else " without --layout"))
+    for case in index["cases"]:
         outputs = None
         if case["op"] in kernels:
             with safe_open(args.cases / case["file"], "pt", device=args.device) as file:
                 inputs = {name[3:]: file.get_tensor(name) for name in file.keys()
                           if name.startswith("in.")}
-            outputs = kernels[case["op"]](inputs, {k: float(v) for k, v in case["scalars"].items()})
+            try:
+                outputs = kernels[case["op"]](inputs, {k: float(v) for k, v in case["scalars"].items()})
+            except ModuleNotFoundError as e:
+                print(f"{args.peer}: the package {e.name} is not installed")
+                return 3
         if outputs is None:
             left_out += 1
             continue

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -26,17 +27,32 @@ class Binding {
     const auto found = c.in.find(name);
     return found == c.in.end() ? DeviceView<const T, Rank>{} : in<T, Rank>(found->second);
   }
-  /// Downloaded by fetch().
+  /// Downloaded by fetch(), which leaves it as the array was before: poisoned. It lies between two
+  /// guard zones, for memory of a device has no others.
   template <class T, int Rank>
   DeviceView<T, Rank> out(Array& a) {
+    constexpr Index guard = 256 / sizeof(T);
     const View<T, Rank> x = a.as<T, Rank>();
-    const Buffer<T>& buffer = keep(Buffer<T>(x.size()));
-    downloads_.push_back([&buffer, x] { buffer.download(x.data); });
-    return buffer.template view<Rank>(x.shape);
+    std::vector<T> before = poisoned<T>(x.size() + 2 * guard);
+    std::copy(x.begin(), x.end(), before.begin() + guard);
+    Buffer<T>& buffer = keep(Buffer<T>(before.data(), static_cast<Index>(before.size())));
+    downloads_.push_back([&buffer, x, before = std::move(before)] {
+      std::vector<T> after(before.size());
+      buffer.download(after.data());
+      buffer.upload(before.data());
+      std::copy_n(after.begin() + guard, x.size(), x.begin());
+      const auto same = [&](Index first) {
+        return std::memcmp(after.data() + first, before.data() + first, guard * sizeof(T)) == 0;
+      };
+      require(same(0) && same(guard + x.size()), "wrote beside an output");
+    });
+    DeviceView<T, Rank> view = buffer.template view<Rank>(x.shape);
+    view.data += guard;
+    return view;
   }
   template <class T>
   DeviceView<T, 1> scratch(Index n) {
-    return keep(Buffer<T>(n)).template view<1>({n});
+    return keep(Buffer<T>(poisoned<T>(n).data(), n)).template view<1>({n});
   }
   /// An output that is also read: run() begins with copying `first` to it.
   template <class T, int Rank>
@@ -72,6 +88,12 @@ class Binding {
   }
 
  private:
+  template <class T>
+  static std::vector<T> poisoned(Index n) {
+    std::vector<T> values(static_cast<std::size_t>(n));
+    if (n > 0) std::memset(static_cast<void*>(values.data()), 0xff, values.size() * sizeof(T));
+    return values;
+  }
   template <class T>
   Buffer<T>& keep(Buffer<T> buffer) {
     auto owned = std::make_shared<Buffer<T>>(std::move(buffer));
