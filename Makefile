@@ -2,11 +2,12 @@
 #   make verify   judge the bundled HuggingFace samples; reports in out/
 #   make test     every test: dev build with asserts and -Werror, then sanitizers, then fuzzers
 #   make build    the optimised binaries, in build/bin/
+#   make tsan     the CPU kernels and the whole model on four threads, under ThreadSanitizer
 #   make gpu      on a machine with an NVIDIA device: everything that needs one, in nine minutes (docs/cuda.md)
 #   make mutants  the judge made wrong in one line after another: the tests must notice every time
 SHELL := /bin/bash
 .DEFAULT_GOAL := build
-.PHONY: build verify test gpu packages sanitize fuzz mutants format clean
+.PHONY: build verify test gpu packages sanitize tsan fuzz mutants format clean
 
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 20
@@ -38,6 +39,17 @@ test: packages
 sanitize: packages
 	cmake --preset asan $(CMAKE_QUIET) && cmake --build --preset asan -j $(JOBS) --target dsa_tests
 	build-asan/bin/dsa_tests '[safetensors],[json],[file],[config],[checkpoint],[report],[text]'
+
+# GCC's OpenMP does not tell ThreadSanitizer of its barriers; LLVM's does, and runs what GCC compiled.
+TSAN_RUN = env OMP_NUM_THREADS=4 TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1 \
+  OMP_TOOL_LIBRARIES=$(lastword $(sort $(wildcard /usr/lib/llvm-*/lib/libarcher.so))) \
+  LD_PRELOAD=$(lastword $(sort $(wildcard /usr/lib/llvm-*/lib/libomp.so.5))) setarch -R build-tsan/bin
+
+tsan: packages
+	cmake --preset tsan $(CMAKE_QUIET) && cmake --build --preset tsan -j $(JOBS) --target dsa-verify dsa-run
+	$(TSAN_RUN)/dsa-verify ops --backend cpu --max-flops 1e7
+	set -e; for format in fp32 bf16 fp8; do $(TSAN_RUN)/dsa-run logits data/samples/v32/checkpoint --format $$format \
+	  --tokens data/samples/v32/logits.safetensors -o build-tsan/logits.safetensors; done
 
 fuzz: packages
 	cmake --preset fuzz $(CMAKE_QUIET) && cmake --build --preset fuzz -j $(JOBS)
