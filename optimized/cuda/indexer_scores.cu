@@ -19,8 +19,9 @@ __global__ void scores_kernel(DeviceView<float, 2> scores, DeviceView<const T, 3
   const DeviceView<const T, 1> key = k.row(s);
   float sum = 0;
   for (Index h = 0; h < H; ++h) {
+    const DeviceView<const T, 1> head = q[t][h];
     float dot = 0;
-    for (Index d = 0; d < D; ++d) dot += widen(q(t, h, d)) * widen(key(d));
+    for (Index d = 0; d < D; ++d) dot += widen(head(d)) * widen(key(d));
     sum += w(t, h) * activation(dot, relu);
   }
   if constexpr (std::is_same_v<T, e4m3>) sum *= float_at(key, D);
