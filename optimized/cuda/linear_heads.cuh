@@ -1,0 +1,18 @@
+// optimized/cuda/linear_heads.cuh — a matrix of its own for every head:
+//
+//   y[t,n,f] = sum_c w[n,f,c] x[t,n,c]
+//
+// MLA in absorbed form: W_UK, transposed, before attention, and W_UV after it. Sums in fp32.
+#pragma once
+
+#include "optimized/cuda/tensor.cuh"
+
+namespace dsa::cuda::DSA_PLACE {
+
+/// X: float or bf16. A head of x may have more channels than the matrices take: the first C count.
+template <class X>
+void linear_heads(Stream, DeviceView<float, 3> y,  // (T, N, F)  out
+                  DeviceView<const X, 3> x,        // (T, N, C or more)
+                  DeviceView<const X, 3> w);       // (N, F, C)
+
+}  // namespace dsa::cuda::DSA_PLACE
