@@ -1,0 +1,62 @@
+// The CUDA backend, executed on the host, before the judge: goldens, a trace, invariants. The
+// command-line tools may ask it for more.
+#include "tests/catch.hpp"
+#include "tests/judge_helpers.hpp"
+#include "verify/backends.hpp"
+#include "verify/invariants.hpp"
+
+using namespace dsa;
+using namespace dsa::test;
+using namespace dsa::verify;
+using Catch::Contains;
+
+namespace {
+
+Verdict judged(const std::string& family, const std::string& golden, const std::string& format) {
+  const auto checkpoint = sample(family) / "checkpoint";
+  const OpenedBackend backend = open_backend(checkpoint, {"cuda-host", format, ""});
+  return judge(checkpoint, sample(family) / golden, backend.implementation,
+               quick(backend.precision));
+}
+
+}  // namespace
+
+TEST_CASE("cuda-host passes the goldens of every family in every format", "[cuda-judged]") {
+  for (const char* family : {"v2", "v3", "v32", "glm"})
+    for (const char* format : {"fp32", "bf16", "fp8"}) {
+      const Verdict verdict = judged(family, "logits.safetensors", format);
+      INFO(family << " " << format << ": " << verdict.why);
+      CHECK(verdict.outcome == Outcome::pass);
+      CHECK(verdict.candidate == "cuda-host (" + std::string(format) + ")");
+      REQUIRE(verdict.judged.logits);
+      CHECK(verdict.judged.logits->all.rows > 80);
+      int decisions = 0;  // of the indexer, where there is one: all samples go beyond top-k
+      for (const TensorResult& tensor : verdict.judged.tensors)
+        decisions += tensor.kind != TensorResult::Kind::tensor && tensor.n > 0;
+      CHECK(decisions > 0);
+    }
+}
+
+TEST_CASE("cuda-host judged by a trace, with padding, and by limits too narrow", "[cuda-judged]") {
+  CHECK(judged("v32", "trace.fp64.safetensors", "fp32").outcome == Outcome::pass);
+  CHECK(judged("v32", "left-padded.safetensors", "bf16").outcome == Outcome::pass);
+
+  const auto checkpoint = sample("v32") / "checkpoint";
+  const OpenedBackend bf16 = open_backend(checkpoint, {"cuda-host", "bf16", ""});
+  const Verdict as_fp32 = judge(checkpoint, sample("v32") / "logits.safetensors",
+                                bf16.implementation, quick(reference::Precision::hf_fp32));
+  CHECK(as_fp32.outcome == Outcome::fail);
+}
+
+// In bf16 the keys of a query are split over blocks by how many queries there are: chunks and steps
+// are equal to a prefill but for rounding, and the limits are the invariants'.
+TEST_CASE("cuda-host keeps the invariants", "[cuda-judged]") {
+  const auto checkpoint = sample("v32") / "checkpoint";
+  const OpenedBackend backend = open_backend(checkpoint, {"cuda-host", "bf16", ""});
+  const Invariants result =
+      check_invariants(checkpoint, backend.implementation, {quick(backend.precision), 0});
+  INFO(result.why);
+  CHECK(result.outcome == Outcome::pass);
+  for (const Invariant& i : result.invariants)
+    if (i.name == "packed = separate" || i.name == "prefill = decode") CHECK(i.held == Held::pass);
+}
