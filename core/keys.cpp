@@ -3,19 +3,15 @@
 #include <cmath>
 
 #include "core/check.hpp"
+#include "core/words.hpp"
 
 namespace dsa {
 namespace {
 
 std::string quoted_list(std::initializer_list<std::string_view> words) {
-  std::string list;
-  std::size_t i = 0;
-  for (std::string_view word : words) {
-    if (i > 0) list += i + 1 == words.size() ? " or " : ", ";
-    list += "\"" + std::string(word) + "\"";
-    ++i;
-  }
-  return list;
+  std::vector<std::string> quoted;
+  for (std::string_view word : words) quoted.push_back("\"" + std::string(word) + "\"");
+  return alternatives(quoted);
 }
 
 bool is_one_of(const std::string& word, std::initializer_list<std::string_view> words) {

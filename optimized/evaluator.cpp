@@ -30,7 +30,8 @@ Tap tap_into(Trace& trace, const Sequence& sequence, const Unpadded& u, const In
 }
 
 /// Where passes end, as rows of the cache: at the asked ends, and after every full pass.
-std::vector<Index> ends_of_passes(const Unpadded& u, const std::vector<Index>& ends, Index longest) {
+std::vector<Index> ends_of_passes(const Unpadded& u, const std::vector<Index>& ends,
+                                  Index longest) {
   std::vector<Index> passes;
   const auto cut = [&](Index end) {
     Index begin = passes.empty() ? 0 : passes.back();

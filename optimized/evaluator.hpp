@@ -28,9 +28,9 @@ class Evaluator {
   const Engine& engine() const { return *engine_; }
 
   /// Calls row(position, logits (V)) for every token in order; padding has no logits. `ends`: where
-  /// passes end, in the sequence (a span longer than the engine's passes is cut); empty: full passes.
-  /// `trace`: tensors and decisions, (S, width) each, by the reference's names; selections name
-  /// places in the sequence; rows of padding are 0 and -1.
+  /// passes end, in the sequence (a span longer than the engine's passes is cut); empty: full
+  /// passes. `trace`: tensors and decisions, (S, width) each, by the reference's names; selections
+  /// name places in the sequence; rows of padding are 0 and -1.
   void run(const Sequence&, const std::vector<Index>& ends,
            const std::function<void(Index position, View<const float, 1> logits)>& row,
            Trace* trace = nullptr);

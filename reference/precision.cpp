@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "core/words.hpp"
 #include "reference/llama_f16.hpp"
 #include "reference/official_fp8.hpp"
 #include "reference/rounder.hpp"
@@ -38,11 +39,9 @@ Precision precision_named(std::string_view wanted) {
 }
 
 std::string precision_names() {
-  std::string all;
-  const std::size_t n = std::size(names);
-  for (std::size_t i = 0; i < n; ++i)
-    all += std::string(i == 0 ? "" : i + 1 < n ? ", " : " or ") + std::string(names[i].second);
-  return all;
+  std::vector<std::string> all;
+  for (const auto& [value, name] : names) all.emplace_back(name);
+  return alternatives(all);
 }
 
 Dtype format_of(Precision precision) {

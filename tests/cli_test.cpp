@@ -289,7 +289,7 @@ TEST_CASE("dsa-verify invariants from the command line", "[cli]") {
   check_bad_input(run(scratch, ask + "--command 'echo no model >&2; exit 4 #'"),
                   "ended with status 4; its last line: no model");
   check_bad_input(run(scratch, ask + "--command true --backend reference"), "--backend");
-  check_bad_input(run(scratch, ask + "--backend cuda"), "reference");
+  check_bad_input(run(scratch, ask + "--backend tpu"), "choose reference");
   check_bad_input(run(scratch, "invariants " + quoted((scratch / "nothing").string())), "nothing");
 }
 

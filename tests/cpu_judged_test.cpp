@@ -78,12 +78,11 @@ TEST_CASE("cpu keeps the invariants", "[cpu-judged]") {
 
 TEST_CASE("a backend that is not there is refused in a sentence", "[cpu-judged]") {
   const auto checkpoint = sample("v32") / "checkpoint";
-  CHECK_THROWS_WITH(open_backend(checkpoint, {"cuda", "", ""}),
-                    Contains("no backend \"cuda\"; choose reference or cpu"));
+  CHECK_THROWS_WITH(open_backend(checkpoint, {"tpu", "", ""}),
+                    Contains("no backend \"tpu\"; choose reference") && Contains("cpu"));
   CHECK_THROWS_WITH(open_backend(checkpoint, {"cpu", "fp64", ""}),
                     Contains("no format \"fp64\"; choose fp32, bf16 or fp8"));
   CHECK_THROWS_WITH(open_backend(checkpoint, {"cpu", "", "sse"}), Contains("no tier \"sse\""));
   CHECK_THROWS_WITH(open_backend(checkpoint, {"reference", "", "avx2"}), Contains("--cpu"));
-  CHECK(backend_names() == "reference or cpu");
   CHECK(open_backend(checkpoint, {}).implementation.ours);
 }

@@ -1,9 +1,9 @@
 // The CPU backend's whole model: how tokens are cut into passes, packed and padded changes nothing;
 // what it takes of memory is what was planned.
-#include "optimized/cpu/evaluator.hpp"
-#include "optimized/cpu/memory.hpp"
-#include "optimized/cpu/plan.hpp"
-#include "optimized/cpu/session.hpp"
+#include "optimized/cpu/engine.hpp"
+#include "optimized/cpu/forward.hpp"
+#include "optimized/evaluator.hpp"
+#include "optimized/session.hpp"
 #include "tests/catch.hpp"
 #include "tests/models.hpp"
 #include "tests/tiny_checkpoint.hpp"
@@ -23,13 +23,21 @@ Model tiny_model(const Json& extra = Json::object()) {
   return random_model(parse_config(json, "the tiny config"), 1);
 }
 
+EngineOptions options_of(cpu::Format format, Index chunk, int threads = 1) {
+  EngineOptions options;
+  options.format = name_of(format);
+  options.chunk = chunk;
+  options.threads = threads;
+  return options;
+}
+
 struct Answer {
   Tensor<float, 2> logits;
   Trace trace;
 };
 
-Answer ask(cpu::Evaluator& evaluator, const Sequence& s, const std::vector<Index>& ends = {}) {
-  Answer answer{Tensor<float, 2>({s.size(), evaluator.model().config.vocab_size}), {}};
+Answer ask(Evaluator& evaluator, const Sequence& s, const std::vector<Index>& ends = {}) {
+  Answer answer{Tensor<float, 2>({s.size(), evaluator.engine().config().vocab_size}), {}};
   evaluator.run(
       s, ends,
       [&](Index t, View<const float, 1> row) {
@@ -41,7 +49,7 @@ Answer ask(cpu::Evaluator& evaluator, const Sequence& s, const std::vector<Index
 
 Answer ask(const Model& model, cpu::Format format, const Sequence& s,
            const std::vector<Index>& ends = {}, Index chunk = 512) {
-  cpu::Evaluator evaluator(cpu::pack(model, format, {}), chunk, 1);
+  Evaluator evaluator(cpu::open(model, options_of(format, chunk)));
   return ask(evaluator, s, ends);
 }
 
@@ -81,7 +89,7 @@ TEST_CASE("chunks and decoding give a prefill's bits and decisions", "[cpu-model
     std::vector<Index> steps;
     for (Index t = 1; t <= s.size(); ++t) steps.push_back(t);
     for (const cpu::Format format : formats) {
-      cpu::Evaluator evaluator(cpu::pack(model, format, {}), 64, 1);
+      Evaluator evaluator(cpu::open(model, options_of(format, 64)));
       const Answer whole = ask(evaluator, s);
       for (const auto& ends : {std::vector<Index>{7, 14, 21, 28, 35, 42, 49, 56, 63}, steps}) {
         INFO(family << " " << name_of(format) << ", " << ends.size() << " passes");
@@ -98,7 +106,7 @@ TEST_CASE("the same beyond a page of the cache", "[cpu-model]") {
     const Model model = sample_model(family);
     const Sequence s = plain_sequence(some_tokens(model, 300));
     for (const cpu::Format format : formats) {
-      cpu::Evaluator evaluator(cpu::pack(model, format, {}), 300, 2);
+      Evaluator evaluator(cpu::open(model, options_of(format, 300, 2)));
       const Answer whole = ask(evaluator, s), cut = ask(evaluator, s, {1, 130, 255, 256, 257, 299});
       INFO(family << " " << name_of(format));
       check_same_rows(cut.logits, 0, s.size(), whole.logits, 0);
@@ -112,15 +120,37 @@ TEST_CASE("a pass is no longer than a chunk", "[cpu-model]") {
   const Sequence s = plain_sequence(some_tokens(model, 50));
   const Answer whole = ask(model, cpu::Format::fp32, s);
   check_same_rows(ask(model, cpu::Format::fp32, s, {}, 7).logits, 0, 50, whole.logits, 0);
-  cpu::PackedModel packed = cpu::pack(model, cpu::Format::fp32, {});
-  cpu::Workspace workspace(model.config, cpu::Format::fp32, 7, 1);
-  cpu::Cache cache(model.config, cpu::Format::fp32);
+  const auto engine = cpu::open(model, options_of(cpu::Format::fp32, 7));
+  CHECK(engine->pass_tokens() == 7);
+  const auto cache = engine->new_cache();
   const std::vector<std::int32_t> begin(8);
-  const cpu::Feed feed{&cache, std::span(s.tokens).first(8), std::span(s.positions).first(8),
-                       begin};
+  const Feed feed{cache.get(), std::span(s.tokens).first(8), std::span(s.positions).first(8),
+                  begin};
   Tensor<float, 2> logits({8, model.config.vocab_size});
-  CHECK_THROWS_WITH(cpu::forward(packed, workspace, {&feed, 1}, cpu::LogitsOf::every_token, logits),
+  CHECK_THROWS_WITH(engine->forward({&feed, 1}, LogitsOf::every_token, logits),
                     Contains("8 tokens") && Contains("workspace for 7"));
+}
+
+TEST_CASE("a cache of another backend is refused, and nothing is committed", "[cpu-model]") {
+  struct Foreign : SequenceCache {};
+  const Model model = sample_model("v32");
+  const auto engine = cpu::open(model, options_of(cpu::Format::bf16, 8));
+  const auto own = engine->new_cache();
+  Foreign foreign;
+  const Token token = 1;
+  const Index position = 0;
+  const std::int32_t begin = 0;
+  Feed feeds[] = {{own.get(), {&token, 1}, {&position, 1}, {&begin, 1}},
+                  {&foreign, {&token, 1}, {&position, 1}, {&begin, 1}}};
+  Tensor<float, 2> logits({2, model.config.vocab_size});
+  CHECK_THROWS_WITH(engine->forward(feeds, LogitsOf::every_token, logits),
+                    Contains("not one of the CPU backend"));
+  CHECK(own->rows() == 0);
+  const auto second = engine->new_cache();
+  feeds[1].cache = second.get();
+  engine->forward(feeds, LogitsOf::every_token, logits);
+  CHECK(own->rows() == 1);
+  CHECK_THROWS_WITH(own->keep(2), Contains("cannot keep more tokens"));
 }
 
 TEST_CASE("padding is not seen, wherever it stands", "[cpu-model]") {
@@ -174,41 +204,40 @@ TEST_CASE("documents of a packed sequence do not see each other", "[cpu-model]")
       CHECK(different == 0);
     }
   }
-  CHECK_THROWS_WITH(cpu::unpadded({{1, 2, 3}, {0, 0, 1}, {0, 1, 0}}), Contains("document 0"));
+  CHECK_THROWS_WITH(unpadded({{1, 2, 3}, {0, 0, 1}, {0, 1, 0}}), Contains("document 0"));
 }
 
 TEST_CASE("sequences decoded together give what each gives alone", "[cpu-model]") {
   for (const cpu::Format format : formats) {
     const Model model = sample_model("v32");
-    const cpu::PackedModel packed = cpu::pack(model, format, {});
-    cpu::Workspace workspace(model.config, format, 64, 1);
+    const auto engine = cpu::open(model, options_of(format, 64));
     const Index lengths[] = {30, 12, 55}, V = model.config.vocab_size;
     std::vector<Sequence> sequences;
-    std::vector<cpu::Cache> caches;
+    std::vector<std::unique_ptr<SequenceCache>> caches;
     std::vector<Answer> alone;
     for (const Index n : lengths) {
       sequences.push_back(plain_sequence(some_tokens(model, n, static_cast<std::uint64_t>(n))));
-      caches.emplace_back(model.config, format);
+      caches.push_back(engine->new_cache());
       alone.push_back(ask(model, format, sequences.back()));
     }
     const std::vector<std::int32_t> begin(64);
     const auto feeds = [&](std::size_t i, Index from, Index to) {
       const auto n = static_cast<std::size_t>(to - from), at = static_cast<std::size_t>(from);
-      return cpu::Feed{&caches[i], std::span(sequences[i].tokens).subspan(at, n),
-                       std::span(sequences[i].positions).subspan(at, n), std::span(begin).first(n)};
+      return Feed{caches[i].get(), std::span(sequences[i].tokens).subspan(at, n),
+                  std::span(sequences[i].positions).subspan(at, n), std::span(begin).first(n)};
     };
     Tensor<float, 2> logits({3, V});
-    const cpu::Feed all[] = {feeds(0, 0, 28), feeds(1, 0, 10), feeds(2, 0, 20)};
-    cpu::forward(packed, workspace, all, cpu::LogitsOf::last_of_each_feed, logits);
+    const Feed all[] = {feeds(0, 0, 28), feeds(1, 0, 10), feeds(2, 0, 20)};
+    engine->forward(all, LogitsOf::last_of_each_feed, logits);
     check_same_rows(logits, 0, 1, alone[0].logits, 27);
-    const cpu::Feed rest{feeds(2, 20, 53)};
+    const Feed rest{feeds(2, 20, 53)};
     Tensor<float, 2> one({1, V});
-    cpu::forward(packed, workspace, {&rest, 1}, cpu::LogitsOf::last_of_each_feed, one);
+    engine->forward({&rest, 1}, LogitsOf::last_of_each_feed, one);
     for (Index step = 0; step < 2; ++step) {
-      std::vector<cpu::Feed> next;
+      std::vector<Feed> next;
       for (std::size_t i = 0; i < 3; ++i)
         next.push_back(feeds(i, lengths[i] - 2 + step, lengths[i] - 1 + step));
-      cpu::forward(packed, workspace, next, cpu::LogitsOf::last_of_each_feed, logits);
+      engine->forward(next, LogitsOf::last_of_each_feed, logits);
       for (Index i = 0; i < 3; ++i)
         check_same_rows(logits, i, i + 1, alone[static_cast<std::size_t>(i)].logits,
                         lengths[i] - 2 + step);
@@ -274,17 +303,19 @@ TEST_CASE("a cache grows by pages and moves nothing", "[cpu-model]") {
 TEST_CASE("the plan says what fits", "[cpu-model]") {
   const Model model = sample_model("v32");
   const auto planned = [&](Index S, Index memory) {
-    return cpu::plan(model.config, cpu::Format::bf16, S, 64, 1, 64, memory);
+    EngineOptions options = options_of(cpu::Format::bf16, 64);
+    options.memory = memory;
+    return cpu::plan(model.config, options, S, 64);
   };
-  const Index without_cache = planned(1, 0).total() - planned(1, 0).cache;
+  const Index without_cache = planned(1, 1).total() - planned(1, 1).cache;
   const Index page = cpu::cache_bytes(model.config, cpu::Format::bf16, 1);
-  const cpu::Plan three_pages = planned(768, without_cache + 3 * page);
+  const Plan three_pages = planned(768, without_cache + 3 * page);
   CHECK(three_pages.largest_S == 768);
   CHECK(three_pages.total() == three_pages.memory);
-  cpu::require_fits(three_pages);
-  CHECK_THROWS_WITH(cpu::require_fits(planned(769, without_cache + 3 * page)),
+  require_fits(three_pages);
+  CHECK_THROWS_WITH(require_fits(planned(769, without_cache + 3 * page)),
                     Contains("769 tokens take") && Contains("at most 768 tokens fit"));
-  CHECK_THROWS_WITH(cpu::require_fits(planned(1, without_cache + page - 1)),
+  CHECK_THROWS_WITH(require_fits(planned(1, without_cache + page - 1)),
                     Contains("no room for a cache"));
   const cpu::PackedModel packed = cpu::pack(model, cpu::Format::bf16, {});
   CHECK(cpu::weight_bytes(model.config, cpu::Format::bf16) <= packed.bytes());
@@ -294,10 +325,8 @@ TEST_CASE("the plan says what fits", "[cpu-model]") {
 TEST_CASE("a session is a prefill and steps", "[cpu-model]") {
   const Model model = sample_model("v32");
   const std::vector<Token> tokens = some_tokens(model, 60);
-  cpu::SessionOptions options;
-  options.format = cpu::Format::fp32;
-  options.chunk = 16;
-  cpu::Session session(model, options);
+  EngineOptions options = options_of(cpu::Format::fp32, 16);
+  Session session(cpu::open(model, options));
   const Answer whole = ask(model, cpu::Format::fp32, plain_sequence(tokens));
   const auto matches = [&](View<const float, 1> logits, Index row) {
     return std::equal(logits.begin(), logits.end(), whole.logits.view()[row].begin());
@@ -314,7 +343,7 @@ TEST_CASE("a session is a prefill and steps", "[cpu-model]") {
   CHECK_THROWS_WITH(session.append(outside), Contains("not one of the vocabulary"));
   CHECK(session.length() == 0);
   options.memory = 1000;
-  CHECK_THROWS_WITH(cpu::Session(model, options), Contains("leaves no room for a cache"));
+  CHECK_THROWS_WITH(cpu::open(model, options), Contains("leaves no room for a cache"));
 }
 
 TEST_CASE("formats are named", "[cpu-model]") {

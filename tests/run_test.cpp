@@ -318,8 +318,9 @@ TEST_CASE("logits refuses in one sentence what it cannot run", "[run]") {
   CHECK_THAT(refused(good + "-o " + in("o.txt")), Contains("expected *.safetensors or *.jsonl"));
   CHECK_THAT(refused(good + "--trace -o " + in("o.jsonl")), Contains("JSON lines hold no trace"));
   CHECK_THAT(refused(good + to + "--cpu sse9"), Contains("there is no tier \"sse9\""));
+  CHECK_THAT(refused(good + "--plan --cpu sse9"), Contains("there is no tier \"sse9\""));
   CHECK_THAT(refused(good + to + "--format int4"), Contains("there is no format \"int4\""));
-  CHECK_THAT(refused(good + to + "--backend cuda"), Contains("cuda"));
+  CHECK_THAT(refused(good + to + "--backend tpu"), Contains("no backend \"tpu\"; choose cpu"));
   CHECK_THAT(refused(good + to + "--memory 1KB"), Contains("no room for a cache"));
   CHECK_THAT(refused(good + to + "--chunk 0"), Contains("--chunk"));
   const auto refused_tokens = [&](const std::string& text) {

@@ -1,13 +1,13 @@
 #include "verify/backends.hpp"
 
-#include <omp.h>
-
 #include <algorithm>
+#include <memory>
+#include <span>
 
 #include "core/checkpoint.hpp"
-#include "optimized/cpu/evaluator.hpp"
-#include "optimized/cpu/memory.hpp"
-#include "optimized/cpu/plan.hpp"
+#include "core/words.hpp"
+#include "optimized/backends.hpp"
+#include "optimized/evaluator.hpp"
 #include "verify/side.hpp"
 
 namespace dsa::verify {
@@ -16,24 +16,52 @@ namespace {
 namespace fs = std::filesystem;
 using reference::Precision;
 
+/// What a backend computes in, and the precision whose limits it is held to. Engines round less
+/// than HuggingFace and the official code do (docs/limits.md).
+struct Format {
+  const char* name;
+  Precision precision;
+};
+constexpr Format of_reference[] = {{"fp64", Precision::fp64}};
+constexpr Format of_engines[] = {
+    {"fp32", Precision::hf_fp32}, {"bf16", Precision::hf_bf16}, {"fp8", Precision::official_fp8}};
+
+/// Tokens of a pass.
 constexpr Index chunk = 512;
 
 /// Below so many bytes of weights one thread is faster than waiting for others.
 constexpr Index small_model = Index{1} << 26;
 
-Implementation open_reference(const fs::path& checkpoint, const std::string&,
-                              const std::string& tier) {
-  require(tier.empty(), "--cpu chooses instructions of the backend cpu, not of the reference");
+std::vector<std::string> names() {
+  std::vector<std::string> all = backend_names();
+  all.insert(all.begin(), "reference");
+  return all;
+}
+
+Format format_of(const BackendChoice& choice) {
+  const std::span<const Format> formats =
+      choice.name == "reference" ? std::span<const Format>(of_reference) : of_engines;
+  if (choice.format.empty()) return formats.front();
+  std::vector<std::string> known;
+  for (const Format& format : formats) {
+    if (choice.format == format.name) return format;
+    known.push_back(format.name);
+  }
+  throw Error("the backend " + choice.name + " has no format \"" + choice.format + "\"; choose " +
+              alternatives(known));
+}
+
+Implementation open_reference(const fs::path& checkpoint) {
   const Models models = open_models(checkpoint, Precision::fp64);
   return reference_implementation(models.exact(), models.in_memory);
 }
 
 /// Logits of a batch; the trace is of its first sequence.
-Said answer(cpu::Evaluator& evaluator, const std::vector<Sequence>& batch,
+Said answer(Evaluator& evaluator, const std::vector<Sequence>& batch,
             const std::vector<Index>& ends, Trace* trace) {
   Said said{{}, "fp32"};
   for (const Sequence& sequence : batch) {
-    Tensor<double, 2> logits({sequence.size(), evaluator.model().config.vocab_size});
+    Tensor<double, 2> logits({sequence.size(), evaluator.engine().config().vocab_size});
     evaluator.run(
         sequence, ends,
         [&](Index t, View<const float, 1> row) {
@@ -45,21 +73,16 @@ Said answer(cpu::Evaluator& evaluator, const std::vector<Sequence>& batch,
   return said;
 }
 
-Implementation open_cpu(const fs::path& checkpoint, const std::string& format_name,
-                        const std::string& tier) {
+Implementation open_engine(const fs::path& checkpoint, const Backend& backend,
+                           EngineOptions options) {
   const Model model = open_checkpoint(checkpoint);
-  const cpu::Format format = cpu::format_named(format_name);
-  cpu::Cpu cpu;
-  if (!tier.empty()) cpu.tier = cpu::tier_named(tier);
-  const int threads =
-      cpu::weight_bytes(model.config, format) < small_model ? 1 : omp_get_max_threads();
-  cpu::require_fits(
-      cpu::plan(model.config, format, chunk, chunk, threads, chunk, cpu::available_memory()));
-  const auto evaluator =
-      std::make_shared<cpu::Evaluator>(cpu::pack(model, format, cpu), chunk, threads);
+  const Plan plan = backend.plan(model.config, options, chunk, chunk);
+  require_fits(plan);
+  if (plan.weights < small_model) options.threads = 1;
+  const auto evaluator = std::make_shared<Evaluator>(backend.open(model, options));
 
   Implementation implementation;
-  implementation.name = "cpu (" + format_name + ", " + std::string(name_of(cpu.tier)) + ")";
+  implementation.name = evaluator->engine().name();
   implementation.in_process = true;
   implementation.run = [=](const std::vector<Sequence>& batch) {
     return answer(*evaluator, batch, {}, nullptr);
@@ -73,44 +96,22 @@ Implementation open_cpu(const fs::path& checkpoint, const std::string& format_na
   return implementation;
 }
 
-/// "a, b or c".
-template <class Range>
-std::string names_of(const Range& range) {
-  std::string all;
-  for (std::size_t i = 0; i < range.size(); ++i)
-    all += (i == 0 ? "" : i + 1 < range.size() ? ", " : " or ") + range[i].name;
-  return all;
-}
-
 }  // namespace
 
-const std::vector<Backend>& backends() {
-  static const std::vector<Backend> all = {
-      {"reference", {{"fp64", Precision::fp64}}, open_reference},
-      {"cpu",
-       {{"fp32", Precision::hf_fp32},
-        {"bf16", Precision::hf_bf16},
-        {"fp8", Precision::official_fp8}},
-       open_cpu},
-  };
-  return all;
-}
-
-std::string backend_names() { return names_of(backends()); }
+std::string judged_backends() { return alternatives(names()); }
 
 OpenedBackend open_backend(const fs::path& checkpoint, const BackendChoice& choice) {
-  const auto backend = std::find_if(backends().begin(), backends().end(),
-                                    [&](const Backend& b) { return b.name == choice.name; });
-  require(backend != backends().end(), "this build, on this machine, has no backend \"" +
-                                           choice.name + "\"; choose " + backend_names());
-  auto format = backend->formats.begin();
-  if (!choice.format.empty())
-    format = std::find_if(format, backend->formats.end(),
-                          [&](const BackendFormat& f) { return f.name == choice.format; });
-  require(format != backend->formats.end(), "the backend " + backend->name + " has no format \"" +
-                                                choice.format + "\"; choose " +
-                                                names_of(backend->formats));
-  return {backend->open(checkpoint, format->name, choice.tier), format->precision};
+  const std::vector<std::string> all = names();
+  require(std::find(all.begin(), all.end(), choice.name) != all.end(),
+          "this build has no backend \"" + choice.name + "\"; choose " + alternatives(all));
+  check_tier(choice.name, choice.tier);
+  const Format format = format_of(choice);
+  if (choice.name == "reference") return {open_reference(checkpoint), format.precision};
+  EngineOptions options;
+  options.format = format.name;
+  options.tier = choice.tier;
+  options.chunk = chunk;
+  return {open_engine(checkpoint, backend_named(choice.name), options), format.precision};
 }
 
 }  // namespace dsa::verify

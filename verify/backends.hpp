@@ -1,34 +1,18 @@
-// verify/backends.hpp — our own implementations, in one table: what `--backend` may name.
+// verify/backends.hpp — our own implementations before the judge: what its `--backend` may name.
+//
+// The reference, in fp64, and the backends of this build (optimized/backends.hpp), in fp32, bf16
+// and fp8; what is named first is the default.
 #pragma once
 
 #include <filesystem>
-#include <functional>
 #include <string>
-#include <vector>
 
 #include "reference/precision.hpp"
 #include "verify/implementation.hpp"
 
 namespace dsa::verify {
 
-/// What a backend computes in, and the precision whose limits it is held to. Those of cpu round
-/// less than HuggingFace and the official code do (docs/limits.md).
-struct BackendFormat {
-  std::string name;
-  reference::Precision precision;
-};
-
-struct Backend {
-  std::string name;
-  std::vector<BackendFormat> formats;  // the first is the default
-  std::function<Implementation(const std::filesystem::path& checkpoint, const std::string& format,
-                               const std::string& tier)>
-      open;
-};
-
-/// Those that this build has and this machine can run.
-const std::vector<Backend>& backends();
-std::string backend_names();  // "reference or cpu"
+std::string judged_backends();  // "reference or cpu"
 
 /// As given on the command line. Empty: the backend's default.
 struct BackendChoice {
@@ -38,11 +22,11 @@ struct BackendChoice {
 
 struct OpenedBackend {
   Implementation implementation;
-  reference::Precision precision;
+  reference::Precision precision;  // whose limits it is held to
 };
 
-/// Loads the checkpoint. Errors: no such backend here, no such format of it, no such tier; the
-/// model does not fit into memory.
+/// Loads the checkpoint. Errors: no such backend in this build, no such format of it, no such tier;
+/// the model does not fit into memory.
 OpenedBackend open_backend(const std::filesystem::path& checkpoint, const BackendChoice&);
 
 }  // namespace dsa::verify

@@ -5,18 +5,20 @@
 #include <iostream>
 #include <memory>
 
+#include "core/checkpoint.hpp"
 #include "core/json.hpp"
 #include "core/random.hpp"
 #include "experiments/bench/bench.hpp"
-#include "optimized/cpu/session.hpp"
+#include "optimized/run/engine_arguments.hpp"
+#include "optimized/session.hpp"
 
 namespace dsa::bench {
 namespace {
 
 struct ModelArguments {
-  std::string checkpoint, format = "bf16", tier;
-  Index length = 1024, decode = 8, chunk = 512;
-  int threads = 0;
+  std::string checkpoint;
+  Index length = 1024, decode = 8;
+  run::EngineArguments engine;
 };
 
 double seconds_of(const std::function<void()>& work) {
@@ -32,14 +34,10 @@ double peak_mib() {
   return static_cast<double>(usage.ru_maxrss) / 1024;
 }
 
-int run(const ModelArguments& a) {
-  cpu::SessionOptions options;
-  options.format = cpu::format_named(a.format);
-  if (!a.tier.empty()) options.cpu.tier = cpu::tier_named(a.tier);
-  options.chunk = a.chunk;
-  options.threads = a.threads;
-  cpu::Session session(a.checkpoint, options);
-  const auto vocabulary = static_cast<double>(session.config().vocab_size);
+int measure(const ModelArguments& a) {
+  const run::ChosenEngine chosen = a.engine.parsed();
+  Session session(chosen.backend.open(open_checkpoint(a.checkpoint), chosen.options));
+  const auto vocabulary = static_cast<double>(session.engine().config().vocab_size);
   std::vector<Token> tokens(static_cast<std::size_t>(a.length + a.decode));
   for (std::size_t i = 0; i < tokens.size(); ++i)
     tokens[i] = static_cast<Token>(uniform(1, i) * vocabulary);
@@ -50,8 +48,8 @@ int run(const ModelArguments& a) {
     for (std::size_t i = length; i < tokens.size(); ++i) session.append(all.subspan(i, 1));
   });
   const Json result = {{"peer", "dsa"},
-                       {"format", a.format},
-                       {"tier", cpu::name_of(options.cpu.tier)},
+                       {"format", chosen.options.format},
+                       {"engine", session.engine().name()},
                        {"length", a.length},
                        {"prefill_tokens_per_s", static_cast<double>(a.length) / prefill},
                        {"decode_s_per_token",
@@ -73,13 +71,8 @@ Command model_command(CLI::App& parent) {
       ->required();
   app->add_option("--length", a->length)->check(CLI::PositiveNumber)->capture_default_str();
   app->add_option("--decode", a->decode)->check(CLI::NonNegativeNumber)->capture_default_str();
-  app->add_option("--chunk", a->chunk, "Tokens of a pass")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  app->add_option("--format", a->format, "fp32, bf16 or fp8")->capture_default_str();
-  app->add_option("--cpu", a->tier, "Tier of instructions (default: the best here)");
-  app->add_option("--threads", a->threads, "0: as many as there are")->capture_default_str();
-  return {app, [=] { return run(*a); }};
+  a->engine.describe(*app);
+  return {app, [=] { return measure(*a); }};
 }
 
 }  // namespace dsa::bench

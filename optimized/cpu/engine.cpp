@@ -17,8 +17,7 @@ struct Settings {
   int threads;
 
   explicit Settings(const EngineOptions& o)
-      : format(format_named(o.format)),
-        threads(o.threads > 0 ? o.threads : omp_get_max_threads()) {
+      : format(format_named(o.format)), threads(o.threads > 0 ? o.threads : omp_get_max_threads()) {
     if (!o.tier.empty()) cpu.tier = tier_named(o.tier);
   }
 };

@@ -39,8 +39,9 @@ void check(const PackedModel& model, const Workspace& workspace, std::span<const
 
 Cache& cache_of(const Feed& feed) {
   auto* cache = dynamic_cast<Cache*>(feed.cache);
-  require(cache != nullptr, "a feed's cache is not one of the CPU backend; make it with new_cache() "
-                            "of the engine that runs the pass");
+  require(cache != nullptr,
+          "a feed's cache is not one of the CPU backend; make it with new_cache() "
+          "of the engine that runs the pass");
   return *cache;
 }
 

@@ -1,15 +1,12 @@
 #include "optimized/run/logits.hpp"
 
 #include <fmt/format.h>
-#include <omp.h>
 
 #include <algorithm>
 #include <chrono>
 
 #include "core/checkpoint.hpp"
-#include "optimized/cpu/evaluator.hpp"
-#include "optimized/cpu/memory.hpp"
-#include "optimized/cpu/plan.hpp"
+#include "optimized/evaluator.hpp"
 #include "optimized/run/tokens.hpp"
 
 namespace dsa::run {
@@ -33,8 +30,8 @@ void append(SafetensorsWriter& out, const std::vector<Index>& values) {
 }
 
 /// Rows (S, V) of one sequence, as they come; zeros for padding.
-void append_logits(SafetensorsWriter& out, cpu::Evaluator& evaluator, const Sequence& s) {
-  const std::vector<float> zeros(static_cast<std::size_t>(evaluator.model().config.vocab_size));
+void append_logits(SafetensorsWriter& out, Evaluator& evaluator, const Sequence& s) {
+  const std::vector<float> zeros(static_cast<std::size_t>(evaluator.engine().config().vocab_size));
   Index next = 0;
   const auto skip_to = [&](Index t) {
     for (; next < t; ++next) out.append(std::as_bytes(std::span(zeros)));
@@ -54,10 +51,10 @@ void append(SafetensorsWriter& out, const Trace::Entry& entry) {
     out.append_values({entry.values.data(), static_cast<std::size_t>(entry.values.size())});
 }
 
-void write_safetensors(const LogitsJob& job, cpu::Evaluator& evaluator,
-                       std::vector<Sequence> sequences, Index S) {
+void write_safetensors(const LogitsJob& job, Evaluator& evaluator, std::vector<Sequence> sequences,
+                       Index S) {
   pad(sequences, S);
-  const auto B = static_cast<Index>(sequences.size()), V = evaluator.model().config.vocab_size;
+  const auto B = static_cast<Index>(sequences.size()), V = evaluator.engine().config().vocab_size;
   Trace trace;  // of the first sequence; its header stands before the logits
   if (job.trace)
     evaluator.run(
@@ -87,10 +84,10 @@ void write_safetensors(const LogitsJob& job, cpu::Evaluator& evaluator,
   out.commit();
 }
 
-void write_lines(const LogitsJob& job, cpu::Evaluator& evaluator, std::vector<Sequence> sequences) {
+void write_lines(const LogitsJob& job, Evaluator& evaluator, std::vector<Sequence> sequences) {
   Golden golden;
   for (const Sequence& s : sequences) {
-    golden.logits.emplace_back(Shape<2>{s.size(), evaluator.model().config.vocab_size});
+    golden.logits.emplace_back(Shape<2>{s.size(), evaluator.engine().config().vocab_size});
     evaluator.run(s, {}, [&](Index t, View<const float, 1> row) {
       std::copy(row.begin(), row.end(), golden.logits.back().view()[t].begin());
     });
@@ -101,7 +98,7 @@ void write_lines(const LogitsJob& job, cpu::Evaluator& evaluator, std::vector<Se
 
 }  // namespace
 
-std::string logits(const LogitsJob& job) {
+std::string logits(const LogitsJob& job, ChosenEngine engine) {
   const Config config = read_config(job.checkpoint);
   const std::vector<Sequence> sequences = read_tokens(job.tokens, config.vocab_size);
   Index S = 0, tokens = 0;
@@ -114,15 +111,12 @@ std::string logits(const LogitsJob& job) {
           "the output is called " + job.out.string() + ", expected *.safetensors or *.jsonl");
   require(!(lines && job.trace), "JSON lines hold no trace; write *.safetensors");
 
-  const Index chunk = std::min(job.chunk, S);
-  const int threads = job.threads > 0 ? job.threads : omp_get_max_threads();
-  const cpu::Plan plan = cpu::plan(config, job.format, S, chunk, threads, chunk,
-                                   job.memory > 0 ? job.memory : cpu::available_memory());
-  if (job.plan_only) return cpu::text(plan);
-  cpu::require_fits(plan);
+  engine.options.chunk = std::min(engine.options.chunk, S);
+  const Plan plan = engine.backend.plan(config, engine.options, S, engine.options.chunk);
+  if (job.plan_only) return text(plan);
+  require_fits(plan);
 
-  cpu::Evaluator evaluator(cpu::pack(open_checkpoint(job.checkpoint), job.format, job.cpu), chunk,
-                           threads);
+  Evaluator evaluator(engine.backend.open(open_checkpoint(job.checkpoint), engine.options));
   const auto start = std::chrono::steady_clock::now();
   if (lines)
     write_lines(job, evaluator, sequences);
@@ -130,9 +124,9 @@ std::string logits(const LogitsJob& job) {
     write_safetensors(job, evaluator, sequences, S);
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  return fmt::format("{}: logits of {} tokens in {} sequence{}, {} on {} threads of {}, {:.3g} s\n",
-                     job.out.string(), tokens, sequences.size(), sequences.size() == 1 ? "" : "s",
-                     name_of(job.format), threads, name_of(job.cpu.tier), seconds);
+  return fmt::format("{}: logits of {} tokens in {} sequence{} by {}, {:.3g} s\n", job.out.string(),
+                     tokens, sequences.size(), sequences.size() == 1 ? "" : "s",
+                     evaluator.engine().name(), seconds);
 }
 
 }  // namespace dsa::run

@@ -6,7 +6,7 @@
 #include "core/checkpoint_writer.hpp"
 #include "core/golden.hpp"
 #include "optimized/run/convert.hpp"
-#include "optimized/run/engine_options.hpp"
+#include "optimized/run/engine_arguments.hpp"
 #include "optimized/run/inspect.hpp"
 #include "optimized/run/logits.hpp"
 #include "optimized/run/text_commands.hpp"
@@ -72,7 +72,7 @@ refused.
 Example: dsa-run jsonl logits.safetensors golden.jsonl --dtype fp32)";
 
 constexpr const char* about_logits = R"(
-Computes the logits of every token of FILE on the CPU and writes them to OUT, with the tokens:
+Computes the logits of every token of FILE and writes them to OUT, with the tokens:
 safetensors (tokens, attention_mask, logits (B, S, V) in F32; shorter sequences are padded on the
 right), or MaxText's JSON lines where OUT ends in .jsonl (which are held in memory until written).
 
@@ -92,7 +92,7 @@ Example: dsa-run logits models/v32 --tokens prompts.json -o out.safetensors --fo
 struct Options {
   std::string directory, json, in, out, dtype, experts, mtp = "keep", shard_size = "5GB";
   std::string tokens;
-  dsa::run::EngineOptions engine;
+  dsa::run::EngineArguments engine;
   dsa::Index context = 4096;
   dsa::run::LogitsJob logits;
 };
@@ -131,14 +131,8 @@ int logits(const Options& o) {
   job.checkpoint = o.directory;
   job.tokens = o.tokens;
   job.out = o.out;
-  const dsa::cpu::SessionOptions engine = o.engine.parsed();
-  job.format = engine.format;
-  job.cpu = engine.cpu;
-  job.chunk = engine.chunk;
-  job.threads = engine.threads;
-  job.memory = engine.memory;
   dsa::require(job.plan_only || !o.out.empty(), "--out is required; name the file to write");
-  std::cout << dsa::run::logits(job);
+  std::cout << dsa::run::logits(job, o.engine.parsed());
   return 0;
 }
 

@@ -4,7 +4,9 @@
 #include <iterator>
 
 #include "core/check.hpp"
+#include "core/checkpoint.hpp"
 #include "core/file.hpp"
+#include "optimized/session.hpp"
 
 namespace dsa::run {
 namespace {
@@ -43,10 +45,11 @@ Text that is not UTF-8, ids out of range and tokenizers of another kind are refu
 
 Example: echo 'Hello' | dsa-run tokenize models/v32 > tokens.json)";
 
-text::LanguageModel load(const GenerateJob& job, const cpu::SessionOptions& options) {
-  const auto session = std::make_shared<cpu::Session>(job.checkpoint, options);
-  const Config& config = session->config();
-  const Index longest = session->largest_length(), told = config.max_position_embeddings;
+text::LanguageModel load(const GenerateJob& job, const ChosenEngine& engine) {
+  const auto session = std::make_shared<Session>(
+      engine.backend.open(open_checkpoint(job.checkpoint), engine.options));
+  const Config& config = session->engine().config();
+  const Index longest = session->engine().largest_length(), told = config.max_position_embeddings;
   return {config.vocab_size, told > 0 ? std::min(told, longest) : longest,
           [session](std::span<const Token> tokens) { return session->append(tokens); },
           [session](Index n) { session->keep(n); }};
@@ -108,10 +111,10 @@ std::string TextCommands::source(const CLI::App& app) const {
 int TextCommands::generate() {
   job_.checkpoint = checkpoint_;
   if (!chat_.empty()) job_.chat = text::chat_format_named(chat_);
-  const cpu::SessionOptions options = engine_.parsed();
+  const ChosenEngine engine = engine_.parsed();
   if (!job_.interactive) job_.prompt = source(*generate_);
   return run::generate(
-      job_, [&] { return load(job_, options); }, std::cin);
+      job_, [&] { return load(job_, engine); }, std::cin);
 }
 
 int TextCommands::tokenize() const {

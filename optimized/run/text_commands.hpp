@@ -5,7 +5,7 @@
 #include <optional>
 #include <string>
 
-#include "optimized/run/engine_options.hpp"
+#include "optimized/run/engine_arguments.hpp"
 #include "optimized/run/generate.hpp"
 
 namespace dsa::run {
@@ -26,7 +26,7 @@ class TextCommands {
   int tokenize() const;
 
   CLI::App *generate_, *tokenize_;
-  EngineOptions engine_;
+  EngineArguments engine_;
   GenerateJob job_;
   std::string checkpoint_, text_, file_, chat_;
   bool decode_ = false;

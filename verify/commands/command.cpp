@@ -43,10 +43,12 @@ void add_checkpoint(CLI::App& app, Arguments& a) {
 }
 
 CLI::Option* add_backend(CLI::App& app, Arguments& a, const std::string& what) {
-  CLI::Option* backend = app.add_option("--backend", a.backend.name, what + ": " + backend_names())
-                             ->capture_default_str();
-  app.add_option("--format", a.backend.format,
-                 "What the backend computes in; cpu: fp32 (default), bf16 or fp8");
+  CLI::Option* backend =
+      app.add_option("--backend", a.backend.name, what + ": " + judged_backends())
+          ->capture_default_str();
+  app.add_option(
+      "--format", a.backend.format,
+      "What a backend other than the reference computes in: fp32 (default), bf16 or\nfp8");
   app.add_option("--cpu", a.backend.tier,
                  "Instructions of the backend cpu: portable, avx2, avx512, avx512-bf16 or amx\n"
                  "(default: the best that this machine has)");
