@@ -8,31 +8,10 @@
 #include "optimized/cuda/norms.cuh"
 #include "optimized/cuda/pass.cuh"
 #include "optimized/cuda/router.cuh"
+#include "optimized/feeds.hpp"
 
 namespace dsa::cuda::DSA_PLACE {
 namespace {
-
-Index tokens_of(std::span<const Feed> feeds) {
-  Index T = 0;
-  for (const Feed& feed : feeds) T += feed.size();
-  return T;
-}
-
-void check(const Config& config, Index most, std::span<const Feed> feeds) {
-  const Index T = tokens_of(feeds);
-  if (T > most)
-    throw Error("a pass of " + std::to_string(T) + " tokens was asked of a workspace for " +
-                std::to_string(most));
-  for (const Feed& feed : feeds) {
-    require(feed.size() > 0 && feed.positions.size() == feed.tokens.size() &&
-                feed.begin.size() == feed.tokens.size(),
-            "a feed needs at least one token, and a position and a first key for each");
-    for (const Token token : feed.tokens)
-      if (token < 0 || token >= config.vocab_size)
-        throw Error("token id " + std::to_string(token) + " is not one of the vocabulary, 0 to " +
-                    std::to_string(config.vocab_size - 1));
-  }
-}
 
 /// One a feed, with room in its cache.
 template <class Row>
@@ -41,7 +20,10 @@ std::vector<Segment<Row>> segments_of(const Config& config, std::span<const Feed
   Index begin = 0;
   for (const Feed& feed : feeds) {
     auto* const cache = dynamic_cast<Cache<Row>*>(feed.cache);
-    require(cache != nullptr, "a cache was given that another engine made");
+    require(cache != nullptr,
+            "a feed's cache is not one of this place and format; make it with new_cache() of the "
+            "engine "
+            "that runs the pass");
     cache->reserve(cache->rows() + feed.size());
     Segment<Row> s{cache, begin, begin + feed.size()};
     for (Index t = 0; config.indexer && t < feed.size(); ++t)
@@ -191,7 +173,7 @@ Runner<X, Row>::Runner(const Model& model, Index T)
 template <class X, class Row>
 void Runner<X, Row>::forward(std::span<const Feed> feeds, LogitsOf which, View<float, 2> logits,
                              const Tap& tap) {
-  check(config(), tokens_, feeds);
+  check_feeds(feeds, tokens_, config());
   const Index T = tokens_of(feeds), n_feeds = static_cast<Index>(feeds.size());
   const Pass<X, Row> pass{model_,
                           config(),
