@@ -62,6 +62,8 @@ void swiglu(Stream stream, DeviceView<H, 2> h, DeviceView<const float, 2> gate_u
          gate_up);
 }
 
+namespace v1 {
+
 template <class X>
 void experts(Stream stream, DeviceView<float, 2> y, DeviceView<const X, 2> x,
              DeviceView<const X, 3> gate_up, DeviceView<const X, 3> down,
@@ -81,12 +83,32 @@ void experts(Stream stream, DeviceView<float, 2> y, DeviceView<const X, 2> x,
          y, hidden, down, chosen, weights);
 }
 
-#define DSA_INSTANTIATE(X)                                                             \
-  template void swiglu(Stream, DeviceView<X, 2>, DeviceView<const float, 2>);          \
-  template void experts(Stream, DeviceView<float, 2>, DeviceView<const X, 2>,          \
-                        DeviceView<const X, 3>, DeviceView<const X, 3>,                \
-                        DeviceView<const std::int32_t, 2>, DeviceView<const float, 2>, \
-                        DeviceView<X, 3>);
+}  // namespace v1
+
+template <class X>
+Index experts_workspace(Index, Index, Index, Index, Index) {
+  return 0;
+}
+
+template <class X>
+void experts(Stream stream, DeviceView<float, 2> y, DeviceView<const X, 2> x,
+             DeviceView<const X, 3> gate_up, DeviceView<const X, 3> down,
+             DeviceView<const std::int32_t, 2> chosen, DeviceView<const float, 2> weights,
+             DeviceView<X, 3> hidden, DeviceView<std::uint32_t, 1>) {
+  v1::experts(stream, y, x, gate_up, down, chosen, weights, hidden);
+}
+
+#define DSA_INSTANTIATE(X)                                                                 \
+  template void swiglu(Stream, DeviceView<X, 2>, DeviceView<const float, 2>);              \
+  template void v1::experts(Stream, DeviceView<float, 2>, DeviceView<const X, 2>,          \
+                            DeviceView<const X, 3>, DeviceView<const X, 3>,                \
+                            DeviceView<const std::int32_t, 2>, DeviceView<const float, 2>, \
+                            DeviceView<X, 3>);                                             \
+  template Index experts_workspace<X>(Index, Index, Index, Index, Index);                  \
+  template void experts(Stream, DeviceView<float, 2>, DeviceView<const X, 2>,              \
+                        DeviceView<const X, 3>, DeviceView<const X, 3>,                    \
+                        DeviceView<const std::int32_t, 2>, DeviceView<const float, 2>,     \
+                        DeviceView<X, 3>, DeviceView<std::uint32_t, 1>);
 DSA_INSTANTIATE(float)
 DSA_INSTANTIATE(bf16)
 

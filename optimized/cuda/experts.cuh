@@ -15,8 +15,10 @@ template <class H>
 void swiglu(Stream, DeviceView<H, 2> h,           // (T, F)   out
             DeviceView<const float, 2> gate_up);  // (T, 2F)  gate first
 
-/// X: float or bf16, as the matrices and the hidden numbers are. An expert outside [0, E) adds
-/// nothing if it is -1, and NaN otherwise.
+// X: float or bf16, as the matrices and the hidden numbers are. An expert outside [0, E) adds
+// nothing if it is -1, and NaN otherwise.
+
+namespace v1 {  // one thread a hidden number, then one thread an output
 template <class X>
 void experts(Stream, DeviceView<float, 2> y,            // (T, C)      in and out
              DeviceView<const X, 2> x,                  // (T, C)
@@ -25,5 +27,15 @@ void experts(Stream, DeviceView<float, 2> y,            // (T, C)      in and ou
              DeviceView<const std::int32_t, 2> chosen,  // (T, k)
              DeviceView<const float, 2> weights,        // (T, k)
              DeviceView<X, 3> hidden);                  // (T, k, F)   scratch
+}  // namespace v1
+
+/// Elements of the workspace: the answers of all chosen experts, T k C of them, and more.
+template <class X>
+Index experts_workspace(Index T, Index k, Index E, Index C, Index F);
+template <class X>
+void experts(Stream, DeviceView<float, 2> y, DeviceView<const X, 2> x,
+             DeviceView<const X, 3> gate_up, DeviceView<const X, 3> down,
+             DeviceView<const std::int32_t, 2> chosen, DeviceView<const float, 2> weights,
+             DeviceView<X, 3> hidden, DeviceView<std::uint32_t, 1> workspace);
 
 }  // namespace dsa::cuda::DSA_PLACE

@@ -150,6 +150,17 @@ Launch prepare_router(const Case& c, Arrays& out) {
       });
 }
 
+/// A row of NaN says that a token chose an expert there is none of.
+void check_experts(View<const std::int32_t, 2> chosen, View<const float, 2> y, Index E) {
+  for (Index t = 0; t < y.shape[0]; ++t) {
+    if (y.shape[1] == 0 || !std::isnan(y(t, 0))) continue;
+    for (const std::int32_t e : chosen[t])
+      require(-1 <= e && e < E, "token " + std::to_string(t) + " chose expert " +
+                                    std::to_string(e) + ", expected -1 or one of " +
+                                    std::to_string(E));
+  }
+}
+
 template <class X>
 Launch prepare_experts(const Case& c, Arrays& out) {
   const Bound b = bound();
@@ -161,7 +172,13 @@ Launch prepare_experts(const Case& c, Arrays& out) {
   const std::vector<float> zeros(static_cast<std::size_t>(T * x.shape[1]));
   const auto y = b->in_out<float, 2>(out.at("y"), zeros.data());
   const DeviceView<X, 3> hidden{b->scratch<X>(T * k * F).data, {T, k, F}};
-  return launch_of(b, [=] { experts(Stream{}, y, x, gate_up, down, chosen, weights, hidden); });
+  const auto workspace =
+      b->scratch<std::uint32_t>(experts_workspace<X>(T, k, down.shape[0], x.shape[1], F));
+  return launch_of(
+      b, [=] { experts(Stream{}, y, x, gate_up, down, chosen, weights, hidden, workspace); },
+      [ids = c.in.at("chosen").as<std::int32_t, 2>(),
+       got = View<const float, 2>(out.at("y").as<float, 2>()),
+       E = down.shape[0]] { check_experts(ids, got, E); });
 }
 
 template <class X, auto run>
