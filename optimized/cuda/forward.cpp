@@ -110,7 +110,7 @@ void Pass<X, Row>::mixture(Index l) const {
   tell(l, ".mlp.gate.weights", b.expert_weights);
   fill(stream, b.y, 0);
   experts<X>(stream, b.y, h(), w.experts_gate_up, w.experts_down, b.experts, b.expert_weights,
-             b.experts_hidden);
+             b.experts_hidden, b.experts_scratch);
   if (config.n_shared_experts == 0) return;
   feed_forward(b.shared, w.mlp);
   add(stream, b.y, b.shared);

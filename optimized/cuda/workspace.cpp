@@ -6,6 +6,7 @@
 
 #include "optimized/cpu/cache.hpp"
 #include "optimized/cuda/attention.cuh"
+#include "optimized/cuda/experts.cuh"
 #include "optimized/cuda/indexer_topk.cuh"
 
 namespace dsa::cuda::DSA_PLACE {
@@ -101,6 +102,8 @@ Buffers<X, Row>::Buffers(std::byte* memory, const Config& c, Index T, Index feed
   place(networks, expert_weights, {T, k});
   place(networks, experts, {T, k});
   place(networks, experts_hidden, {T, k, c.moe_intermediate_size});
+  place(networks, experts_scratch,
+        {experts_workspace<X>(T, k, c.n_routed_experts, C, c.moe_intermediate_size)});
   place(networks, gate_up, {T * 2 * widest_network(c)});
   place(networks, hidden, {T * widest_network(c)});
   place(networks, shared, {T, C});

@@ -65,9 +65,10 @@ struct Buffers {
   DeviceView<float, 2> router_logits, expert_weights;  // (T, E), (T, num_experts_per_tok)
   DeviceView<std::int32_t, 2> experts;                 // (T, num_experts_per_tok)
   DeviceView<X, 3> experts_hidden;                     // (T, num_experts_per_tok, expert's F)
-  DeviceView<float, 1> gate_up;                        // T * 2F of the widest network
-  DeviceView<X, 1> hidden;                             // T * F
-  DeviceView<float, 2> shared;                         // (T, C): the shared experts' sum
+  DeviceView<std::uint32_t, 1> experts_scratch;
+  DeviceView<float, 1> gate_up;  // T * 2F of the widest network
+  DeviceView<X, 1> hidden;       // T * F
+  DeviceView<float, 2> shared;   // (T, C): the shared experts' sum
 
   Index bytes = 0;  // of all of it
 
