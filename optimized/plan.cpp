@@ -15,7 +15,7 @@ std::string memory_text(const Plan& p) {
 
 }  // namespace
 
-std::string text(const Plan& p) {
+std::string as_text(const Plan& p) {
   return fmt::format(
       "weights    {}\n"
       "cache      {} for {} tokens\n"

@@ -22,7 +22,7 @@ struct Plan {
 };
 
 /// Four lines for the user.
-std::string text(const Plan&);
+std::string as_text(const Plan&);
 
 /// Error: S tokens do not fit; says how many do.
 void require_fits(const Plan&);

@@ -26,8 +26,8 @@ TEST_CASE("only cpu has tiers", "[backends]") {
 TEST_CASE("a plan says where its memory is", "[backends]") {
   Plan plan;
   plan.memory = 80'000'000'000;
-  CHECK_THAT(text(plan), Contains("of 80 GB, into which"));
+  CHECK_THAT(as_text(plan), Contains("of 80 GB, into which"));
   plan.where = "on the device";
-  CHECK_THAT(text(plan), Contains("of 80 GB on the device, into which"));
+  CHECK_THAT(as_text(plan), Contains("of 80 GB on the device, into which"));
   CHECK_THROWS_WITH(require_fits(plan), Contains("80 GB on the device that may be used"));
 }

@@ -113,7 +113,7 @@ std::string logits(const LogitsJob& job, ChosenEngine engine) {
 
   engine.options.chunk = std::min(engine.options.chunk, S);
   const Plan plan = engine.backend.plan(config, engine.options, S, engine.options.chunk);
-  if (job.plan_only) return text(plan);
+  if (job.plan_only) return as_text(plan);
   require_fits(plan);
 
   Evaluator evaluator(engine.backend.open(open_checkpoint(job.checkpoint), engine.options));
