@@ -1,14 +1,12 @@
-// The CUDA backend, executed on the host, before the judge: goldens, a trace, invariants. The
-// command-line tools may ask it for more.
+// The CUDA backend, executed on the host, before the judge: goldens, a trace, passes cut into
+// chunks.
 #include "tests/catch.hpp"
 #include "tests/judge_helpers.hpp"
 #include "verify/backends.hpp"
-#include "verify/invariants.hpp"
 
 using namespace dsa;
 using namespace dsa::test;
 using namespace dsa::verify;
-using Catch::Contains;
 
 namespace {
 
@@ -49,14 +47,16 @@ TEST_CASE("cuda-host judged by a trace, with padding, and by limits too narrow",
 }
 
 // In bf16 the keys of a query are split over blocks by how many queries there are: chunks and steps
-// are equal to a prefill but for rounding, and the limits are the invariants'.
-TEST_CASE("cuda-host keeps the invariants", "[cuda-judged]") {
+// are equal to a prefill but for rounding, and are judged as it is.
+TEST_CASE("cuda-host passes in chunks, and token by token", "[cuda-judged]") {
   const auto checkpoint = sample("v32") / "checkpoint";
-  const OpenedBackend backend = open_backend(checkpoint, {"cuda-host", "bf16", ""});
-  const Invariants result =
-      check_invariants(checkpoint, backend.implementation, {quick(backend.precision), 0});
-  INFO(result.why);
-  CHECK(result.outcome == Outcome::pass);
-  for (const Invariant& i : result.invariants)
-    if (i.name == "packed = separate" || i.name == "prefill = decode") CHECK(i.held == Held::pass);
+  for (const char* format : {"bf16", "fp8"})
+    for (const Index step : {Index{1}, Index{31}}) {
+      const OpenedBackend backend = open_backend(checkpoint, {"cuda-host", format, ""});
+      const Verdict verdict =
+          judge(checkpoint, sample("v32") / "logits.safetensors",
+                in_chunks(backend.implementation, step), quick(backend.precision));
+      INFO(format << ", " << step << " tokens at a time: " << verdict.why);
+      CHECK(verdict.outcome == Outcome::pass);
+    }
 }
