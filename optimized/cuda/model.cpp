@@ -24,7 +24,7 @@ class Loader {
   DeviceVector vector(const Parameter& p, Index n, bool present = true) {
     if (!present) return {};
     float* const at = pieces_.take<float>(n);
-    fill(at, p, 0, n);
+    fill(at, 0, p, 0, n);
     return {at, {n}};
   }
 
@@ -32,7 +32,7 @@ class Loader {
   template <class T>
   DeviceView<const T, 2> matrix(const Parameter& p, Index rows, Index columns) {
     T* const at = pieces_.take<T>(rows * columns);
-    fill(at, p, 0, rows);
+    fill(at, 0, p, 0, rows);
     return {at, {rows, columns}};
   }
 
@@ -46,13 +46,13 @@ class Loader {
     const Index C = config_.hidden_size;
     DeviceMlp<X> mlp;
     X* const gate_up = pieces_.take<X>(2 * F * C);
-    fill(gate_up, w.gate_proj.weight, 0, F);
-    fill(gate_up + F * C, w.up_proj.weight, 0, F);
+    fill(gate_up, 0, w.gate_proj.weight, 0, F);
+    fill(gate_up, F * C, w.up_proj.weight, 0, F);
     mlp.gate_up.weight = {gate_up, {2 * F, C}};
     if (config_.mlp_bias) {
       float* const bias = pieces_.take<float>(2 * F);
-      fill(bias, w.gate_proj.bias, 0, F);
-      fill(bias + F, w.up_proj.bias, 0, F);
+      fill(bias, 0, w.gate_proj.bias, 0, F);
+      fill(bias, F, w.up_proj.bias, 0, F);
       mlp.gate_up.bias = {bias, {2 * F}};
     }
     mlp.down = linear<X>(w.down_proj, C, F, config_.mlp_bias);
@@ -67,9 +67,9 @@ class Loader {
     X* const down = pieces_.take<X>(E * C * F);
     for (Index e = 0; e < E; ++e) {
       const Mlp& expert = w[static_cast<std::size_t>(e)];
-      fill(gate_up + 2 * e * F * C, expert.gate_proj.weight, 0, F);
-      fill(gate_up + (2 * e + 1) * F * C, expert.up_proj.weight, 0, F);
-      fill(down + e * C * F, expert.down_proj.weight, 0, C);
+      fill(gate_up, 2 * e * F * C, expert.gate_proj.weight, 0, F);
+      fill(gate_up, (2 * e + 1) * F * C, expert.up_proj.weight, 0, F);
+      fill(down, e * C * F, expert.down_proj.weight, 0, C);
     }
     layer.experts_gate_up = {gate_up, {E, 2 * F, C}};
     layer.experts_down = {down, {E, C, F}};
@@ -83,28 +83,28 @@ class Loader {
     X* const uk = pieces_.take<X>(N * R * B);
     X* const uv = pieces_.take<X>(N * U * R);
     for (Index n = 0; n < N; ++n) {
-      fill_transposed(uk + n * R * B, kv_b, n * (B + U), B);
-      fill(uv + n * U * R, kv_b, n * (B + U) + B, n * (B + U) + B + U);
+      fill_transposed(uk, n * R * B, kv_b, n * (B + U), B);
+      fill(uv, n * U * R, kv_b, n * (B + U) + B, n * (B + U) + B + U);
     }
     a.w_uk = {uk, {N, R, B}};
     a.w_uv = {uv, {N, U, R}};
   }
 
  private:
-  /// Rows [begin, end) of a parameter.
+  /// Rows [begin, end) of a parameter, into to[first_element ...].
   template <class T>
-  void fill(T* to, const Parameter& p, Index begin, Index end) {
+  void fill(T* to, Index first_element, const Parameter& p, Index begin, Index end) {
     const Index columns = p.columns();
     const Index most = std::max<Index>(1, slab_bytes / (columns * Index{sizeof(float)}));
     for (Index first = begin; is_loading_ && first < end; first += most) {
       const Index rows = std::min(most, end - first);
       decode(p, first, rows);
-      send(to + (first - begin) * columns, {wide_.data(), {rows, columns}});
+      send(to + first_element + (first - begin) * columns, {wide_.data(), {rows, columns}});
     }
   }
 
   template <class T>
-  void fill_transposed(T* to, const Parameter& p, Index begin, Index rows) {
+  void fill_transposed(T* to, Index first_element, const Parameter& p, Index begin, Index rows) {
     if (!is_loading_) return;
     const Index columns = p.columns();
     decode(p, begin, rows);
@@ -112,7 +112,7 @@ class Loader {
     for (Index r = 0; r < rows; ++r)
       for (Index c = 0; c < columns; ++c)
         turned(c, r) = wide_[static_cast<std::size_t>(r * columns + c)];
-    send(to, turned.view());
+    send(to + first_element, turned.view());
   }
 
   /// Into wide_, on all threads.

@@ -7,13 +7,14 @@
 
 namespace dsa::cuda::DSA_PLACE {
 
-/// Owns a stream. On the host there is nothing to own.
+/// Owns a stream, which comes after what was asked of the default stream before: Buffer copies
+/// there. On the host there is nothing to own.
 class OwnStream {
  public:
 #ifdef DSA_CUDA_ON_HOST
   operator Stream() const { return {}; }
 #else
-  OwnStream() { CUDA_TRY(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking)); }
+  OwnStream() { CUDA_TRY(cudaStreamCreate(&stream_)); }
   OwnStream(const OwnStream&) = delete;
   OwnStream& operator=(const OwnStream&) = delete;
   ~OwnStream() { cudaStreamDestroy(stream_); }
