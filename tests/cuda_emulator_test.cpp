@@ -100,6 +100,15 @@ TEST_CASE("the emulator: accesses outside tensors, buffers and shared memory", "
                         },
                         view),
                     Contains("outside every buffer"));
+  const auto touch_four = [&](Index i) {
+    launch(
+        Stream{}, "kernel", {dim3(1), dim3(1)},
+        +[](DeviceView<float, 2> x, Index at) { store_four(x.data + at, load_four(x.data)); }, view,
+        i);
+  };
+  CHECK_NOTHROW(touch_four(0));
+  CHECK_THROWS_WITH(touch_four(2), Contains("at an address that is no multiple of that"));
+  CHECK_THROWS_WITH(touch_four(4), Contains("touches 16 bytes of global memory outside"));
 }
 
 TEST_CASE("the emulator: shared memory that nothing was written to", "[cuda]") {

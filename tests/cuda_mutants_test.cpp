@@ -1,6 +1,7 @@
-// Three kernels, made wrong in one place each, and who notices: the judge of the op by its bounds,
+// Four kernels, made wrong in one place each, and who notices: the judge of the op by its bounds,
 // or the emulator whatever the numbers are. The unmutated copy passes both.
 #define DSA_CUDA_ON_HOST
+#include "optimized/cuda/expert_groups.cuh"
 #include "optimized/cuda/indexer_tile.cuh"
 #include "optimized/cuda/topk.cuh"
 #include "tests/catch.hpp"
@@ -23,6 +24,7 @@ enum class Mutant {
   bf16_sums,
   not_atomic,
   one_tie_more,
+  one_row_early,
 };
 
 /// indexer_scores v2 in bf16: its loop over tiles, written out.
@@ -87,6 +89,37 @@ void topk_kernel(DeviceView<std::int32_t, 2> chosen, DeviceView<const float, 2> 
   });
 }
 
+/// experts v2: its groups, by one block with a thread an expert.
+void group_kernel(v2::Groups groups, DeviceView<const std::int32_t, 1> expert_of, Index E,
+                  Mutant mutant) {
+  const Index pairs = expert_of.shape[0], e = threadIdx.x;
+  SharedMemory memory;
+  const Shared<std::int32_t> count = memory.take<std::int32_t>(E);
+  if (e < E) count[e] = 0;
+  __syncthreads();
+  for (Index pair = e; pair < pairs; pair += blockDim.x)
+    if (mutant == Mutant::not_atomic)
+      count[expert_of(pair)] += 1;
+    else
+      count.atomic_add(expert_of(pair), 1);
+  __syncthreads();
+  if (e >= E) return;
+  Index first = 0, tile = 0;
+  for (Index other = 0; other < e; ++other)
+    first += count[other], tile += v2::Groups::tiles_of(count[other]);
+  const Index end = first + count[e];
+  for (Index begin = first; begin < end; begin += product_rows) {
+    const bool last = begin + product_rows >= end;
+    groups.set_tile(tile++, {mutant == Mutant::last_tile_dropped && last ? -1 : e,
+                             begin - (mutant == Mutant::one_row_early && begin > 0),
+                             smaller(end, begin + product_rows)});
+  }
+  if (e == E - 1)
+    while (tile < groups.tiles.shape[0]) groups.set_tile(tile++, {-1, 0, 0});
+  for (Index pair = 0; pair < pairs; ++pair)
+    if (expert_of(pair) == e) groups.order(first++) = std::int32_t(pair);
+}
+
 /// The cases before `from` are not posed: some of them take their time.
 Case case_named(const char* op, const std::string& name, std::size_t from = 0) {
   const auto poses = verify::op_named(op).cases(1);
@@ -138,6 +171,29 @@ bool topk_passes(Mutant mutant) {
   return passes(c, out, b);
 }
 
+bool experts_pass(Mutant mutant, const char* name) {
+  Case c = case_named("experts", name);
+  Arrays out = c.out;
+  Binding b;
+  const auto x = b.in<bf16, 2>(c.in.at("x"));
+  const auto gate_up = b.in<bf16, 3>(c.in.at("gate_up")), down = b.in<bf16, 3>(c.in.at("down"));
+  const auto chosen = b.in<std::int32_t, 2>(c.in.at("chosen"));
+  const Index T = x.shape[0], C = x.shape[1], k = chosen.shape[1];
+  const Index E = down.shape[0], F = down.shape[2], tiles = v2::Groups::most_tiles(T * k, E);
+  const v2::Groups groups{b.scratch<std::int32_t>(T * k),
+                          {b.scratch<std::int32_t>(3 * tiles).data, {tiles, 3}}};
+  launch(Stream{}, "group", {grid_of(1), 32, shared_room<std::int32_t>(E)}, group_kernel, groups,
+         DeviceView<const std::int32_t, 1>{chosen.data, {T * k}}, E, mutant);
+  const std::vector<float> zeros(static_cast<std::size_t>(T * C));
+  const auto y = b.in_out<float, 2>(out.at("y"), zeros.data());
+  b.begin();
+  v2::grouped_experts<bf16>(Stream{}, y, x, gate_up, down, chosen,
+                            b.in<float, 2>(c.in.at("weights")),
+                            {b.scratch<bf16>(T * k * F).data, {T, k, F}},
+                            {b.scratch<float>(T * k * C).data, {T, k, C}}, groups);
+  return passes(c, out, b);
+}
+
 }  // namespace
 
 TEST_CASE("mutants of indexer_scores: two by the bounds, one by the emulator", "[cuda]") {
@@ -157,4 +213,13 @@ TEST_CASE("mutants of topk_select: a race by the emulator, a tie by the judge", 
   CHECK(topk_passes(Mutant::none));
   CHECK_THROWS_WITH(topk_passes(Mutant::not_atomic), Contains("no barrier orders the two"));
   CHECK_FALSE(topk_passes(Mutant::one_tie_more));
+}
+
+TEST_CASE("mutants of experts: two by the judge, a race by the emulator", "[cuda]") {
+  const char *few = "bf16-T5-K1-E6-C16-F16-gaussian", *tiles = "bf16-T150-K2-E3-C24-F72-gaussian";
+  CHECK(experts_pass(Mutant::none, few));
+  CHECK(experts_pass(Mutant::none, tiles));
+  CHECK_FALSE(experts_pass(Mutant::one_row_early, few));
+  CHECK_FALSE(experts_pass(Mutant::last_tile_dropped, tiles));
+  CHECK_THROWS_WITH(experts_pass(Mutant::not_atomic, tiles), Contains("no barrier orders the two"));
 }

@@ -6,6 +6,8 @@
 // Definition: reference/mixture.cpp. Sums in fp32, over experts in the order of `chosen`.
 #pragma once
 
+#include <string>
+
 #include "optimized/cuda/tensor.cuh"
 
 namespace dsa::cuda::DSA_PLACE {
@@ -29,7 +31,19 @@ void experts(Stream, DeviceView<float, 2> y,            // (T, C)      in and ou
              DeviceView<X, 3> hidden);                  // (T, k, F)   scratch
 }  // namespace v1
 
-/// Elements of the workspace: the answers of all chosen experts, T k C of them, and more.
+namespace v2 {  // products of all tokens of an expert at once (expert_groups.cuh)
+/// Elements: the answers of all chosen experts, T k C of them, and the groups.
+Index experts_workspace(Index T, Index k, Index E, Index C);
+/// Why a shape is not taken; empty where it is.
+std::string experts_refuses(Index C, Index F, Index bytes_an_element);
+template <class X>
+void experts(Stream, DeviceView<float, 2> y, DeviceView<const X, 2> x,
+             DeviceView<const X, 3> gate_up, DeviceView<const X, 3> down,
+             DeviceView<const std::int32_t, 2> chosen, DeviceView<const float, 2> weights,
+             DeviceView<X, 3> hidden, DeviceView<std::uint32_t, 1> workspace);
+}  // namespace v2
+
+/// Elements of the workspace.
 template <class X>
 Index experts_workspace(Index T, Index k, Index E, Index C, Index F);
 template <class X>

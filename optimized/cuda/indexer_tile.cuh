@@ -23,8 +23,9 @@ __device__ float indexer_score(DeviceView<const T, 2> q, DeviceView<const T, 1> 
   const Index H = q.shape[0], D = q.shape[1];
   float sum = 0;
   for (Index h = 0; h < H; ++h) {
+    const DeviceView<const T, 1> head = q[h];
     float dot = 0;
-    for (Index d = 0; d < D; ++d) dot += widen(q(h, d)) * widen(key(d));
+    for (Index d = 0; d < D; ++d) dot += widen(head(d)) * widen(key(d));
     sum += w(h) * activation(dot, relu);
   }
   if constexpr (std::is_same_v<T, e4m3>) sum *= float_at(key, D);

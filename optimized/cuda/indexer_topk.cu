@@ -16,7 +16,7 @@ struct Candidates {
   /// Keys [first, first + keys_a_tile), one of each of the first threads: `rank` 0 is none.
   __device__ void add(Index first, std::uint32_t rank, SelectScratch scratch) {
     const bool yes = rank > bar;
-    const Place place = place_among(yes, scratch);
+    const Place place = place_among(yes, scratch.warps);
     if (yes) {
       ranks(n + place.before) = rank;
       keys(n + place.before) = std::uint32_t(first + threadIdx.x);

@@ -22,8 +22,8 @@ void linear(Stream, DeviceView<float, 2> y,            // (T, F)  out
             Scales, DeviceView<const float, 1> bias);  // (F), or empty
 }  // namespace v1
 
-namespace v2 {  // tensor cores; two stages of tiles, copied while the one before is multiplied
-/// Why a shape is not taken; empty where it is. X: bf16 or e4m3.
+namespace v2 {  // tiles of 64 x 64 outputs; bf16 and e4m3 on tensor cores (product_tile.cuh)
+/// Why a shape is not taken; empty where it is.
 std::string linear_refuses(Index C, Index bytes_an_element);
 template <class X>
 void linear(Stream, DeviceView<float, 2> y, DeviceView<const X, 2> x, DeviceView<const X, 2> w,

@@ -1,4 +1,4 @@
-// optimized/cuda/numbers.cuh — storage formats to and from float, and sums over a warp or a block.
+// optimized/cuda/numbers.cuh — storage formats to and from float; what a warp or a block counts.
 //
 // The conversions are integer arithmetic, the same on host and device.
 #pragma once
@@ -110,6 +110,25 @@ __device__ T across_block(T x, F f, Shared<T> scratch) {
   T total = scratch[0];
   for (int w = 1; w < warps; ++w) total = f(total, T(scratch[w]));
   return total;
+}
+
+/// How many threads before this one say yes, and how many of the block. `scratch` holds an element
+/// a warp.
+struct Place {
+  Index before, total;
+};
+__device__ inline Place place_among(bool yes, Shared<std::int32_t> scratch) {
+  const int lane = threadIdx.x % warp_size, warp = threadIdx.x / warp_size;
+  const unsigned votes = __ballot_sync(all_lanes, yes);
+  __syncthreads();  // scratch may be in use from a call before
+  if (lane == 0) scratch[warp] = population(votes);
+  __syncthreads();
+  Place place{population(votes & ((1u << lane) - 1)), 0};
+  for (int w = 0; w < int(blockDim.x) / warp_size; ++w) {
+    if (w == warp) place.before += place.total;
+    place.total += scratch[w];
+  }
+  return place;
 }
 
 }  // namespace dsa::cuda::DSA_PLACE

@@ -48,6 +48,27 @@ struct DeviceView {
   }
 };
 
+/// Four neighbours, read or written in one access. Their address is a multiple of their size.
+template <class T>
+struct alignas(4 * sizeof(T)) Four {
+  T at[4];
+};
+template <class T>
+__device__ Four<std::remove_const_t<T>> load_four(T* p) {
+  using Bundle = Four<std::remove_const_t<T>>;
+#ifdef DSA_CUDA_ON_HOST
+  check_wide(p, sizeof(Bundle));
+#endif
+  return *reinterpret_cast<const Bundle*>(p);
+}
+template <class T>
+__device__ void store_four(T* p, Four<T> x) {
+#ifdef DSA_CUDA_ON_HOST
+  check_wide(p, sizeof x);
+#endif
+  *reinterpret_cast<Four<T>*>(p) = x;
+}
+
 /// A cache that grows without being copied: row s lies on page s / page_rows. The list of pages,
 /// too, lies on the device. What a row holds: optimized/cpu/rows.hpp.
 template <class T>

@@ -62,24 +62,6 @@ __device__ Cut find_cut(Rank rank, Index n, Index K, SelectScratch scratch) {
   return {found, wanted};
 }
 
-/// How many threads before this one say yes, and how many of the block.
-struct Place {
-  Index before, total;
-};
-__device__ inline Place place_among(bool yes, SelectScratch scratch) {
-  const int lane = threadIdx.x % warp_size, warp = threadIdx.x / warp_size;
-  const unsigned votes = __ballot_sync(all_lanes, yes);
-  __syncthreads();  // `warps` may be in use from a call before
-  if (lane == 0) scratch.warps[warp] = population(votes);
-  __syncthreads();
-  Place place{population(votes & ((1u << lane) - 1)), 0};
-  for (int w = 0; w < int(blockDim.x) / warp_size; ++w) {
-    if (w == warp) place.before += place.total;
-    place.total += scratch.warps[w];
-  }
-  return place;
-}
-
 /// Calls take(i, position) for every i that the cut takes, in ascending order of both, and returns
 /// how many there are. What is read of i in take() may be written to at `position`: all threads
 /// have read theirs by then. `load(i)` gives what take() is told instead of i.
@@ -92,9 +74,9 @@ __device__ Index take_cut(Cut cut, Rank rank, Load load, Index n, SelectScratch 
     const std::uint32_t r = i < n ? rank(i) : 0;
     const auto value = load(i < n ? i : n - 1);
     const bool equal = i < n && r == cut.rank && r != 0;
-    const Place of_equal = place_among(equal, scratch);
+    const Place of_equal = place_among(equal, scratch.warps);
     const bool yes = (r > cut.rank) || (equal && equals + of_equal.before < cut.equals);
-    const Place place = place_among(yes, scratch);
+    const Place place = place_among(yes, scratch.warps);
     if (yes) take(value, taken + place.before);
     taken += place.total;
     equals += of_equal.total;

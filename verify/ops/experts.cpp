@@ -142,11 +142,14 @@ Poses cases(std::uint64_t seed) {
   Poses poses;
   for (const std::string dtype : {"fp32", "bf16"}) {
     for (const auto& [T, k, E, C, F] : std::vector<std::array<Index, 5>>{{0, 1, 2, 3, 4},
+                                                                         {5, 1, 6, 16, 16},
                                                                          {1, 1, 1, 1, 1},
                                                                          {3, 2, 4, 5, 7},
-                                                                         {5, 1, 6, 16, 16},
                                                                          {17, 3, 5, 33, 20},
                                                                          {40, 2, 3, 65, 130},
+                                                                         {0, 2, 3, 8, 16},
+                                                                         {150, 2, 3, 24, 72},
+                                                                         {1, 3, 50, 40, 24},
                                                                          {16, 8, 32, 512, 128}})
       poses.push_back([=] { return pose({dtype, T, k, E, C, F}, seed); });
     for (const auto& [T, k, E, C, F] :

@@ -214,7 +214,7 @@ Op hadamard_op() {
             for (const Inputs kind : {Inputs::dyadic, Inputs::gaussian})
               for (const bool ue8m0 : {false, true})
                 for (const auto& [T, D] : std::vector<std::pair<Index, Index>>{
-                         {0, 8}, {1, 1}, {3, 2}, {5, 16}, {33, 64}, {100, 128}, {9, 256}})
+                         {0, 8}, {1, 1}, {3, 2}, {5, 4}, {5, 16}, {33, 64}, {100, 128}, {9, 256}})
                   poses.push_back([=] { return pose_hadamard(T, D, ue8m0, kind, seed); });
             return poses;
           },
@@ -228,8 +228,14 @@ Op latent_op() {
           [](std::uint64_t seed) {
             Poses poses;
             for (const bool ue8m0 : {false, true})
-              for (const auto& [T, R, P] : std::vector<std::array<Index, 3>>{
-                       {0, 8, 2}, {1, 1, 1}, {3, 5, 2}, {5, 128, 6}, {33, 200, 10}, {100, 512, 64}})
+              for (const auto& [T, R, P] : std::vector<std::array<Index, 3>>{{0, 8, 2},
+                                                                             {1, 1, 1},
+                                                                             {3, 5, 2},
+                                                                             {5, 128, 6},
+                                                                             {33, 200, 10},
+                                                                             {0, 8, 4},
+                                                                             {6, 132, 12},
+                                                                             {100, 512, 64}})
                 poses.push_back([=] { return pose_latent(T, R, P, ue8m0, seed); });
             return poses;
           },

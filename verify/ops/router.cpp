@@ -241,6 +241,8 @@ std::vector<Plan> plans() {
       {65, 160, 6, 8, 3, softmax, most, false, false, 16},  // V2
       {65, 64, 6, 1, 1, softmax, none, false, false, 1},    // V2-Lite
       {33, 256, 8, 1, 1, sigmoid, none, true},              // GLM-5
+      {9, 512, 10, 1, 1, softmax, none, false},
+      {3, 520, 10, 1, 1, sigmoid, none, true},
       {33, 64, 4, 8, 2, sigmoid, two, true, true, 2.5, 0, "dropped-zero"},
       {9, 64, 4, 8, 2, sigmoid, two, false, true, 2.5, -inf, "equal", 0},
       {9, 64, 4, 8, 2, sigmoid, two, true, true, 2.5, -inf, "saturated", 60},

@@ -1,6 +1,7 @@
 #include "optimized/cuda/host/global_memory.hpp"
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
@@ -69,6 +70,12 @@ void check_global(const void* p, std::size_t bytes) {
                       at + bytes <= std::prev(after)->first + std::prev(after)->second;
   if (!inside)
     fail("touches " + std::to_string(bytes) + " bytes of global memory outside every buffer");
+}
+
+void check_wide(const void* p, std::size_t bytes) {
+  if (reinterpret_cast<std::uintptr_t>(p) % bytes != 0)
+    fail("touches " + std::to_string(bytes) + " bytes at an address that is no multiple of that");
+  check_global(p, bytes);
 }
 
 void check_guards(const char* kernel) {

@@ -18,6 +18,9 @@ std::int64_t allocated_bytes();
 /// For the running thread: an Error unless [p, p + bytes) lies within one buffer.
 void check_global(const void* p, std::size_t bytes);
 
+/// The same of one access, whose address has to be a multiple of its size.
+void check_wide(const void* p, std::size_t bytes);
+
 /// Error if a guard zone was written to.
 void check_guards(const char* kernel);
 
