@@ -22,8 +22,7 @@ std::vector<Segment<Row>> segments_of(const Config& config, std::span<const Feed
     auto* const cache = dynamic_cast<Cache<Row>*>(feed.cache);
     require(cache != nullptr,
             "a feed's cache is not one of this place and format; make it with new_cache() of the "
-            "engine "
-            "that runs the pass");
+            "engine that runs the pass");
     cache->reserve(cache->rows() + feed.size());
     Segment<Row> s{cache, begin, begin + feed.size()};
     for (Index t = 0; config.indexer && t < feed.size(); ++t)
