@@ -2,12 +2,15 @@
 
 #include "core/words.hpp"
 #include "optimized/cpu/engine.hpp"
+#include "optimized/cuda/engine.hpp"
 
 namespace dsa {
 
 const std::vector<Backend>& backends() {
   static const std::vector<Backend> all = {
       {"cpu", cpu::plan, cpu::open},
+      {"cuda", cuda::device::plan, cuda::device::open},
+      {"cuda-host", cuda::host::plan, cuda::host::open},
   };
   return all;
 }

@@ -6,6 +6,7 @@
 #include "optimized/cpu/rope.hpp"
 #include "optimized/cpu/router.hpp"
 #include "optimized/cpu/threads.hpp"
+#include "optimized/feeds.hpp"
 
 namespace dsa::cpu {
 namespace {
@@ -13,28 +14,6 @@ namespace {
 void add(View<float, 2> x, View<const float, 2> y) {
 #pragma omp parallel for
   for (Index i = 0; i < x.size(); ++i) x.data[i] += y.data[i];
-}
-
-Index tokens_of(std::span<const Feed> feeds) {
-  Index T = 0;
-  for (const Feed& feed : feeds) T += feed.size();
-  return T;
-}
-
-void check(const PackedModel& model, const Workspace& workspace, std::span<const Feed> feeds) {
-  const Index T = tokens_of(feeds);
-  if (!(T <= workspace.tokens()))
-    throw Error("a pass of " + std::to_string(T) + " tokens was asked of a workspace for " +
-                std::to_string(workspace.tokens()));
-  for (const Feed& feed : feeds) {
-    require(feed.size() > 0 && feed.positions.size() == feed.tokens.size() &&
-                feed.begin.size() == feed.tokens.size(),
-            "a feed needs at least one token, and a position and a first key for each");
-    for (const Token token : feed.tokens)
-      if (token < 0 || token >= model.config.vocab_size)
-        throw Error("token id " + std::to_string(token) + " is not one of the vocabulary, 0 to " +
-                    std::to_string(model.config.vocab_size - 1));
-  }
 }
 
 Cache& cache_of(const Feed& feed) {
@@ -147,7 +126,7 @@ void run(const PackedModel& model, Workspace& workspace, std::span<const Feed> f
 
 void forward(const PackedModel& model, Workspace& workspace, std::span<const Feed> feeds,
              LogitsOf which, View<float, 2> logits, const Tap& tap) {
-  check(model, workspace, feeds);
+  check_feeds(feeds, workspace.tokens(), model.config);
   const Threads scope(workspace.threads());
   switch (model.format) {
     case Format::fp32:

@@ -274,9 +274,9 @@ void experts(Stream stream, DeviceView<float, 2> y, DeviceView<const X, 2> x,
   v1::experts(stream, y, x, gate_up, down, chosen, weights, hidden);
 }
 
-#define DSA_INSTANTIATE(function, X, ...)                                              \
-  template void function(Stream, DeviceView<float, 2>, DeviceView<const X, 2>,         \
-                         DeviceView<const X, 3>, DeviceView<const X, 3>,               \
+#define DSA_INSTANTIATE(function, X, ...)                                               \
+  template void function(Stream, DeviceView<float, 2>, DeviceView<const X, 2>,          \
+                         DeviceView<const X, 3>, DeviceView<const X, 3>,                \
                          DeviceView<const std::int32_t, 2>, DeviceView<const float, 2>, \
                          DeviceView<X, 3> __VA_OPT__(, ) __VA_ARGS__);
 DSA_INSTANTIATE(v1::experts, float)

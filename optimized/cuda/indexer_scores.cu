@@ -9,23 +9,14 @@ template <class T>
 __global__ void scores_kernel(DeviceView<float, 2> scores, DeviceView<const T, 3> q,
                               Pages<const T> k, DeviceView<const float, 2> w, bool relu,
                               Visible visible) {
-  const Index H = q.shape[1], D = q.shape[2], S = k.rows;
+  const Index S = k.rows;
   const Index t = blockIdx.x, s = blockIdx.y * Index(blockDim.x) + threadIdx.x;
   if (s >= S) return;
   if (s < visible.begin(t) || s >= visible.end(t)) {
     scores(t, s) = -INFINITY;
     return;
   }
-  const DeviceView<const T, 1> key = k.row(s);
-  float sum = 0;
-  for (Index h = 0; h < H; ++h) {
-    const DeviceView<const T, 1> head = q[t][h];
-    float dot = 0;
-    for (Index d = 0; d < D; ++d) dot += widen(head(d)) * widen(key(d));
-    sum += w(t, h) * activation(dot, relu);
-  }
-  if constexpr (std::is_same_v<T, e4m3>) sum *= float_at(key, D);
-  scores(t, s) = sum;
+  scores(t, s) = indexer_score(q[t], k.row(s), w[t], relu);
 }
 
 template <class T>

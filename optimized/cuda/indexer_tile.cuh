@@ -1,6 +1,7 @@
-// optimized/cuda/indexer_tile.cuh — the scores of one query and 64 keys, on tensor cores.
+// optimized/cuda/indexer_tile.cuh — the score of one query and one key, and of 64 keys on tensor
+// cores.
 //
-// What indexer_scores v2 and indexer_topk v2 share. The block's query lies in shared memory as a
+// What indexer_scores and indexer_topk share. In v2 the block's query lies in shared memory as a
 // tile of heads, H rounded up to 16, a tile of keys beside it in two stages: one is copied while
 // the other is multiplied. Each of four warps multiplies all heads with 16 keys, applies activation
 // and weight to the sums in its registers, and adds over the heads.
@@ -14,6 +15,22 @@ namespace dsa::cuda::DSA_PLACE {
 
 /// relu(NaN) is NaN: a score that is not a number must not become 0.
 __device__ inline float activation(float x, bool relu) { return relu && x < 0 ? 0 : x; }
+
+/// Of one query (H, D) and one key, by one thread.
+template <class T>
+__device__ float indexer_score(DeviceView<const T, 2> q, DeviceView<const T, 1> key,
+                               DeviceView<const float, 1> w, bool relu) {
+  const Index H = q.shape[0], D = q.shape[1];
+  float sum = 0;
+  for (Index h = 0; h < H; ++h) {
+    const DeviceView<const T, 1> head = q[h];
+    float dot = 0;
+    for (Index d = 0; d < D; ++d) dot += widen(head(d)) * widen(key(d));
+    sum += w(h) * activation(dot, relu);
+  }
+  if constexpr (std::is_same_v<T, e4m3>) sum *= float_at(key, D);
+  return sum;
+}
 
 inline constexpr Index keys_a_tile = 64;
 inline constexpr int indexer_threads = 128;

@@ -1,39 +1,9 @@
-#include "optimized/cuda/indexer_scores.cuh"
 #include "optimized/cuda/indexer_tile.cuh"
 #include "optimized/cuda/indexer_topk.cuh"
 #include "optimized/cuda/topk.cuh"
-#include "optimized/cuda/topk_select.cuh"
 
 namespace dsa::cuda::DSA_PLACE {
 namespace {
-
-void expect_workspace(DeviceView<std::uint32_t, 1> workspace, Index needed) {
-  require(workspace.shape[0] >= needed, "the workspace of indexer_topk has " +
-                                            std::to_string(workspace.shape[0]) +
-                                            " elements, expected " + std::to_string(needed));
-}
-
-}  // namespace
-
-namespace v1 {
-
-Index indexer_topk_workspace(Index T, Index S) { return T * S; }
-
-template <class T>
-void indexer_topk(Stream stream, DeviceView<std::int32_t, 2> chosen,
-                  DeviceView<std::int32_t, 1> nan_at, DeviceView<const T, 3> q, Pages<const T> k,
-                  DeviceView<const float, 2> w, bool relu, Visible visible,
-                  DeviceView<std::uint32_t, 1> workspace) {
-  const Index T_ = q.shape[0], S = k.rows;
-  expect_workspace(workspace, indexer_topk_workspace(T_, S));
-  const DeviceView<float, 2> scores{reinterpret_cast<float*>(workspace.data), {T_, S}};
-  v1::indexer_scores(stream, scores, q, k, w, relu, visible);
-  v1::topk_select(stream, chosen, nan_at, scores);
-}
-
-}  // namespace v1
-
-namespace v2 {
 
 __host__ __device__ constexpr Index capacity(Index K) { return 2 * K + keys_a_tile; }
 
@@ -75,19 +45,16 @@ struct Candidates {
   }
 };
 
-template <class T>
-__global__ void __launch_bounds__(indexer_threads)
-    topk_kernel(DeviceView<std::int32_t, 2> chosen, DeviceView<std::int32_t, 1> nan_at,
-                DeviceView<const T, 3> q, Pages<const T> k, DeviceView<const float, 2> w, bool relu,
-                Visible visible, DeviceView<std::uint32_t, 3> workspace) {
+/// What both rungs have in common: one block a query. The tile computes the scores of 64 keys
+/// [first, ...): for_each_tile(tile, begin, end, f) calls f(first) when it has, tile.score(first,
+/// i) is one of them.
+template <class Tile>
+__device__ void select_keys(DeviceView<std::int32_t, 2> chosen, DeviceView<std::int32_t, 1> nan_at,
+                            const Tile& tile, Index begin, Index end, Index S,
+                            DeviceView<std::uint32_t, 3> workspace, SelectScratch scratch) {
   const Index t = blockIdx.x, K = chosen.shape[1];
-  const Index end = clamped(visible.end(t), 0, k.rows), begin = clamped(visible.begin(t), 0, end);
-  SharedMemory memory;
-  const IndexerTile<T> tile(memory, q, k, relu);
-  const SelectScratch scratch(memory);
   Candidates candidates{workspace[t][0], workspace[t][1], K};
-  Index nan = k.rows;  // the first that this thread met
-  tile.load_query(q, w, t);
+  Index nan = S;  // the first that this thread met
   for_each_tile(tile, begin, end, [&](Index first) {
     const Index i = threadIdx.x;
     std::uint32_t rank = 0;
@@ -100,13 +67,95 @@ __global__ void __launch_bounds__(indexer_threads)
   });
   nan = across_block(std::int32_t(nan), Minimum{}, scratch.warps);
   if (K > 0 && candidates.n > K) candidates.keep_best(scratch);
-  if (threadIdx.x == 0) nan_at(t) = nan == k.rows ? -1 : std::int32_t(nan);
-  const Index count = nan == k.rows ? candidates.n : 0;
+  if (threadIdx.x == 0) nan_at(t) = nan == S ? -1 : std::int32_t(nan);
+  const Index count = nan == S ? candidates.n : 0;
   for (Index i = threadIdx.x; i < K; i += blockDim.x)
     chosen(t, i) = i < count ? std::int32_t(candidates.keys(i)) : -1;
 }
 
+template <class T>
+void expect_shapes(DeviceView<std::int32_t, 2> chosen, DeviceView<std::int32_t, 1> nan_at,
+                   DeviceView<const T, 3> q, Pages<const T> k, DeviceView<const float, 2> w,
+                   Visible visible, DeviceView<std::uint32_t, 1> workspace) {
+  const Index T_ = q.shape[0], K = chosen.shape[1], needed = indexer_topk_workspace(T_, K);
+  expect_indexer_shapes(q, k, w, visible);
+  expect_shape("chosen", chosen, {T_, K});
+  expect_shape("nan_at", nan_at, {T_});
+  require(workspace.shape[0] >= needed, "the workspace of indexer_topk has " +
+                                            std::to_string(workspace.shape[0]) +
+                                            " elements, expected " + std::to_string(needed));
+}
+
+/// The workspace as the candidates of every query: ranks and keys.
+DeviceView<std::uint32_t, 3> by_query(DeviceView<std::uint32_t, 1> workspace, Index T, Index K) {
+  return {workspace.data, {T, 2, capacity(K)}};
+}
+
+}  // namespace
+
 Index indexer_topk_workspace(Index T, Index K) { return T * 2 * capacity(K); }
+
+namespace v1 {
+
+/// A thread computes the score of its key.
+template <class T>
+struct ScalarTile {
+  DeviceView<const T, 2> q;      // (H, D) of the query
+  DeviceView<const float, 1> w;  // (H)
+  Pages<const T> k;
+  bool relu;
+
+  __device__ float score(Index first, Index i) const {
+    return indexer_score(q, k.row(first + i), w, relu);
+  }
+};
+
+template <class T, class F>
+__device__ void for_each_tile(const ScalarTile<T>&, Index begin, Index end, F f) {
+  for (Index first = begin; first < end; first += keys_a_tile) f(first);
+}
+
+template <class T>
+__global__ void topk_kernel(DeviceView<std::int32_t, 2> chosen, DeviceView<std::int32_t, 1> nan_at,
+                            DeviceView<const T, 3> q, Pages<const T> k,
+                            DeviceView<const float, 2> w, bool relu, Visible visible,
+                            DeviceView<std::uint32_t, 3> workspace) {
+  const Index t = blockIdx.x;
+  const Index end = clamped(visible.end(t), 0, k.rows), begin = clamped(visible.begin(t), 0, end);
+  SharedMemory memory;
+  const SelectScratch scratch(memory);
+  select_keys(chosen, nan_at, ScalarTile<T>{q[t], w[t], k, relu}, begin, end, k.rows, workspace,
+              scratch);
+}
+
+template <class T>
+void indexer_topk(Stream stream, DeviceView<std::int32_t, 2> chosen,
+                  DeviceView<std::int32_t, 1> nan_at, DeviceView<const T, 3> q, Pages<const T> k,
+                  DeviceView<const float, 2> w, bool relu, Visible visible,
+                  DeviceView<std::uint32_t, 1> workspace) {
+  expect_shapes(chosen, nan_at, q, k, w, visible, workspace);
+  launch(stream, "indexer_topk v1", {grid_of(q.shape[0]), int(keys_a_tile), SelectScratch::bytes()},
+         topk_kernel<T>, chosen, nan_at, q, k, w, relu, visible,
+         by_query(workspace, q.shape[0], chosen.shape[1]));
+}
+
+}  // namespace v1
+
+namespace v2 {
+
+template <class T>
+__global__ void __launch_bounds__(indexer_threads)
+    topk_kernel(DeviceView<std::int32_t, 2> chosen, DeviceView<std::int32_t, 1> nan_at,
+                DeviceView<const T, 3> q, Pages<const T> k, DeviceView<const float, 2> w, bool relu,
+                Visible visible, DeviceView<std::uint32_t, 3> workspace) {
+  const Index t = blockIdx.x;
+  const Index end = clamped(visible.end(t), 0, k.rows), begin = clamped(visible.begin(t), 0, end);
+  SharedMemory memory;
+  const IndexerTile<T> tile(memory, q, k, relu);
+  const SelectScratch scratch(memory);
+  tile.load_query(q, w, t);
+  select_keys(chosen, nan_at, tile, begin, end, k.rows, workspace, scratch);
+}
 
 template <class T>
 std::string indexer_topk_refuses(Index H, Index D) {
@@ -118,16 +167,12 @@ void indexer_topk(Stream stream, DeviceView<std::int32_t, 2> chosen,
                   DeviceView<std::int32_t, 1> nan_at, DeviceView<const T, 3> q, Pages<const T> k,
                   DeviceView<const float, 2> w, bool relu, Visible visible,
                   DeviceView<std::uint32_t, 1> workspace) {
-  const Index T_ = q.shape[0], K = chosen.shape[1];
-  expect_indexer_shapes(q, k, w, visible);
-  expect_shape("chosen", chosen, {T_, K});
-  expect_shape("nan_at", nan_at, {T_});
-  expect_workspace(workspace, indexer_topk_workspace(T_, K));
+  expect_shapes(chosen, nan_at, q, k, w, visible, workspace);
   const IndexerShapes<T> shapes{q.shape[1], q.shape[2], SelectScratch::bytes()};
   require(shapes.refuses().empty(), "indexer_topk " + shapes.refuses());
-  launch(stream, "indexer_topk v2", {grid_of(T_), indexer_threads, shapes.shared_bytes()},
+  launch(stream, "indexer_topk v2", {grid_of(q.shape[0]), indexer_threads, shapes.shared_bytes()},
          topk_kernel<T>, chosen, nan_at, q, k, w, relu, visible,
-         DeviceView<std::uint32_t, 3>{workspace.data, {T_, 2, capacity(K)}});
+         by_query(workspace, q.shape[0], chosen.shape[1]));
 }
 
 }  // namespace v2
@@ -143,12 +188,6 @@ bool on_tensor_cores(Index H, Index D) {
 }
 
 }  // namespace
-
-template <class T>
-Index indexer_topk_workspace(Index T_, Index S, Index H, Index D, Index K) {
-  return on_tensor_cores<T>(H, D) ? v2::indexer_topk_workspace(T_, K)
-                                  : v1::indexer_topk_workspace(T_, S);
-}
 
 template <class T>
 void indexer_topk(Stream stream, DeviceView<std::int32_t, 2> chosen,
@@ -173,9 +212,6 @@ DSA_INSTANTIATE(v2::, e4m3)
 DSA_INSTANTIATE(, float)
 DSA_INSTANTIATE(, bf16)
 DSA_INSTANTIATE(, e4m3)
-template Index indexer_topk_workspace<float>(Index, Index, Index, Index, Index);
-template Index indexer_topk_workspace<bf16>(Index, Index, Index, Index, Index);
-template Index indexer_topk_workspace<e4m3>(Index, Index, Index, Index, Index);
 template std::string v2::indexer_topk_refuses<bf16>(Index, Index);
 template std::string v2::indexer_topk_refuses<e4m3>(Index, Index);
 

@@ -1,6 +1,7 @@
-// One rung, one thread a pair of channels: six operations for 16 bytes read and written, and a table
-// that all heads of a token share. The threads of a warp touch neighbours in either layout; in the
-// interleaved one a warp's two accesses lie in the same lines. There is nothing to save but bytes.
+// One rung, one thread a pair of channels: six operations for 16 bytes read and written, and a
+// table that all heads of a token share. The threads of a warp touch neighbours in either layout;
+// in the interleaved one a warp's two accesses lie in the same lines. There is nothing to save but
+// bytes.
 #include "optimized/cuda/launch.cuh"
 #include "optimized/cuda/rope.cuh"
 

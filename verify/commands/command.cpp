@@ -48,7 +48,7 @@ CLI::Option* add_backend(CLI::App& app, Arguments& a, const std::string& what) {
           ->capture_default_str();
   app.add_option(
       "--format", a.backend.format,
-      "What a backend other than the reference computes in: fp32 (default), bf16 or\nfp8");
+      "What a backend other than the reference computes in:\nfp32 (default), bf16 or fp8");
   app.add_option("--cpu", a.backend.tier,
                  "Instructions of the backend cpu: portable, avx2, avx512, avx512-bf16 or amx\n"
                  "(default: the best that this machine has)");

@@ -55,6 +55,13 @@ void release(void* p) {
   std::free(data - guard_bytes);
 }
 
+std::int64_t allocated_bytes() {
+  const std::lock_guard lock(buffers().mutex);
+  std::int64_t total = 0;
+  for (const auto& [data, bytes] : buffers().bytes_at) total += static_cast<std::int64_t>(bytes);
+  return total;
+}
+
 void check_global(const void* p, std::size_t bytes) {
   const auto* at = static_cast<const std::byte*>(p);
   const std::lock_guard lock(buffers().mutex);

@@ -4,12 +4,16 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 namespace dsa::cuda::host {
 
 /// 256-byte aligned, as cudaMalloc's.
 void* allocate(std::size_t bytes);
 void release(void*);
+
+/// Of all buffers that there are, without their guard zones.
+std::int64_t allocated_bytes();
 
 /// For the running thread: an Error unless [p, p + bytes) lies within one buffer.
 void check_global(const void* p, std::size_t bytes);

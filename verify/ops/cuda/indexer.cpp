@@ -57,16 +57,7 @@ Launch prepare_select(const Case& c, Arrays& out) {
       b, [=] { run(Stream{}, chosen, nan_at_d, scores); }, nan_check(nan_at));
 }
 
-enum class Size { all_scores, candidates, dispatch };
-
-template <class T>
-Index workspace(Size size, Index T_, Index S, Index H, Index D, Index K) {
-  if (size == Size::all_scores) return v1::indexer_topk_workspace(T_, S);
-  if (size == Size::candidates) return v2::indexer_topk_workspace(T_, K);
-  return indexer_topk_workspace<T>(T_, S, H, D, K);
-}
-
-template <class T, Size size, auto run>
+template <class T, auto run>
 Launch prepare_topk(const Case& c, Arrays& out) {
   const auto b = std::make_shared<Binding>();
   const Inputs<T> x(*b, c);
@@ -74,19 +65,11 @@ Launch prepare_topk(const Case& c, Arrays& out) {
   const Index T_ = chosen.shape[0], K = chosen.shape[1];
   const auto nan_at = std::make_shared<Array>(Dtype::i32, std::vector<Index>{T_});
   const auto nan_at_d = b->out<std::int32_t, 1>(*nan_at);
-  const auto space =
-      b->scratch<std::uint32_t>(workspace<T>(size, T_, x.k.rows, x.q.shape[1], x.q.shape[2], K));
+  const auto space = b->scratch<std::uint32_t>(indexer_topk_workspace(T_, K));
   return launch_of(
       b, [=] { run(Stream{}, chosen, nan_at_d, x.q, x.k, x.w, x.relu, x.visible, space); },
       nan_check(nan_at));
 }
-
-template <class T>
-constexpr auto topk_v1 = prepare_topk<T, Size::all_scores, v1::indexer_topk<T>>;
-template <class T>
-constexpr auto topk_v2 = prepare_topk<T, Size::candidates, v2::indexer_topk<T>>;
-template <class T>
-constexpr auto topk_dispatch = prepare_topk<T, Size::dispatch, indexer_topk<T>>;
 
 }  // namespace
 
@@ -103,14 +86,14 @@ std::vector<Rung> indexer_rungs() {
           {"indexer_scores", "dispatch", "fp8", prepare_scores<e4m3, indexer_scores<e4m3>>},
           {"topk_select", "v1", "fp32", prepare_select<v1::topk_select>},
           {"topk_select", "v2", "fp32", prepare_select<v2::topk_select>},
-          {"indexer_topk", "v1", "fp32", topk_v1<float>},
-          {"indexer_topk", "v1", "bf16", topk_v1<bf16>},
-          {"indexer_topk", "v1", "fp8", topk_v1<e4m3>},
-          {"indexer_topk", "v2", "bf16", topk_v2<bf16>, refuses<bf16>},
-          {"indexer_topk", "v2", "fp8", topk_v2<e4m3>, refuses<e4m3>},
-          {"indexer_topk", "dispatch", "fp32", topk_dispatch<float>},
-          {"indexer_topk", "dispatch", "bf16", topk_dispatch<bf16>},
-          {"indexer_topk", "dispatch", "fp8", topk_dispatch<e4m3>}};
+          {"indexer_topk", "v1", "fp32", prepare_topk<float, v1::indexer_topk<float>>},
+          {"indexer_topk", "v1", "bf16", prepare_topk<bf16, v1::indexer_topk<bf16>>},
+          {"indexer_topk", "v1", "fp8", prepare_topk<e4m3, v1::indexer_topk<e4m3>>},
+          {"indexer_topk", "v2", "bf16", prepare_topk<bf16, v2::indexer_topk<bf16>>, refuses<bf16>},
+          {"indexer_topk", "v2", "fp8", prepare_topk<e4m3, v2::indexer_topk<e4m3>>, refuses<e4m3>},
+          {"indexer_topk", "dispatch", "fp32", prepare_topk<float, indexer_topk<float>>},
+          {"indexer_topk", "dispatch", "bf16", prepare_topk<bf16, indexer_topk<bf16>>},
+          {"indexer_topk", "dispatch", "fp8", prepare_topk<e4m3, indexer_topk<e4m3>>}};
 }
 
 }  // namespace dsa::verify::DSA_PLACE

@@ -2,6 +2,7 @@
 #include "optimized/cuda/embed.cuh"
 #include "optimized/cuda/experts.cuh"
 #include "optimized/cuda/linear.cuh"
+#include "optimized/cuda/linear_heads.cuh"
 #include "optimized/cuda/norms.cuh"
 #include "optimized/cuda/quantise.cuh"
 #include "optimized/cuda/rope.cuh"
@@ -227,6 +228,40 @@ std::string refuses_linear(const Case& c) {
   return v2::linear_refuses(c.sizes.at('C'), sizeof(X));
 }
 
+/// The same as the second of two heads. NaN stands where it must not look: in the first head, and
+/// in eight channels more than the matrix takes.
+constexpr Index more_channels = 8;
+template <class X, auto run>
+Launch prepare_linear_heads(const Case& c, Arrays& out) {
+  const Bound b = bound();
+  const View<const X, 2> x = c.in.at("x").as<X, 2>(), w = c.in.at("w").as<X, 2>();
+  const Index T = x.shape[0], C = x.shape[1], F = w.shape[0];
+  Array x_heads(c.in.at("x").dtype(), {T, 2, C + more_channels}),
+      w_heads(c.in.at("w").dtype(), {2, F, C});
+  x_heads.poison(), w_heads.poison();
+  for (Index t = 0; t < T; ++t) std::copy_n(x[t].data, C, x_heads.as<X, 3>()[t][1].data);
+  std::copy_n(w.data, F * C, w_heads.as<X, 3>()[1].data);
+  const auto y_heads = std::make_shared<Array>(Dtype::f32, std::vector<Index>{T, 2, F});
+  const auto y = b->out<float, 3>(*y_heads);
+  const auto xs = b->in<X, 3>(x_heads), ws = b->in<X, 3>(w_heads);
+  return launch_of(
+      b, [=] { run(Stream{}, y, xs, ws); },
+      [=, answer = out.at("y").as<float, 2>()] {
+        for (Index t = 0; t < T; ++t)
+          std::copy_n(y_heads->as<float, 3>()[t][1].data, F, answer.data + t * F);
+      });
+}
+
+std::string refuses_bias(const Case& c) {
+  return c.in.count("bias") ? "linear_heads adds no bias" : "";
+}
+template <class X>
+std::string refuses_heads(const Case& c) {
+  const Index C = c.sizes.at('C');
+  const std::string bias = refuses_bias(c);
+  return bias.empty() ? v2::linear_heads_refuses(C + more_channels, C, sizeof(X)) : bias;
+}
+
 }  // namespace
 
 std::vector<Rung> plain_rungs() {
@@ -270,6 +305,18 @@ std::vector<Rung> plain_rungs() {
       {"linear", "v1", "fp32", prepare_linear<float, v1::linear<float>>},
       {"linear", "v1", "bf16", prepare_linear<bf16, v1::linear<bf16>>},
       {"linear", "v1", "fp8", prepare_linear<e4m3, v1::linear<e4m3>>},
+      {"linear", "v1-heads", "fp32", prepare_linear_heads<float, v1::linear_heads<float>>,
+       refuses_bias},
+      {"linear", "v1-heads", "bf16", prepare_linear_heads<bf16, v1::linear_heads<bf16>>,
+       refuses_bias},
+      {"linear", "v2-heads", "fp32", prepare_linear_heads<float, v2::linear_heads<float>>,
+       refuses_heads<float>},
+      {"linear", "v2-heads", "bf16", prepare_linear_heads<bf16, v2::linear_heads<bf16>>,
+       refuses_heads<bf16>},
+      {"linear", "dispatch-heads", "fp32", prepare_linear_heads<float, linear_heads<float>>,
+       refuses_bias},
+      {"linear", "dispatch-heads", "bf16", prepare_linear_heads<bf16, linear_heads<bf16>>,
+       refuses_bias},
       {"linear", "v2", "fp32", prepare_linear<float, v2::linear<float>>, refuses_linear<float>},
       {"linear", "v2", "bf16", prepare_linear<bf16, v2::linear<bf16>>, refuses_linear<bf16>},
       {"linear", "v2", "fp8", prepare_linear<e4m3, v2::linear<e4m3>>, refuses_linear<e4m3>},

@@ -1,0 +1,212 @@
+#include "optimized/cuda/forward.cuh"
+
+#include <algorithm>
+
+#include "optimized/cpu/rope.hpp"
+#include "optimized/cuda/embed.cuh"
+#include "optimized/cuda/experts.cuh"
+#include "optimized/cuda/norms.cuh"
+#include "optimized/cuda/pass.cuh"
+#include "optimized/cuda/router.cuh"
+#include "optimized/feeds.hpp"
+
+namespace dsa::cuda::DSA_PLACE {
+namespace {
+
+/// One a feed, with room in its cache.
+template <class Row>
+std::vector<Segment<Row>> segments_of(const Config& config, std::span<const Feed> feeds) {
+  std::vector<Segment<Row>> segments;
+  Index begin = 0;
+  for (const Feed& feed : feeds) {
+    auto* const cache = dynamic_cast<Cache<Row>*>(feed.cache);
+    require(cache != nullptr,
+            "a feed's cache is not one of this place and format; make it with new_cache() of the "
+            "engine that runs the pass");
+    cache->reserve(cache->rows() + feed.size());
+    Segment<Row> s{cache, begin, begin + feed.size()};
+    for (Index t = 0; config.indexer && t < feed.size(); ++t)
+      s.sees_all &= cache->rows() + t + 1 - feed.begin[std::size_t(t)] <= config.indexer->topk;
+    segments.push_back(s);
+    begin = s.end;
+  }
+  return segments;
+}
+
+void fill_inputs(const Inputs<View>& in, const Config& config, std::span<const Feed> feeds) {
+  std::vector<Index> positions;
+  std::fill(in.flags.begin(), in.flags.end(), 0);
+  Index row = 0, i = 0;
+  for (const Feed& feed : feeds) {
+    const auto first = static_cast<std::int32_t>(feed.cache->rows());
+    std::transform(feed.tokens.begin(), feed.tokens.end(), in.tokens.data + row,
+                   [](Token token) { return static_cast<std::int32_t>(token); });
+    std::copy(feed.begin.begin(), feed.begin.end(), in.begin.data + row);
+    for (std::int32_t t = 0; t < feed.size(); ++t) in.end(row + t) = first + t + 1;
+    positions.insert(positions.end(), feed.positions.begin(), feed.positions.end());
+    row += feed.size();
+    in.last(i++) = static_cast<std::int32_t>(row - 1);
+  }
+  cpu::rope_table(in.cos, in.sin, positions, config.rope);
+}
+
+/// What a pass without a tap launches depends on this (graph.cuh).
+template <class Row>
+GraphKey key_of(const std::vector<Segment<Row>>& segments, LogitsOf which) {
+  GraphKey key{static_cast<Index>(which)};
+  for (const Segment<Row>& s : segments)
+    for (const Index part : {s.end - s.begin, Index{s.sees_all}, s.cache->pages(),
+                             static_cast<Index>(reinterpret_cast<std::uintptr_t>(s.cache->list()))})
+      key.push_back(part);
+  return key;
+}
+
+void check_flags(const std::int32_t (&flags)[2]) {
+  const char* const what[] = {"a score of the indexer", "a logit of the router"};
+  for (int i = 0; i < 2; ++i)
+    if (flags[i] != 0)
+      throw Error(std::string(what[i]) + " of layer " + std::to_string(flags[i] - 1) +
+                  " is NaN: there is no order to select by");
+}
+
+}  // namespace
+
+template <class X, class Row>
+void Pass<X, Row>::tell(const std::string& name, DeviceView<const float, 2> x) const {
+  if (!tap.tensor) return;
+  Tensor<float, 2> all({x.shape[0], x.shape[1]});
+  download(stream, all.data(), x.data, all.size());
+  wait(stream);
+  tap.tensor(name, all.view());
+}
+
+template <class X, class Row>
+void Pass<X, Row>::norm(DeviceView<const float, 2> x, DeviceVector g) const {
+  const Index n = x.shape[0];
+  rmsnorm<float>(stream, rows(b.h_wide, 0, n), x, g, config.rms_norm_eps);
+  if (!std::is_same_v<X, float>) narrowed(rows(b.h, 0, n), rows(b.h_wide, 0, n));
+}
+
+/// y = down( swiglu( gate_up h ) ).
+template <class X, class Row>
+void Pass<X, Row>::feed_forward(DeviceView<float, 2> y, const DeviceMlp<X>& w) const {
+  const Index F = w.down.weight.shape[1];
+  const DeviceView<float, 2> gate_up{b.gate_up.data, {T, 2 * F}};
+  const DeviceView<X, 2> hidden{b.hidden.data, {T, F}};
+  linear(gate_up, h(), w.gate_up);
+  swiglu<X>(stream, hidden, gate_up);
+  linear(y, hidden, w.down);
+}
+
+template <class X, class Row>
+void Pass<X, Row>::mixture(Index l) const {
+  const DeviceLayer<X>& w = layer(l);
+  linear_f32(b.router_logits, w.gate);
+  tell(l, ".mlp.gate.logits", b.router_logits);
+  router(stream, b.experts, b.expert_weights, b.router_logits, w.e_score_correction_bias, config);
+  watch<float>(stream, rows(b.in.flags, 1, 2), std::int32_t(l + 1), b.expert_weights);
+  tell_decision(l, ".mlp.gate.experts", b.experts, [](View<std::int32_t, 2>) {});
+  tell(l, ".mlp.gate.weights", b.expert_weights);
+  fill(stream, b.y, 0);
+  experts<X>(stream, b.y, h(), w.experts_gate_up, w.experts_down, b.experts, b.expert_weights,
+             b.experts_hidden, b.experts_scratch);
+  if (config.n_shared_experts == 0) return;
+  feed_forward(b.shared, w.mlp);
+  add(stream, b.y, b.shared);
+}
+
+template <class X, class Row>
+void Pass<X, Row>::run_layer(Index l) const {
+  norm(b.x, layer(l).input_layernorm);
+  tell(l, ".input_layernorm", b.h_wide);
+  attention(l);
+  add(stream, b.x, b.y);
+  norm(b.x, layer(l).post_attention_layernorm);
+  tell(l, ".post_attention_layernorm", b.h_wide);
+  if (config.is_moe[std::size_t(l)])
+    mixture(l);
+  else
+    feed_forward(b.y, layer(l).mlp);
+  tell(l, ".mlp", b.y);
+  add(stream, b.x, b.y);
+  tell(l, "", b.x);
+}
+
+template <class X, class Row>
+void Pass<X, Row>::logits_of(Index begin, Index end) const {
+  linear(rows(b.logits, 0, end - begin), rows(h(), begin, end), {model.lm_head, {}});
+}
+
+template <class X, class Row>
+void Pass<X, Row>::body(LogitsOf which) const {
+  if constexpr (std::is_same_v<X, float>) {
+    embed<float>(stream, b.x, model.embed_tokens, b.in.tokens);
+  } else {
+    embed<X>(stream, b.h, model.embed_tokens, b.in.tokens);
+    copy<float, X>(stream, b.x, 0, b.h, 0, config.hidden_size);
+  }
+  tell("model.embed_tokens", b.x);
+  for (Index l = 0; l < config.num_hidden_layers; ++l) run_layer(l);
+  const Index n = result_rows(which);
+  DeviceView<const float, 2> x = b.x;
+  if (which == LogitsOf::last_of_each_feed) {
+    embed<float>(stream, rows(b.y, 0, n), x, b.in.last);
+    x = rows(b.y, 0, n);
+  }
+  norm(x, model.norm);
+  tell("model.norm", rows(b.h_wide, 0, n));
+  logits_of(0, std::min(n, b.logits.shape[0]));
+}
+
+template struct Pass<float, float>;
+template struct Pass<bf16, bf16>;
+template struct Pass<bf16, e4m3>;
+
+template <class X, class Row>
+Runner<X, Row>::Runner(const Model& model, Index T)
+    : model_(load<X>(model)),
+      tokens_(T),
+      memory_(workspace_bytes<X, Row>(model.config, T)),
+      host_memory_(static_cast<std::size_t>(Inputs<View>(nullptr, model.config, T, T).bytes)) {}
+
+template <class X, class Row>
+void Runner<X, Row>::forward(std::span<const Feed> feeds, LogitsOf which, View<float, 2> logits,
+                             const Tap& tap) {
+  check_feeds(feeds, tokens_, config());
+  const Index T = tokens_of(feeds), n_feeds = static_cast<Index>(feeds.size());
+  const Pass<X, Row> pass{model_,
+                          config(),
+                          stream_,
+                          segments_of<Row>(config(), feeds),
+                          Inputs<View>(host_memory_.data(), config(), T, n_feeds),
+                          Buffers<X, Row>(memory_.data(), config(), T, n_feeds),
+                          tap,
+                          T};
+  const Index n = pass.result_rows(which), step = pass.b.logits.shape[0];
+  expect_shape("logits", logits, {n, config().vocab_size});
+  fill_inputs(pass.host, config(), feeds);
+  upload(pass.stream, memory_.data(), host_memory_.data(), pass.host.bytes);
+
+  const bool is_decoding = T == n_feeds && n <= step && !tap.tensor && !tap.decision;
+  if (is_decoding)
+    graph_.run(pass.stream, key_of(pass.segments, which), [&] { pass.body(which); });
+  else
+    pass.body(which);
+  std::int32_t flags[2];
+  download(pass.stream, flags, pass.b.in.flags.data, 2);
+  for (Index begin = 0; begin < n; begin += step) {
+    const Index end = std::min(n, begin + step);
+    if (begin > 0) pass.logits_of(begin, end);
+    download(pass.stream, logits[begin].data, pass.b.logits.data, (end - begin) * logits.shape[1]);
+    wait(pass.stream);
+    check_flags(flags);
+  }
+  if (tap.tensor) tap.tensor("lm_head", logits);
+  for (const Segment<Row>& s : pass.segments) s.cache->commit(s.end - s.begin);
+}
+
+template class Runner<float, float>;
+template class Runner<bf16, bf16>;
+template class Runner<bf16, e4m3>;
+
+}  // namespace dsa::cuda::DSA_PLACE

@@ -1,0 +1,62 @@
+// The CUDA backend, executed on the host, before the judge: goldens, a trace, passes cut into
+// chunks.
+#include "tests/catch.hpp"
+#include "tests/judge_helpers.hpp"
+#include "verify/backends.hpp"
+
+using namespace dsa;
+using namespace dsa::test;
+using namespace dsa::verify;
+
+namespace {
+
+Verdict judged(const std::string& family, const std::string& golden, const std::string& format) {
+  const auto checkpoint = sample(family) / "checkpoint";
+  const OpenedBackend backend = open_backend(checkpoint, {"cuda-host", format, ""});
+  return judge(checkpoint, sample(family) / golden, backend.implementation,
+               quick(backend.precision));
+}
+
+}  // namespace
+
+TEST_CASE("cuda-host passes the goldens of every family in every format", "[cuda-judged]") {
+  for (const char* family : {"v2", "v3", "v32", "glm"})
+    for (const char* format : {"fp32", "bf16", "fp8"}) {
+      const Verdict verdict = judged(family, "logits.safetensors", format);
+      INFO(family << " " << format << ": " << verdict.why);
+      CHECK(verdict.outcome == Outcome::pass);
+      CHECK(verdict.candidate == "cuda-host (" + std::string(format) + ")");
+      REQUIRE(verdict.judged.logits);
+      CHECK(verdict.judged.logits->all.rows > 80);
+      int decisions = 0;  // of the indexer, where there is one: all samples go beyond top-k
+      for (const TensorResult& tensor : verdict.judged.tensors)
+        decisions += tensor.kind != TensorResult::Kind::tensor && tensor.n > 0;
+      CHECK(decisions > 0);
+    }
+}
+
+TEST_CASE("cuda-host judged by a trace, with padding, and by limits too narrow", "[cuda-judged]") {
+  CHECK(judged("v32", "trace.fp64.safetensors", "fp32").outcome == Outcome::pass);
+  CHECK(judged("v32", "left-padded.safetensors", "bf16").outcome == Outcome::pass);
+
+  const auto checkpoint = sample("v32") / "checkpoint";
+  const OpenedBackend bf16 = open_backend(checkpoint, {"cuda-host", "bf16", ""});
+  const Verdict as_fp32 = judge(checkpoint, sample("v32") / "logits.safetensors",
+                                bf16.implementation, quick(reference::Precision::hf_fp32));
+  CHECK(as_fp32.outcome == Outcome::fail);
+}
+
+// In bf16 the keys of a query are split over blocks by how many queries there are: chunks and steps
+// are equal to a prefill but for rounding, and are judged as it is.
+TEST_CASE("cuda-host passes in chunks, and token by token", "[cuda-judged]") {
+  const auto checkpoint = sample("v32") / "checkpoint";
+  for (const char* format : {"bf16", "fp8"})
+    for (const Index step : {Index{1}, Index{31}}) {
+      const OpenedBackend backend = open_backend(checkpoint, {"cuda-host", format, ""});
+      const Verdict verdict =
+          judge(checkpoint, sample("v32") / "logits.safetensors",
+                in_chunks(backend.implementation, step), quick(backend.precision));
+      INFO(format << ", " << step << " tokens at a time: " << verdict.why);
+      CHECK(verdict.outcome == Outcome::pass);
+    }
+}
