@@ -98,13 +98,13 @@ TEST_CASE("the emulator: accesses outside tensors, buffers and shared memory", "
                           copy_async_16(memory.take<float>(4).address(0), x.data + 4,
                                         threadIdx.x == 0);
                         },
-                        view),
+                        buffer.view<2>({2, 3})),
                     Contains("outside every buffer"));
   const auto touch_four = [&](Index i) {
     launch(
         Stream{}, "kernel", {dim3(1), dim3(1)},
-        +[](DeviceView<float, 2> x, Index at) { store_four(x.data + at, load_four(x.data)); }, view,
-        i);
+        +[](DeviceView<float, 2> x, Index at) { store_four(x.data + at, load_four(x.data)); },
+        buffer.view<2>({2, 3}), i);
   };
   CHECK_NOTHROW(touch_four(0));
   CHECK_THROWS_WITH(touch_four(2), Contains("at an address that is no multiple of that"));
