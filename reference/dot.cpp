@@ -1,6 +1,7 @@
 #include "reference/dot.hpp"
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+// A clone is chosen before ThreadSanitizer has begun, which then crashes.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_THREAD__)
 #define DSA_EVERY_WIDTH __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
 #define DSA_EVERY_WIDTH

@@ -17,6 +17,24 @@ Verdict judged(const std::string& family, const std::string& golden, const std::
                quick(backend.precision));
 }
 
+/// The same, `step` tokens a pass; logits only.
+Implementation in_chunks(const Implementation& whole, Index step) {
+  Implementation cut = whole;
+  cut.run_traced = nullptr;
+  cut.run = [run = whole.run_in_chunks, step](const std::vector<Sequence>& batch) {
+    Said all;
+    for (const Sequence& sequence : batch) {
+      std::vector<Index> ends;
+      for (Index end = step; end < sequence.size(); end += step) ends.push_back(end);
+      Said one = run(sequence, ends);
+      all.logits.push_back(std::move(one.logits[0]));
+      all.dtype = one.dtype;
+    }
+    return all;
+  };
+  return cut;
+}
+
 }  // namespace
 
 TEST_CASE("cuda-host passes the goldens of every family in every format", "[cuda-judged]") {

@@ -172,7 +172,7 @@ bool topk_passes(Mutant mutant) {
 }
 
 bool experts_pass(Mutant mutant, const char* name) {
-  Case c = case_named("experts", name);
+  Case c = case_named("experts", name, 14);
   Arrays out = c.out;
   Binding b;
   const auto x = b.in<bf16, 2>(c.in.at("x"));
