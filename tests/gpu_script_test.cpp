@@ -47,14 +47,15 @@ TEST_CASE("every step is rehearsed on the host, and a receipt written", "[gpu]")
   write_program(dir / "tools" / "compute-sanitizer", "shift 4; exec \"$@\"");
   const Outcome result = gpu("--rehearse " DSA_BINARY_DIR
                              " --only suite --only sanitizers "
-                             "--only benchmarks --out " +
+                             "--only benchmarks --only golden --only decode --out " +
                                  dir.path().string(),
                              (dir / "tools").string());
   INFO(result.out << result.err);
   CHECK(result.status == 0);
   const Json receipt = read_json(dir / "gpu-rehearsal.json");
   const Json& steps = receipt["steps"];
-  CHECK(steps["suite"]["status"] == "pass");
+  for (const char* name : {"suite", "sanitizers", "benchmarks", "golden", "decode"})
+    CHECK(steps[name]["status"] == "pass");
   for (const Json& row : steps["suite"]["rows"]) CHECK(row["ran"] == "host");
   CHECK_THAT(steps["sanitizers"]["why"].get<std::string>(), Contains("racecheck"));
   CHECK(steps["benchmarks"]["rows"].size() > 20);
