@@ -44,24 +44,6 @@ Array e4m3_rows(Tensor<double, 2>& numbers, const LatentPlan& plan, Draw& draw) 
   return rows;
 }
 
-/// q sees only pairs of equal rope channels of the key, with opposite signs: every score is 0, in
-/// whatever order it is summed.
-void cancel(Tensor<double, 3>& q, Tensor<double, 2>& kv, Index R) {
-  const Index width = kv.shape()[1];
-  for (Index s = 0; s < kv.shape()[0]; ++s)
-    for (Index i = R; i + 1 < width; i += 2) kv(s, i + 1) = kv(s, i);
-  for (Index t = 0; t < q.shape()[0]; ++t)
-    for (Index n = 0; n < q.shape()[1]; ++n) {
-      for (Index i = 0; i < R; ++i) q(t, n, i) = 0;
-      for (Index i = R; i < width; i += 2) {
-        if (i + 1 < width)
-          q(t, n, i + 1) = -q(t, n, i);
-        else
-          q(t, n, i) = 0;
-      }
-    }
-}
-
 struct Problem {
   const Latents& x;
   Tensor<double, 3> q_size;
@@ -139,6 +121,23 @@ void sum_values(View<double, 1> out, View<double, 1> allowed, const Weights& w,
   }
 }
 
+void cancel(Latents& x, Index q_rope, Index kv_rope) {
+  const Index P = x.kv.shape()[1] - kv_rope;
+  for (Index s = 0; s < x.kv.shape()[0]; ++s)
+    for (Index i = 0; i + 1 < P; i += 2) x.kv(s, kv_rope + i + 1) = x.kv(s, kv_rope + i);
+  for (Index t = 0; t < x.q.shape()[0]; ++t)
+    for (Index n = 0; n < x.q.shape()[1]; ++n) {
+      double* const q = &x.q(t, n, 0);
+      std::fill_n(q, q_rope, 0.0);
+      for (Index i = q_rope; i < q_rope + P; i += 2) {
+        if (i + 1 < q_rope + P)
+          q[i + 1] = -q[i];
+        else
+          q[i] = 0;
+      }
+    }
+}
+
 void store_rows(Case& c, Draw& draw, const LatentPlan& plan, Latents& x) {
   if (plan.dtype == "fp8") {
     c.in["kv"] = e4m3_rows(x.kv, plan, draw);
@@ -157,7 +156,7 @@ Latents draw_latents(Case& c, Draw& draw, const LatentPlan& plan) {
                {"scale", 0.8 * size / std::sqrt(static_cast<double>(R + P))}};
   Latents x{widen<3>(draw.numbers(stored, {T, N, R + P})),
             widen<2>(draw.numbers(stored, {S, R + P}))};
-  if (c.inputs == Inputs::dyadic) cancel(x.q, x.kv, R);
+  if (c.inputs == Inputs::dyadic) cancel(x, R, R);
   c.in["q"] = Array(stored, {T, N, R + P}, list(x.q));
   store_rows(c, draw, plan, x);
   return x;

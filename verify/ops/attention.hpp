@@ -21,6 +21,10 @@ struct LatentPlan {
   bool powers_of_two = true;  // the scales of e4m3 rows
 };
 
+/// q sees only pairs of equal rope channels of a key, with opposite signs, and nothing before them:
+/// every score is 0, in whatever order it is summed. The rope channels of q and of kv begin there.
+void cancel(Latents&, Index q_rope, Index kv_rope);
+
 /// in["kv"] out of x.kv (S, R+P), which becomes what the rows stand for.
 void store_rows(Case&, Draw&, const LatentPlan&, Latents& x);
 

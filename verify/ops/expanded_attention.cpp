@@ -2,7 +2,8 @@
 //
 // k_nope and v are R products and sums and, where a kernel multiplies in runs, one more sum for 512
 // of them; in bf16 and fp8 they are then rounded to bf16. What they are wrong by moves a score by
-// |q_nope| times it, and the sum of values by p times it. The rest is as in attention.cpp.
+// |q_nope| times it, and the sum of values by p times it. The rest is as in attention.cpp. Dyadic:
+// q_nope is 0 and every row of W_UV takes one channel, or its negative: scores and v are exact.
 #include "reference/dot.hpp"
 #include "verify/bounds.hpp"
 #include "verify/ops/all.hpp"
@@ -43,8 +44,9 @@ Expanded expanded(const Latents& latents, const double* w, const Plan& plan) {
       y.x(s, i) = reference::dot(w + i * R, c, R);
       error = (gamma(R + R / 512 + 1, u) + latents.dequantised) * size +
               2 * static_cast<double>(R) * smallest_normal_fp32;
+      if (plan.inputs == Inputs::dyadic) error = 0;
       y.size(s, i) = std::abs(y.x(s, i)) + error;
-      if (plan.dtype == "fp32") continue;
+      if (error == 0 || plan.dtype == "fp32") continue;
       error += unit_roundoff_bf16 * y.size(s, i);
       y.size(s, i) += unit_roundoff_bf16 * y.size(s, i);
     }
@@ -98,6 +100,16 @@ void set_answers(Case& c, const Plan& plan, const Latents& x, const Tensor<doubl
   answer(c, "lse", list(lse), list(lse_allowed), false);
 }
 
+/// Every row of W_UV becomes that of one channel, or its negative.
+void take_channels(Tensor<double, 3>& kv_b, Index B, Draw& draw) {
+  const auto [N, rows, R] = kv_b.shape();
+  for (Index n = 0; n < N; ++n)
+    for (Index i = B; i < rows; ++i) {
+      std::fill_n(&kv_b(n, i, 0), R, 0.0);
+      kv_b(n, i, draw.below(R)) = draw.bits() % 2 ? 1 : -1;
+    }
+}
+
 Case pose(const Plan& plan, std::uint64_t seed) {
   const auto& [dtype, T, S, N, R, P, B, U, inputs, tag, sees, size] = plan;
   Case c = start_case("expanded_attention", dtype,
@@ -106,9 +118,17 @@ Case pose(const Plan& plan, std::uint64_t seed) {
   Draw draw(c, seed);
   const Dtype stored = dtype == "fp32" ? Dtype::f32 : Dtype::bf16;
   c.scalars["scale"] = 0.8 * size / std::sqrt(static_cast<double>(B + P));
-  c.in["q"] = draw.numbers(stored, {T, N, B + P});
-  c.in["kv_b"] = draw.numbers(stored, {N, B + U, R}, 1 / std::sqrt(static_cast<double>(R)));
-  Latents x{widen<3>(c.in["q"]), widen<2>(draw.numbers(stored, {S, R + P}))};
+  Latents x{widen<3>(draw.numbers(stored, {T, N, B + P})),
+            widen<2>(draw.numbers(stored, {S, R + P}))};
+  const bool exact = inputs == Inputs::dyadic;
+  auto kv_b = widen<3>(
+      draw.numbers(stored, {N, B + U, R}, exact ? 1 : 1 / std::sqrt(static_cast<double>(R))));
+  if (exact) {
+    cancel(x, B, R);
+    take_channels(kv_b, B, draw);
+  }
+  c.in["q"] = Array(stored, {T, N, B + P}, list(x.q));
+  c.in["kv_b"] = Array(stored, {N, B + U, R}, list(kv_b));
   store_rows(c, draw, {dtype, T, S, N, R, P, size, tag != "any-scale"}, x);
   std::tie(c.in["begin"], c.in["end"]) = ranges(sees, T, S);
   const auto begin = c.in["begin"].as<std::int32_t, 1>(), end = c.in["end"].as<std::int32_t, 1>();
@@ -120,7 +140,7 @@ Case pose(const Plan& plan, std::uint64_t seed) {
       keys[static_cast<std::size_t>(t)].push_back(s);
       seen[static_cast<std::size_t>(s)] = true;
     }
-  set_answers(c, plan, x, widen<3>(c.in["kv_b"]), keys);
+  set_answers(c, plan, x, kv_b, keys);
   c.flops = 2 * static_cast<double>(N) *
             (pairs * static_cast<double>(B + P + U) +
              static_cast<double>(std::count(seen.begin(), seen.end(), true) * R * (B + U)));
@@ -141,10 +161,13 @@ std::vector<Plan> plans() {
                                            {70, 300, 17, 100, 64, 33, 31},
                                            {3, 700, 5, 64, 16, 24, 40},
                                            {20, 150, 4, 512, 64, 128, 128}})
-      all.push_back({dtype, T, S, N, R, P, B, U});
-    all.push_back({dtype, 17, 100, 3, 32, 16, 20, 24, gaussian, "packed", Sees::packed});
-    all.push_back(
-        {dtype, 16, 64, 3, 32, 16, 20, 24, gaussian, "empty-rows", Sees::nothing_in_some});
+      for (const Inputs inputs : {Inputs::dyadic, gaussian})
+        all.push_back({dtype, T, S, N, R, P, B, U, inputs});
+    for (const Inputs inputs : {Inputs::dyadic, gaussian}) {
+      all.push_back({dtype, 17, 100, 3, 32, 16, 20, 24, inputs, "packed", Sees::packed});
+      all.push_back(
+          {dtype, 16, 64, 3, 32, 16, 20, 24, inputs, "empty-rows", Sees::nothing_in_some});
+    }
     all.push_back({dtype, 12, 70, 5, 48, 16, 20, 24, hard, "unseen-nan", Sees::from_the_start});
     all.push_back({dtype, 9, 60, 5, 48, 16, 20, 24, hard, "huge-scores", Sees::causal, 1000});
     all.push_back({dtype, 9, 60, 5, 48, 16, 20, 24, hard, "peaked", Sees::causal, 30});
