@@ -68,13 +68,12 @@ TEST_CASE("cuda-host judged by a trace, with padding, and by limits too narrow",
 // are equal to a prefill but for rounding, and are judged as it is.
 TEST_CASE("cuda-host passes in chunks, and token by token", "[cuda-judged]") {
   const auto checkpoint = sample("v32") / "checkpoint";
-  for (const char* format : {"bf16", "fp8"})
-    for (const Index step : {Index{1}, Index{31}}) {
-      const OpenedBackend backend = open_backend(checkpoint, {"cuda-host", format, ""});
-      const Verdict verdict =
-          judge(checkpoint, sample("v32") / "logits.safetensors",
-                in_chunks(backend.implementation, step), quick(backend.precision));
-      INFO(format << ", " << step << " tokens at a time: " << verdict.why);
-      CHECK(verdict.outcome == Outcome::pass);
-    }
+  const OpenedBackend backend = open_backend(checkpoint, {"cuda-host", "bf16", ""});
+  for (const Index step : {Index{1}, Index{31}}) {
+    const Verdict verdict =
+        judge(checkpoint, sample("v32") / "logits.safetensors",
+              in_chunks(backend.implementation, step), quick(backend.precision));
+    INFO(step << " tokens at a time: " << verdict.why);
+    CHECK(verdict.outcome == Outcome::pass);
+  }
 }
