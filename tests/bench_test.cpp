@@ -30,7 +30,8 @@ TEST_CASE("growth sums chunks up to a prefill", "[bench]") {
   CHECK(result.status == 0);
   CHECK_THAT(result.out, Contains("1024") && Contains("dense attention"));
   const Json row = read_json(json).at("rows").at(0);
-  for (const std::string op : {"indexer_topk", "sparse_attention", "dense_attention"}) {
+  for (const std::string op :
+       {"indexer_topk", "sparse_attention", "dense_attention", "expanded_attention"}) {
     const double ms = row.at(op + "_ms").get<double>(), queries = row.at("queries").get<double>();
     CHECK(row.at(op + "_prefill_s").get<double>() == Approx(1024 / queries * ms / 1e3));
   }

@@ -85,7 +85,10 @@ Case sparse_case(const std::string& dtype, Index T, Index S) {
   for (Index t = 0; t < T; ++t)
     for (const Index s : draw.subset(std::min(K, S), S)) chosen.push_back(count(s));
   c.in["chosen"] = Array(Dtype::i32, {T, std::min(K, S)}, chosen);
-  return finished(std::move(c));
+  c = finished(std::move(c));
+  const double unread = 1 - count(std::min(T * K, S)) / count(S);
+  c.bytes -= unread * count(static_cast<Index>(c.in["kv"].bytes().size()));
+  return c;
 }
 
 Case dense_case(const std::string& dtype, Index T, Index S) {
@@ -227,7 +230,8 @@ Case latent_case(Index T) {
 
 Case chunk_case(const std::string& op, const std::string& dtype, Index T, Index S) {
   if (op == "indexer_topk") return index_case("indexer_topk", dtype, T, S);
-  return op == "sparse_attention" ? sparse_case(dtype, T, S) : dense_case(dtype, T, S);
+  if (op == "sparse_attention") return sparse_case(dtype, T, S);
+  return op == "expanded_attention" ? expanded_case(dtype, T, S) : dense_case(dtype, T, S);
 }
 
 std::vector<Shape> bench_mid_shapes() {
