@@ -2,8 +2,8 @@
 // padded changes nothing; what it takes of memory is what was planned.
 #include "optimized/cpu/engine.hpp"
 #include "optimized/cpu/forward.hpp"
-#include "optimized/evaluator.hpp"
 #include "optimized/session.hpp"
+#include "tests/answers.hpp"
 #include "tests/catch.hpp"
 #include "tests/models.hpp"
 #include "tests/resident.hpp"
@@ -14,6 +14,8 @@ using namespace dsa::test;
 using Catch::Contains;
 
 namespace {
+
+using test::ask;
 
 constexpr cpu::Format formats[] = {cpu::Format::fp32, cpu::Format::bf16, cpu::Format::fp8};
 constexpr const char* families[] = {"v2", "v2lite", "v3", "v32", "glm"};
@@ -32,22 +34,6 @@ EngineOptions options_of(cpu::Format format, Index chunk, int threads = 1,
   options.chunk = chunk;
   options.threads = threads;
   return options;
-}
-
-struct Answer {
-  Tensor<float, 2> logits;
-  Trace trace;
-};
-
-Answer ask(Evaluator& evaluator, const Sequence& s, const std::vector<Index>& ends = {}) {
-  Answer answer{Tensor<float, 2>({s.size(), evaluator.engine().config().vocab_size}), {}};
-  evaluator.run(
-      s, ends,
-      [&](Index t, View<const float, 1> row) {
-        std::copy(row.begin(), row.end(), answer.logits.view()[t].begin());
-      },
-      &answer.trace);
-  return answer;
 }
 
 /// In absorbed form, whose bits do not depend on how tokens are cut into passes.

@@ -3,7 +3,7 @@
 #include "optimized/backends.hpp"
 #include "optimized/cuda/engine.hpp"
 #include "optimized/cuda/host/global_memory.hpp"
-#include "optimized/evaluator.hpp"
+#include "tests/answers.hpp"
 #include "tests/catch.hpp"
 #include "tests/models.hpp"
 
@@ -13,6 +13,8 @@ using Catch::Contains;
 
 namespace {
 
+using test::ask;
+
 constexpr const char* formats[] = {"fp32", "bf16", "fp8"};
 
 EngineOptions options_of(const std::string& format, Index chunk = 64) {
@@ -21,22 +23,6 @@ EngineOptions options_of(const std::string& format, Index chunk = 64) {
   options.chunk = chunk;
   options.threads = 1;
   return options;
-}
-
-struct Answer {
-  Tensor<float, 2> logits;
-  Trace trace;
-};
-
-Answer ask(Evaluator& evaluator, const Sequence& s, const std::vector<Index>& ends = {}) {
-  Answer answer{Tensor<float, 2>({s.size(), evaluator.engine().config().vocab_size}), {}};
-  evaluator.run(
-      s, ends,
-      [&](Index t, View<const float, 1> row) {
-        std::copy(row.begin(), row.end(), answer.logits.view()[t].begin());
-      },
-      &answer.trace);
-  return answer;
 }
 
 Answer ask(const std::string& backend, const Model& model, const std::string& format,

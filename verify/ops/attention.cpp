@@ -162,6 +162,22 @@ Latents draw_latents(Case& c, Draw& draw, const LatentPlan& plan) {
   return x;
 }
 
+std::vector<std::vector<Index>> visible_keys(const Case& c) {
+  const auto begin = c.in.at("begin").as<std::int32_t, 1>(),
+             end = c.in.at("end").as<std::int32_t, 1>();
+  std::vector<std::vector<Index>> keys(static_cast<std::size_t>(begin.size()));
+  for (Index t = 0; t < begin.size(); ++t)
+    for (Index s = begin(t); s < end(t); ++s) keys[static_cast<std::size_t>(t)].push_back(s);
+  return keys;
+}
+
+std::vector<bool> seen_keys(const std::vector<std::vector<Index>>& keys, Index S) {
+  std::vector<bool> seen(static_cast<std::size_t>(S));
+  for (const std::vector<Index>& row : keys)
+    for (const Index s : row) seen[static_cast<std::size_t>(s)] = true;
+  return seen;
+}
+
 void make_unseen_nan(Array& kv, const std::vector<bool>& seen) {
   const std::size_t row = seen.empty() ? 0 : kv.bytes().size() / seen.size();
   for (std::size_t s = 0; s < seen.size(); ++s)

@@ -31,6 +31,12 @@ void store_rows(Case&, Draw&, const LatentPlan&, Latents& x);
 /// Draws in["q"] and in["kv"] of a case.
 Latents draw_latents(Case&, Draw&, const LatentPlan&);
 
+/// What each query attends to where it attends to every visible key: in["begin"], in["end"].
+std::vector<std::vector<Index>> visible_keys(const Case&);
+
+/// Which of S keys some query attends to.
+std::vector<bool> seen_keys(const std::vector<std::vector<Index>>& keys, Index S);
+
 /// Rows of which every byte is 0xff, NaN in every format, where `seen` is false.
 void make_unseen_nan(Array& kv, const std::vector<bool>& seen);
 

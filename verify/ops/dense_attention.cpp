@@ -21,16 +21,9 @@ Case pose(const Plan& plan, std::uint64_t seed) {
   Draw draw(c, seed);
   const Latents x = draw_latents(c, draw, {dtype, T, S, N, R, P, size, tag != "any-scale"});
   std::tie(c.in["begin"], c.in["end"]) = ranges(sees, T, S);
-  const auto begin = c.in["begin"].as<std::int32_t, 1>(), end = c.in["end"].as<std::int32_t, 1>();
-  std::vector<std::vector<Index>> keys(static_cast<std::size_t>(T));
-  std::vector<bool> seen(static_cast<std::size_t>(S));
-  for (Index t = 0; t < T; ++t)
-    for (Index s = begin(t); s < end(t); ++s) {
-      keys[static_cast<std::size_t>(t)].push_back(s);
-      seen[static_cast<std::size_t>(s)] = true;
-    }
+  const auto keys = visible_keys(c);
   set_attention(c, x, keys);
-  if (tag == "unseen-nan") make_unseen_nan(c.in["kv"], seen);
+  if (tag == "unseen-nan") make_unseen_nan(c.in["kv"], seen_keys(keys, S));
   return finished(std::move(c));
 }
 

@@ -131,16 +131,11 @@ Case pose(const Plan& plan, std::uint64_t seed) {
   c.in["kv_b"] = Array(stored, {N, B + U, R}, list(kv_b));
   store_rows(c, draw, {dtype, T, S, N, R, P, size, tag != "any-scale"}, x);
   std::tie(c.in["begin"], c.in["end"]) = ranges(sees, T, S);
-  const auto begin = c.in["begin"].as<std::int32_t, 1>(), end = c.in["end"].as<std::int32_t, 1>();
-  std::vector<std::vector<Index>> keys(static_cast<std::size_t>(T));
-  std::vector<bool> seen(static_cast<std::size_t>(S));
-  double pairs = 0;
-  for (Index t = 0; t < T; ++t)
-    for (Index s = begin(t); s < end(t); ++s, ++pairs) {
-      keys[static_cast<std::size_t>(t)].push_back(s);
-      seen[static_cast<std::size_t>(s)] = true;
-    }
+  const auto keys = visible_keys(c);
+  const std::vector<bool> seen = seen_keys(keys, S);
   set_answers(c, plan, x, kv_b, keys);
+  double pairs = 0;
+  for (const auto& row : keys) pairs += static_cast<double>(row.size());
   c.flops = 2 * static_cast<double>(N) *
             (pairs * static_cast<double>(B + P + U) +
              static_cast<double>(std::count(seen.begin(), seen.end(), true) * R * (B + U)));

@@ -50,9 +50,7 @@ Case pose(const Plan& plan, std::uint64_t seed) {
   const auto keys = draw_keys(draw, plan);
   c.in["chosen"] = rows_of(draw, keys, K, tag == "holes");
   set_attention(c, x, keys);
-  std::vector<bool> seen(static_cast<std::size_t>(S));
-  for (const auto& row : keys)
-    for (const Index s : row) seen[static_cast<std::size_t>(s)] = true;
+  const std::vector<bool> seen = seen_keys(keys, S);
   if (tag == "unchosen-nan") make_unseen_nan(c.in["kv"], seen);
   if (tag == "no-such-key") {
     c.in["chosen"].as<std::int32_t, 2>()(T - 1, K / 2) = static_cast<std::int32_t>(S);
