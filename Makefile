@@ -2,7 +2,7 @@
 #   make verify   judge the bundled HuggingFace samples; reports in out/
 #   make test     every test: dev build with asserts and -Werror, then sanitizers, then fuzzers
 #   make build    the optimised binaries, in build/bin/
-#   make tsan     the CPU kernels and the whole model on four threads, under ThreadSanitizer
+#   make tsan     the CPU backend's models on four threads, in long passes and short, under ThreadSanitizer
 #   make gpu      on a machine with an NVIDIA device: everything that needs one, in nine minutes (docs/cuda.md)
 #   make mutants  the judge made wrong in one line after another: the tests must notice every time
 SHELL := /bin/bash
@@ -46,10 +46,10 @@ TSAN_RUN = env OMP_NUM_THREADS=4 TSAN_OPTIONS=ignore_noninstrumented_modules=1:h
   LD_PRELOAD=$(lastword $(sort $(wildcard /usr/lib/llvm-*/lib/libomp.so.5))) setarch -R build-tsan/bin
 
 tsan: packages
-	cmake --preset tsan $(CMAKE_QUIET) && cmake --build --preset tsan -j $(JOBS) --target dsa-verify dsa-run
-	$(TSAN_RUN)/dsa-verify ops --backend cpu --max-flops 1e7
-	set -e; for format in fp32 bf16 fp8; do $(TSAN_RUN)/dsa-run logits data/samples/v32/checkpoint --format $$format \
-	  --tokens data/samples/v32/logits.safetensors -o build-tsan/logits.safetensors; done
+	cmake --preset tsan $(CMAKE_QUIET) && cmake --build --preset tsan -j $(JOBS) --target dsa-run
+	set -e; for model in v2 v3 v32 glm; do for format in fp32 bf16 fp8; do for chunk in 3 512; do \
+	  $(TSAN_RUN)/dsa-run logits data/samples/$$model/checkpoint --format $$format --chunk $$chunk \
+	    --tokens data/samples/$$model/logits.safetensors -o build-tsan/logits.safetensors; done; done; done
 
 fuzz: packages
 	cmake --preset fuzz $(CMAKE_QUIET) && cmake --build --preset fuzz -j $(JOBS)
