@@ -46,6 +46,14 @@ TEST_CASE("the same seed says the same, another something else", "[text]") {
   CHECK(drawn.out != greedy.out);
 }
 
+TEST_CASE("the kernels of CUDA, on the processor, say what the CPU says", "[text]") {
+  const Speaker speaker;
+  const std::string ask = speaker.generate("--prompt hello --max-tokens 6 ");
+  const Outcome cpu = run(ask), cuda = run(ask + "--backend cuda-host");
+  CHECK(cuda.status == 0);
+  CHECK(cuda.out == cpu.out);
+}
+
 TEST_CASE("eos_token_id ends the text", "[text]") {
   const Speaker speaker;
   const std::string ask = speaker.generate("--prompt hello --chat none --max-tokens 1");
