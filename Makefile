@@ -35,10 +35,11 @@ test: packages
 	ctest --preset dev -j $(JOBS)
 	$(MAKE) --no-print-directory sanitize fuzz
 
-# A short run under AddressSanitizer and UndefinedBehaviorSanitizer: every reader and writer of files.
+# A short run under AddressSanitizer and UndefinedBehaviorSanitizer: every reader and writer of files, and the CPU
+# backend.
 sanitize: packages
 	cmake --preset asan $(CMAKE_QUIET) && cmake --build --preset asan -j $(JOBS) --target dsa_tests
-	build-asan/bin/dsa_tests '[safetensors],[json],[file],[config],[checkpoint],[report],[text]'
+	build-asan/bin/dsa_tests '[safetensors],[json],[file],[config],[checkpoint],[report],[text],[cpu],[cpu-model],[cpu-expanded]'
 
 # GCC's OpenMP does not tell ThreadSanitizer of its barriers; LLVM's does, and runs what GCC compiled.
 TSAN_RUN = env OMP_NUM_THREADS=4 TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1 \
