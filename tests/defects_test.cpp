@@ -13,6 +13,7 @@
 #include "core/checkpoint.hpp"
 #include "core/golden.hpp"
 #include "tests/catch.hpp"
+#include "tests/models.hpp"
 #include "verify/defects/defect.hpp"
 #include "verify/run.hpp"
 
@@ -20,6 +21,8 @@ using namespace dsa;
 using namespace dsa::verify;
 
 namespace {
+
+using test::differ;
 
 /// The samples are too small for threads to be worth their waiting for each other.
 struct OneThread {
@@ -59,20 +62,6 @@ const std::vector<Bundled>& bundled() {
     return samples;
   }();
   return all;
-}
-
-/// Relative to the largest finite element; -inf differs from everything but -inf.
-bool differ(const Tensor<double, 2>& a, const Tensor<double, 2>& b) {
-  if (a.shape() != b.shape()) return true;
-  double largest = 0, error = 0;
-  for (Index i = 0; i < a.size(); ++i) {
-    const double x = a.data()[i], y = b.data()[i];
-    if (std::isfinite(x) != std::isfinite(y)) return true;
-    if (!std::isfinite(x)) continue;
-    largest = std::max(largest, std::abs(x));
-    error = std::max(error, std::abs(x - y));
-  }
-  return error > 1e-9 * largest;
 }
 
 /// As sets with repetition: the order within a row means nothing.

@@ -8,14 +8,10 @@
 
 #include "core/checkpoint.hpp"
 #include "core/safetensors.hpp"
-#include "reference/forward.hpp"
+#include "tests/models.hpp"
 #include "verify/judge.hpp"
 
 namespace dsa::test {
-
-inline std::filesystem::path sample(const std::string& name) {
-  return std::filesystem::path(DSA_SOURCE_DIR) / "data/samples" / name;
-}
 
 /// One tensor of a file, widened.
 struct Column {

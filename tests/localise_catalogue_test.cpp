@@ -14,6 +14,7 @@ using namespace dsa;
 using namespace dsa::test;
 using namespace dsa::verify;
 using reference::Precision;
+using test::differ;
 
 using Names = std::set<std::string>;
 
@@ -37,20 +38,6 @@ const std::vector<Bundled>& bundled() {
     return samples;
   }();
   return all;
-}
-
-/// By more than the order of a sum makes.
-bool differ(const Tensor<double, 2>& a, const Tensor<double, 2>& b) {
-  if (a.shape() != b.shape()) return true;
-  double largest = 0, error = 0;
-  for (Index i = 0; i < a.size(); ++i) {
-    const double x = a.data()[i], y = b.data()[i];
-    if (std::isfinite(x) != std::isfinite(y)) return true;
-    if (!std::isfinite(x)) continue;
-    largest = std::max(largest, std::abs(x));
-    error = std::max(error, std::abs(x - y));
-  }
-  return error > 1e-9 * largest;
 }
 
 /// In some tensor that `a` holds.

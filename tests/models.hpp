@@ -67,6 +67,21 @@ double distance(const Tensor<A, Rank>& a, const Tensor<B, Rank>& b) {
   return worst;
 }
 
+/// By more than the order of a sum makes, relative to the largest finite element; -inf differs from
+/// every number.
+inline bool differ(const Tensor<double, 2>& a, const Tensor<double, 2>& b) {
+  if (a.shape() != b.shape()) return true;
+  double largest = 0, error = 0;
+  for (Index i = 0; i < a.size(); ++i) {
+    const double x = a.data()[i], y = b.data()[i];
+    if (std::isfinite(x) != std::isfinite(y)) return true;
+    if (!std::isfinite(x)) continue;
+    largest = std::max(largest, std::abs(x));
+    error = std::max(error, std::abs(x - y));
+  }
+  return error > 1e-9 * largest;
+}
+
 template <class T>
 double range(const Tensor<T, 2>& x) {
   const auto [low, high] = std::minmax_element(x.begin(), x.end());

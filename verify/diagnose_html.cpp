@@ -83,7 +83,7 @@ std::string suspects_box(const Diagnosis& d) {
          items + "</ul></section>\n";
 }
 
-std::string todo(const Diagnosis& d) {
+std::string advice(const Diagnosis& d) {
   if (d.conclusion != "defect") return "";
   const Ranked& best = d.ranking.front();
   return "Look first at " + best.first +
@@ -108,7 +108,7 @@ std::string to_html(const Diagnosis& d) {
                             fact("computed as", d.precision) + "</dl>\n";
   return page_of(
       headline(d) + ": " + d.candidate,
-      banner(d.plain.outcome, "dsa-verify diagnose", headline(d), d.why, todo(d), facts) +
+      banner(d.plain.outcome, "dsa-verify diagnose", headline(d), d.why, advice(d), facts) +
           ranking_figure(d) + suspects_box(d) + ranking_table(d) +
           judgement_section(verdict, d.plain) + receipt_section(d.receipt));
 }

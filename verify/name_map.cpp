@@ -49,7 +49,7 @@ Index dense_layers(const Config& config) {
   return std::find(config.is_moe.begin(), config.is_moe.end(), true) - config.is_moe.begin();
 }
 
-/// Text that stands in braces or is a star is a placeholder; there are only so many.
+/// {layer} may stand in it once, and nothing else in braces.
 void check_pattern(const std::string& pattern) {
   std::string rest = pattern;
   replace(rest, layer, "");

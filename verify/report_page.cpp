@@ -47,12 +47,13 @@ std::string th(const std::string& label) { return "<th>" + label + "</th>"; }
 std::string th_number(const std::string& label) { return "<th class=\"num\">" + label + "</th>"; }
 
 std::string banner(Outcome outcome, const std::string& eyebrow, const std::string& headline,
-                   const std::string& why, const std::string& todo, const std::string& rest_html) {
+                   const std::string& why, const std::string& advice,
+                   const std::string& rest_html) {
   return fmt::format(
       "<header class=\"verdict {}\">\n<p class=\"eyebrow\">{}</p>\n<h1>{}</h1>\n<p "
       "class=\"why\">{}</p>\n{}{}</header>\n",
       name_of(outcome), escaped(eyebrow), escaped(headline), escaped(why),
-      todo.empty() ? "" : "<p class=\"todo\"><b>What to do.</b> " + escaped(todo) + "</p>\n",
+      advice.empty() ? "" : "<p class=\"advice\"><b>What to do.</b> " + escaped(advice) + "</p>\n",
       rest_html);
 }
 

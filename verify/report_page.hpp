@@ -19,7 +19,7 @@ std::string word(bool ok);
 
 /// The box on top of a page: its colour, a line above, the large word, a sentence, what to do now.
 std::string banner(Outcome, const std::string& eyebrow, const std::string& headline,
-                   const std::string& why, const std::string& todo, const std::string& rest_html);
+                   const std::string& why, const std::string& advice, const std::string& rest_html);
 
 std::string cell(const std::string& kind, const std::string& shown);
 std::string th(const std::string& label);

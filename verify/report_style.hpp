@@ -57,10 +57,10 @@ a { color: var(--data); }
 .inconclusive h1, .word.inconclusive { color: var(--open); }
 .eyebrow { color: var(--soft); font-size: 13px; }
 .why { font-size: 18px; line-height: 1.45; max-width: 62em; overflow-wrap: anywhere; }
-.todo { margin-top: 14px; padding: 10px 14px; border-radius: 6px; overflow-wrap: anywhere; }
-.pass .todo { background: var(--pass-bg); }
-.fail .todo { background: var(--fail-bg); }
-.inconclusive .todo { background: var(--open-bg); }
+.advice { margin-top: 14px; padding: 10px 14px; border-radius: 6px; overflow-wrap: anywhere; }
+.pass .advice { background: var(--pass-bg); }
+.fail .advice { background: var(--fail-bg); }
+.inconclusive .advice { background: var(--open-bg); }
 .facts { display: grid; grid-template-columns: max-content 1fr; gap: 3px 18px; margin-top: 18px;
   font-size: 14px; }
 .facts dt { color: var(--soft); }
