@@ -14,6 +14,19 @@ void expect_shapes(DeviceView<std::int32_t, 2> chosen, DeviceView<std::int32_t, 
           "a row of " + std::to_string(scores.shape[1]) + " scores has subscripts beyond 32 bits");
 }
 
+/// All of the row's places beyond `taken`, and all of them if it holds a NaN, which is told.
+__device__ void finish_row(DeviceView<std::int32_t, 1> chosen, std::int32_t& nan_at, Index nan,
+                           Index S, Index taken) {
+  if (threadIdx.x == 0) nan_at = nan == S ? -1 : std::int32_t(nan);
+  for (Index i = taken + threadIdx.x; i < chosen.shape[0]; i += blockDim.x) chosen(i) = -1;
+}
+
+}  // namespace
+
+namespace v1 {
+
+constexpr int threads = 256;
+
 /// The first subscript of a NaN, or n.
 __device__ Index first_nan(DeviceView<const float, 1> scores, SelectScratch scratch) {
   const Index n = scores.shape[0];
@@ -31,79 +44,78 @@ __device__ Index count_at_least(std::uint32_t bar, DeviceView<const float, 1> sc
   return across_block(count, Sum{}, scratch.warps);
 }
 
-/// Takes the row's cut into `chosen`, and fills up with -1.
-__device__ void write_row(DeviceView<std::int32_t, 1> chosen, Cut cut,
-                          DeviceView<const float, 1> scores, SelectScratch scratch) {
-  const Index taken = take_cut(
-      cut, [&](Index s) { return rank_of(scores(s)); }, [](Index s) { return s; }, scores.shape[0],
-      scratch, [&](Index s, Index i) { chosen(i) = std::int32_t(s); });
-  for (Index i = taken + threadIdx.x; i < chosen.shape[0]; i += blockDim.x) chosen(i) = -1;
+/// The cut that takes K of more than K visible scores, a bit at a time.
+__device__ Cut bisect(DeviceView<const float, 1> scores, Index K, SelectScratch scratch) {
+  std::uint32_t bar = 0;  // the largest that K ranks reach
+  for (std::uint32_t bit = 0x80000000u; bit != 0; bit >>= 1)
+    if (count_at_least(bar | bit, scores, scratch) >= K) bar |= bit;
+  const Index above = bar == 0xffffffffu ? 0 : count_at_least(bar + 1, scores, scratch);
+  return {bar, K - above};
 }
-
-/// What both rungs have in common: one block a row. find(scores, k, scratch) is the cut that takes
-/// k of more than k visible scores.
-template <class Find>
-__device__ void select_row(DeviceView<std::int32_t, 2> chosen, DeviceView<std::int32_t, 1> nan_at,
-                           DeviceView<const float, 2> all_scores, Find find) {
-  const Index t = blockIdx.x, K = chosen.shape[1];
-  const DeviceView<const float, 1> scores = all_scores[t];
-  SharedMemory memory;
-  const SelectScratch scratch(memory);
-  const Index nan = first_nan(scores, scratch);
-  const bool ordered = nan == scores.shape[0];
-  if (threadIdx.x == 0) nan_at(t) = ordered ? -1 : std::int32_t(nan);
-  if (!ordered || K == 0) {
-    for (Index i = threadIdx.x; i < K; i += blockDim.x) chosen(t, i) = -1;
-    return;
-  }
-  const Index visible = count_at_least(1, scores, scratch);
-  write_row(chosen[t], visible <= K ? Cut{} : find(scores, K, scratch), scores, scratch);
-}
-
-constexpr int threads = 256;
-
-LaunchShape one_block_a_row(Index rows) { return {grid_of(rows), threads, SelectScratch::bytes()}; }
-
-}  // namespace
-
-namespace v1 {
 
 __global__ void topk_kernel(DeviceView<std::int32_t, 2> chosen, DeviceView<std::int32_t, 1> nan_at,
-                            DeviceView<const float, 2> scores) {
-  select_row(chosen, nan_at, scores,
-             [](DeviceView<const float, 1> row, Index K, SelectScratch scratch) {
-               std::uint32_t bar = 0;  // the largest that K ranks reach
-               for (std::uint32_t bit = 0x80000000u; bit != 0; bit >>= 1)
-                 if (count_at_least(bar | bit, row, scratch) >= K) bar |= bit;
-               const Index above = bar == 0xffffffffu ? 0 : count_at_least(bar + 1, row, scratch);
-               return Cut{bar, K - above};
-             });
+                            DeviceView<const float, 2> all_scores) {
+  const Index t = blockIdx.x, K = chosen.shape[1];
+  const DeviceView<const float, 1> scores = all_scores[t];
+  const DeviceView<std::int32_t, 1> row = chosen[t];
+  SharedMemory memory;
+  const SelectScratch scratch(memory);
+  const Index S = scores.shape[0], nan = first_nan(scores, scratch);
+  Index taken = 0;
+  if (nan == S && K > 0) {
+    const Index visible = count_at_least(1, scores, scratch);
+    taken = take_cut(
+        visible <= K ? Cut{} : bisect(scores, K, scratch),
+        [&](Index s) { return rank_of(scores(s)); }, [](Index s) { return s; }, S, scratch,
+        [&](Index s, Index i) { row(i) = std::int32_t(s); });
+  }
+  finish_row(row, nan_at(t), nan, S, taken);
 }
 
 void topk_select(Stream stream, DeviceView<std::int32_t, 2> chosen,
                  DeviceView<std::int32_t, 1> nan_at, DeviceView<const float, 2> scores) {
   expect_shapes(chosen, nan_at, scores);
-  launch(stream, "topk_select v1", one_block_a_row(scores.shape[0]), topk_kernel, chosen, nan_at,
-         scores);
+  launch(stream, "topk_select v1", {grid_of(scores.shape[0]), threads, SelectScratch::bytes()},
+         topk_kernel, chosen, nan_at, scores);
 }
 
 }  // namespace v1
 
 namespace v2 {
 
-__global__ void topk_kernel(DeviceView<std::int32_t, 2> chosen, DeviceView<std::int32_t, 1> nan_at,
-                            DeviceView<const float, 2> scores) {
-  select_row(chosen, nan_at, scores,
-             [](DeviceView<const float, 1> row, Index K, SelectScratch scratch) {
-               return find_cut([&](Index s) { return rank_of(row(s)); }, row.shape[0], K, scratch);
-             });
+constexpr int threads = 512;
+
+__global__ void __launch_bounds__(threads)
+    topk_kernel(DeviceView<std::int32_t, 2> chosen, DeviceView<std::int32_t, 1> nan_at,
+                DeviceView<const float, 2> all_scores, Index capacity) {
+  const Index t = blockIdx.x;
+  const DeviceView<const float, 1> scores = all_scores[t];
+  const DeviceView<std::int32_t, 1> row = chosen[t];
+  SharedMemory memory;
+  const LargestScratch scratch(memory, capacity);
+  const Index S = scores.shape[0];
+  Index nan = S;  // the first that this thread meets
+  const auto rank = [&](Index s) {
+    const float score = scores(s);
+    if (score != score) nan = smaller(nan, s);
+    return rank_of(score);
+  };
+  const Index visible = count_ranks(rank, S, scratch);
+  nan = across_block(std::int32_t(nan), Minimum{}, scratch.select.warps);
+  Index taken = 0;
+  if (nan == S)
+    taken = take_largest(rank, S, row.shape[0], visible, scratch,
+                         [&](Index s, Index i) { row(i) = std::int32_t(s); });
+  finish_row(row, nan_at(t), nan, S, taken);
 }
 
 void topk_select(Stream stream, DeviceView<std::int32_t, 2> chosen,
                  DeviceView<std::int32_t, 1> nan_at, DeviceView<const float, 2> scores) {
   expect_shapes(chosen, nan_at, scores);
-  launch(stream, "topk_select v2", one_block_a_row(scores.shape[0]), topk_kernel, chosen, nan_at,
-         scores);
+  const Index capacity = LargestScratch::capacity_for(chosen.shape[1]);
+  launch(stream, "topk_select v2",
+         {grid_of(scores.shape[0]), threads, LargestScratch::bytes(capacity)}, topk_kernel, chosen,
+         nan_at, scores, capacity);
 }
 
 }  // namespace v2

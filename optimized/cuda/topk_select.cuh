@@ -17,7 +17,7 @@ void topk_select(Stream, DeviceView<std::int32_t, 2> chosen,  // (T, K)  out
                  DeviceView<const float, 2> scores);          // (T, S)
 }  // namespace v1
 
-namespace v2 {  // by radix: four times over the row, whatever it holds
+namespace v2 {  // by radix: twice over the row, seven times if very many scores are nearly equal
 void topk_select(Stream, DeviceView<std::int32_t, 2> chosen, DeviceView<std::int32_t, 1> nan_at,
                  DeviceView<const float, 2> scores);
 }  // namespace v2

@@ -19,14 +19,22 @@ void place(cpu::Pieces& pieces, V<T, Rank>& view, const std::type_identity_t<Sha
   for (std::size_t axis = 0; axis < Rank; ++axis) view.shape[axis] = shape[axis];
 }
 
+constexpr Index any_length = std::numeric_limits<Index>::max();
+
 /// The most that one feed of up to T tokens needs, whatever is cached.
 template <class Row>
 Index attention_scratch(const Config& c, Index T) {
-  constexpr Index any = std::numeric_limits<Index>::max();
   Index most = 0;
   for (Index t = 1; t <= T; ++t)
     most = std::max(most, attention_workspace<Row>(t, c.num_attention_heads, c.kv_lora_rank,
-                                                   c.qk_rope_head_dim, any));
+                                                   c.qk_rope_head_dim, any_length));
+  return most;
+}
+
+Index indexer_scratch(const Config& c, Index T) {
+  Index most = 0;
+  for (Index t = 1; t <= T; ++t)
+    most = std::max(most, indexer_topk_workspace(t, c.indexer->topk, any_length));
   return most;
 }
 
@@ -95,7 +103,7 @@ Buffers<X, Row>::Buffers(std::byte* memory, const Config& c, Index T, Index feed
     place(attention, head_weights, {T, H});
     if (quantised) place(attention, q_scale, {T, H});
     place(attention, nan_at, {T});
-    place(attention, indexer_scratch, {indexer_topk_workspace(T, c.indexer->topk)});
+    place(attention, indexer_scratch, {cuda::DSA_PLACE::indexer_scratch(c, T)});
   }
 
   place(networks, router_logits, {T, c.n_routed_experts});

@@ -157,6 +157,10 @@ IndexProblem index_problem(std::string_view op, const IndexPlan& plan, std::uint
     make_nan(keys.stored, end(T - 3) - 1);
     c.refusal = {"NaN"};
   }
+  if (tag == "nan-first-key") {  // and nowhere else, of several tiles
+    make_nan(keys.stored, 0);
+    c.refusal = {"NaN", "0"};
+  }
   c.in["k"] = std::move(keys.stored);
   c.flops = 2 * pairs * static_cast<double>(H * D);
   return p;
@@ -166,9 +170,9 @@ std::vector<IndexPlan> index_plans() {
   std::vector<IndexPlan> plans;
   using Extents5 = std::array<Index, 5>;  // T, S, H, D, K
   const std::vector<Extents5> small = {
-      {0, 4, 2, 8, 2},    {1, 1, 1, 1, 1},      {3, 2, 2, 5, 1},      {2, 0, 1, 4, 3},
-      {5, 9, 3, 16, 4},   {7, 33, 5, 31, 33},   {9, 40, 4, 32, 50},   {33, 65, 4, 64, 16},
-      {3, 10, 40, 16, 4}, {60, 500, 1, 8, 120}, {17, 130, 33, 96, 64}};
+      {0, 4, 2, 8, 2},    {1, 1, 1, 1, 1},      {3, 2, 2, 5, 1},       {2, 0, 1, 4, 3},
+      {5, 9, 3, 16, 4},   {7, 33, 5, 31, 33},   {9, 40, 4, 32, 50},    {33, 65, 4, 64, 16},
+      {3, 10, 40, 16, 4}, {60, 500, 1, 8, 120}, {17, 130, 33, 96, 64}, {2, 2100, 4, 32, 100}};
   for (const std::string dtype : {"fp32", "bf16", "fp8"}) {
     for (const Inputs inputs : {Inputs::dyadic, Inputs::gaussian}) {
       for (const auto& [T, S, H, D, K] : small) plans.push_back({dtype, T, S, H, D, K, inputs});
@@ -183,6 +187,7 @@ std::vector<IndexPlan> index_plans() {
     plans.push_back({dtype, 12, 70, 4, 32, 8, hard, "unseen-nan", Sees::from_the_start});
     plans.push_back({dtype, 40, 45, 2, 32, 8, hard, "nan-weight"});
     plans.push_back({dtype, 40, 45, 2, 32, 8, hard, "nan-key"});
+    plans.push_back({dtype, 3, 210, 2, 32, 8, hard, "nan-first-key"});
   }
   return plans;
 }

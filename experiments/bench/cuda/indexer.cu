@@ -91,7 +91,7 @@ Work indexer_topk_work(const DeviceProblem& p) {
       topk_select(Stream{}, chosen, nan_at, scores);
     };
   }
-  const auto workspace = memory.space<std::uint32_t, 1>({indexer_topk_workspace(T_, x->K)});
+  const auto workspace = memory.space<std::uint32_t, 1>({indexer_topk_workspace(T_, x->K, rows)});
   return [=](Index copy) {
     const Inputs<T>& in = x->at(copy);
     indexer_topk(Stream{}, chosen, nan_at, in.q, in.k, in.w, true, visible, workspace);

@@ -74,8 +74,9 @@ DeviceProblem indexer(const Scale& x, const char* op, const std::string& dtype,
   p.output_bytes = 4 * count(T * (selects ? x.K : S));
   p.flops = 2 * pairs_of(B, T, S) * count(x.H * x.D);
   p.bytes = p.input_bytes + p.output_bytes;
-  if (selects)  // what v2 keeps of candidates, or all scores
-    p.output_bytes += rung == "two passes" ? 4 * count(T * S) : 16 * count(T * (2 * x.K + 64));
+  const Index parts = std::max<Index>(T, 300);  // few queries are split, to fill the device
+  if (selects)                                  // what v2 keeps of candidates, or all scores
+    p.output_bytes += rung == "two passes" ? 4 * count(T * S) : 8 * count(parts * (2 * x.K + 64));
   return p;
 }
 
@@ -117,7 +118,8 @@ void add_indexer(std::vector<DeviceProblem>& all, const Scale& x) {
     all.push_back(indexer(x, "indexer_topk", dtype, "two passes", "prefill", 1, x.T, S));
   }
   all.push_back(indexer(x, "indexer_scores", "fp8", "dispatch", "decode", x.B, decoded, x.paged));
-  all.push_back(indexer(x, "indexer_topk", "fp8", "dispatch", "decode", x.B, decoded, x.paged));
+  for (const auto& [B, T] : {std::pair{x.B, decoded}, std::pair{Index{1}, Index{1}}})
+    all.push_back(indexer(x, "indexer_topk", "fp8", "dispatch", "decode", B, T, x.paged));
   for (const char* rung : {"v1", "dispatch"})
     all.push_back(indexer(x, "indexer_scores", "fp8", rung, "ladder", 1, x.few, x.contexts[0]));
   for (const char* rung : {"v1", "dispatch"}) all.push_back(topk(x, rung, x.T, longest));
