@@ -2,6 +2,7 @@
 """Everything that needs an NVIDIA device, in one run of less than nine minutes: `make gpu`.
 
     gpu.py                                     build for the device at hand, then every step
+    gpu.py --built BIN                         every step, with programs that were built elsewhere
     gpu.py --rehearse BIN --out DIR            every step, with the host in the device's place
 
 Steps: the kernel suite on the device; the bundled goldens by the cuda backend; benchmarks against the
@@ -144,15 +145,16 @@ def architecture(compute_capability):
 def build(run, device, nvcc):
     begin = time.monotonic()
     directory = run.programs.parent
+    missing, said = run.call(["make", "packages"], 300)  # a machine that cannot install may have them otherwise
+    packages = f"; packages.txt could not be installed: {said}" if missing else ""
     for command in (
-            ["make", "packages"],
             ["cmake", "-S", ROOT, "-B", directory, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release", "-DDSA_TESTS=OFF",
              "-DDSA_CUDA=ON", f"-DDSA_NVCC={nvcc}",
              f"-DCMAKE_CUDA_ARCHITECTURES={architecture(device['compute_cap'])}"],
             ["cmake", "--build", directory, "-j", os.cpu_count(), "--target", "dsa-verify", "dsa-bench", "make_wide"]):
         status, said = run.call(command, 300, keep="gpu-build.log")
         if status:
-            raise Failed(f"{' '.join(map(str, command[:2]))}: {said} ({run.out / 'gpu-build.log'})")
+            raise Failed(f"{command[0]} {command[1]}: {said} ({run.out / 'gpu-build.log'}){packages}")
     return {"why": f"{device['name']}, {time.monotonic() - begin:.0f} s"}
 
 
@@ -351,7 +353,10 @@ def slug(name):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rehearse", metavar="BIN", help="programs of a build; no device is needed or used")
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument("--built", metavar="BIN", help="programs of a build with CUDA: nothing is built here, and "
+                          "no compiler is needed")
+    place.add_argument("--rehearse", metavar="BIN", help="programs of a build; no device is needed or used")
     parser.add_argument("--out", default=ROOT / "experiments/results", help="where the receipt and logs go")
     parser.add_argument("--seconds", type=float, default=530, help="all of it takes no longer")
     parser.add_argument("--only", choices=STEPS, action="append", help="a step (may be given again)")
@@ -360,18 +365,18 @@ def main():
         if arguments.rehearse:
             device, (nvcc, toolkit) = {"name": "rehearsal", "driver_version": None}, (None, None)
         else:
-            device, (nvcc, toolkit) = find_device(), find_toolkit()
+            device, (nvcc, toolkit) = find_device(), (None, None) if arguments.built else find_toolkit()
     except Missing as e:
         print(f"gpu.py: {e}", file=sys.stderr)
         return 2
     pathlib.Path(arguments.out).mkdir(parents=True, exist_ok=True)
-    programs = pathlib.Path(arguments.rehearse or ROOT / "build-gpu/bin").resolve()
+    programs = pathlib.Path(arguments.rehearse or arguments.built or ROOT / "build-gpu/bin").resolve()
     run = Run(programs, pathlib.Path(arguments.out).resolve(), bool(arguments.rehearse), arguments.seconds)
     receipt = {"device": device, "toolkit": toolkit,
                "commit": output_of(["git", "-C", ROOT, "describe", "--always", "--dirty"]),
                "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "steps": {}}
     path = run.out / f"gpu-{slug(device['name'])}.json"
-    steps = {} if run.rehearse else {"build": lambda r: build(r, device, nvcc)}
+    steps = {} if run.rehearse or arguments.built else {"build": lambda r: build(r, device, nvcc)}
     steps.update({name: step for name, step in STEPS.items() if not arguments.only or name in arguments.only})
     for name, step in steps.items():
         print(f"{name} ...", file=sys.stderr, flush=True)

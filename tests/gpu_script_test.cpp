@@ -42,6 +42,19 @@ TEST_CASE("without a device, or a compiler for it, the script says so and stops"
   CHECK_THAT(old.err, Contains("expected nvcc 12.8 or later, but this is 12.4"));
 }
 
+TEST_CASE("programs built elsewhere need no compiler, and may not pass without a device", "[gpu]") {
+  const Scratch dir;
+  write_program(dir / "device" / "nvidia-smi", "echo 'No such GPU, 570.1, 9.0, 81559 MiB'");
+  const Outcome result =
+      gpu("--built " DSA_BINARY_DIR " --only suite --only golden --out " + dir.path().string(),
+          (dir / "device").string());
+  INFO(result.out << result.err);
+  CHECK(result.status == 1);
+  const Json steps = read_json(dir / "gpu-no-such-gpu.json")["steps"];
+  CHECK(steps.size() == 2);  // no build
+  for (const char* name : {"suite", "golden"}) CHECK(steps[name]["status"] == "fail");
+}
+
 TEST_CASE("every step is rehearsed on the host, and a receipt written", "[gpu]") {
   const Scratch dir;
   write_program(dir / "tools" / "compute-sanitizer", "shift 4; exec \"$@\"");
