@@ -8,13 +8,13 @@ using namespace dsa::test;
 
 namespace {
 
-/// Runs the script with `path` before the PATH.
+/// Runs the script with `path` before the PATH, and no device.
 Outcome gpu(const std::string& arguments, const std::string& path = "") {
   const Scratch scratch;
   const std::string out = (scratch / "out").string(), err = (scratch / "err").string();
-  const std::string command = (path.empty() ? "" : "PATH=" + path + ":$PATH ") +
-                              "python3 " DSA_SOURCE_DIR "/experiments/gpu.py " + arguments + " >" +
-                              out + " 2>" + err;
+  const std::string command =
+      "CUDA_VISIBLE_DEVICES= " + (path.empty() ? "" : "PATH=" + path + ":$PATH ") +
+      "python3 " DSA_SOURCE_DIR "/experiments/gpu.py " + arguments + " >" + out + " 2>" + err;
   const int status = std::system(command.c_str());
   return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_text(out), read_text(err)};
 }
