@@ -1,5 +1,7 @@
 // The CUDA backend's whole model, executed on the host: cuts into passes and batches, the names of
 // a trace, what it takes of memory, NaN, and what it says where there is no device.
+#include <map>
+
 #include "optimized/backends.hpp"
 #include "optimized/cuda/engine.hpp"
 #include "optimized/cuda/host/global_memory.hpp"
@@ -119,6 +121,34 @@ TEST_CASE("cuda-host: sequences fed together give what each gives alone", "[cuda
   check_pass({1, 1, 1});
 }
 
+TEST_CASE("cuda-host: of sequences fed together, the trace tells each one's own keys",
+          "[cuda-model]") {
+  const Model model = sample_model("v32");
+  const auto engine = cuda::host::open(model, options_of("fp32"));
+  using Chosen = std::map<std::string, std::vector<std::int32_t>>;
+  const auto chosen_of = [&](const std::vector<Feed>& feeds) {
+    Chosen chosen;
+    Tensor<float, 2> logits({Index(feeds.size()), model.config.vocab_size});
+    Tap tap;
+    tap.decision = [&](const std::string& name, View<const std::int32_t, 2> keys) {
+      if (name.ends_with("self_attn.indexer")) chosen[name].assign(keys.begin(), keys.end());
+    };
+    engine->forward(feeds, LogitsOf::last_of_each_feed, logits, tap);
+    return chosen;
+  };
+  for (const Index length : {30, 6}) {  // more than top-k keys, and fewer
+    std::vector<Fed> alone, together;
+    for (std::vector<Fed>* all : {&alone, &together})
+      for (const Index n : {Index{9}, length})
+        all->push_back({*engine, plain_sequence(some_tokens(model, n, std::uint64_t(n)))});
+    Chosen want = chosen_of({alone[0].next(9)});
+    for (const auto& [name, keys] : chosen_of({alone[1].next(length)}))
+      want[name].insert(want[name].end(), keys.begin(), keys.end());
+    CHECK(want.size() == 3);
+    CHECK(chosen_of({together[0].next(9), together[1].next(length)}) == want);
+  }
+}
+
 TEST_CASE("cuda-host: the trace has the CPU's names, shapes and order", "[cuda-model]") {
   for (const char* family : {"v3", "v32", "glm"})
     for (const char* format : formats) {
@@ -159,8 +189,8 @@ TEST_CASE("cuda-host: what is planned is what is taken", "[cuda-model]") {
     const Index one_page = cuda::host::allocated_bytes();
     fed.feed(1);
     CHECK(cuda::host::allocated_bytes() == one_page);
-    const Index pointers = 2 * 3 * Index{sizeof(void*)};  // 3 layers, each with an indexer
-    CHECK(one_page - before == plan.total() - plan.cache / 2 + pointers);
+    const Index pointer = sizeof(void*);  // the list of pages
+    CHECK(one_page - before == plan.total() - plan.cache / 2 + pointer);
   }
   EngineOptions small = options_of("bf16", 8);
   small.memory = 1000;

@@ -13,7 +13,7 @@ bool has_index(const Config& c, std::size_t layer) {
 }  // namespace
 
 template <class Row>
-Cache<Row>::Cache(const Config& c)
+CacheLayout<Row>::CacheLayout(const Config& c)
     : latent_(std::size_t(c.num_hidden_layers)), index_(latent_.size()) {
   for (std::size_t l = 0; l < latent_.size(); ++l) {
     latent_[l] = column(cpu::latent_width<Row>(c));
@@ -21,46 +21,35 @@ Cache<Row>::Cache(const Config& c)
   }
 }
 
+/// Begins at a multiple of 256 bytes.
 template <class Row>
-typename Cache<Row>::Column Cache<Row>::column(Index width) {
-  const Column column{width, lists_++, block_bytes_};
-  block_bytes_ += cpu::rounded_up(page_rows * width * Index{sizeof(Row)}, 256);
+typename CacheLayout<Row>::Column CacheLayout<Row>::column(Index width) {
+  const Column column{width, page_size_};
+  page_size_ += cpu::rounded_up(cache_page_rows * width, 256 / Index{sizeof(Row)});
   return column;
 }
 
 template <class Row>
-Pages<Row> Cache<Row>::rows_of(const Column& column) const {
-  return {
-      {list_.data() + column.list * pages_, {pages_}}, page_rows, pages_ * page_rows, column.width};
-}
-
-template <class Row>
 void Cache<Row>::reserve(Index rows) {
-  if (rows <= pages_ * page_rows) return;
-  while (Index(blocks_.size()) * page_rows < rows) blocks_.emplace_back(block_bytes_);
-  std::vector<Row*> list;
-  const auto add = [&](const Column& column) {
-    if (column.width == 0) return;
-    for (const Buffer<std::byte>& block : blocks_)
-      list.push_back(reinterpret_cast<Row*>(block.data() + column.first_byte));
-  };
-  for (std::size_t l = 0; l < latent_.size(); ++l) add(latent_[l]), add(index_[l]);
-  list_ = Buffer<Row*>(list.data(), Index(list.size()));
-  pages_ = Index(blocks_.size());
+  while (Index(pages_.size()) * cache_page_rows < rows) pages_.emplace_back(page_size_);
 }
 
 template <class Row>
 void Cache<Row>::commit(Index n) {
   rows_ += n;
-  require(rows_ <= pages_ * page_rows, "rows were committed to a cache that has no room for them");
+  require(rows_ <= Index(pages_.size()) * cache_page_rows,
+          "rows were committed to a cache that has no room for them");
 }
 
 template <class Row>
 Index cache_bytes(const Config& c, Index S) {
-  return cpu::rounded_up(S, Cache<Row>::page_rows) / Cache<Row>::page_rows *
-         Cache<Row>(c).page_bytes();
+  return cpu::rounded_up(S, cache_page_rows) / cache_page_rows * CacheLayout<Row>(c).page_size() *
+         Index{sizeof(Row)};
 }
 
+template class CacheLayout<float>;
+template class CacheLayout<bf16>;
+template class CacheLayout<e4m3>;
 template class Cache<float>;
 template class Cache<bf16>;
 template class Cache<e4m3>;

@@ -1,7 +1,8 @@
 // optimized/cuda/cache.cuh — what is kept of the tokens of one sequence, on the device.
 //
-// As optimized/cpu/cache.hpp: one block of memory holds a page of every layer, growing adds a block
-// and moves no row. The lists of pages lie on the device, too; growing makes new ones.
+// As optimized/cpu/cache.hpp: a page is one block of memory that holds 256 rows of every layer,
+// growing adds a page and moves no row. Where in a page the rows of a layer lie is the same for
+// every sequence: a pass reads those of all its feeds through one list of pages.
 #pragma once
 
 #include <vector>
@@ -11,13 +12,44 @@
 
 namespace dsa::cuda::DSA_PLACE {
 
-/// Row: float, bf16 or e4m3 (optimized/cpu/rows.hpp).
+inline constexpr Index cache_page_rows = 256;
+
+/// Where things lie in a page. Row: float, bf16 or e4m3 (optimized/cpu/rows.hpp).
+template <class Row>
+class CacheLayout {
+ public:
+  explicit CacheLayout(const Config&);
+
+  /// The rows of a layer in a list of pages that lies on the device.
+  Pages<Row> latent(Index layer, DeviceView<Row* const, 1> pages) const {
+    return rows_of(latent_[std::size_t(layer)], pages);
+  }
+  Pages<Row> index_keys(Index layer, DeviceView<Row* const, 1> pages) const {
+    return rows_of(index_[std::size_t(layer)], pages);
+  }
+
+  Index page_size() const { return page_size_; }  // elements, of all layers
+
+ private:
+  /// What one layer keeps of one kind.
+  struct Column {
+    Index width = 0;  // of a row, in elements
+    Index first = 0;  // element of the page
+  };
+  Column column(Index width);
+  Pages<Row> rows_of(const Column& column, DeviceView<Row* const, 1> pages) const {
+    const Index rows = pages.shape[0] * cache_page_rows;
+    return {pages, cache_page_rows, rows, column.width, column.first};
+  }
+
+  std::vector<Column> latent_, index_;  // by layer
+  Index page_size_ = 0;
+};
+
 template <class Row>
 class Cache final : public SequenceCache {
  public:
-  static constexpr Index page_rows = 256;
-
-  explicit Cache(const Config&);
+  explicit Cache(const CacheLayout<Row>& layout) : page_size_(layout.page_size()) {}
 
   /// Room for that many rows. Memory is taken for whole pages.
   void reserve(Index rows);
@@ -25,31 +57,11 @@ class Cache final : public SequenceCache {
   /// The next n rows, which were written in every layer, now count.
   void commit(Index n);
 
-  /// All rows of a layer that there is room for: a pass reads those that its tokens see.
-  Pages<Row> latent(Index layer) const { return rows_of(latent_[std::size_t(layer)]); }
-  Pages<Row> index_keys(Index layer) const { return rows_of(index_[std::size_t(layer)]); }
-
-  /// Where the lists of pages lie, and how many pages each has.
-  const void* list() const { return list_.data(); }
-  Index pages() const { return pages_; }
-
-  Index page_bytes() const { return block_bytes_; }  // of a page of every layer
+  const std::vector<Buffer<Row>>& pages() const { return pages_; }
 
  private:
-  /// What one layer keeps of one kind.
-  struct Column {
-    Index width = 0;       // of a row, in elements
-    Index list = 0;        // its list is the list-th
-    Index first_byte = 0;  // of its page, in a block
-  };
-  Column column(Index width);
-  Pages<Row> rows_of(const Column&) const;
-
-  std::vector<Column> latent_, index_;  // by layer
-  Index lists_ = 0, block_bytes_ = 0;
-  std::vector<Buffer<std::byte>> blocks_;
-  Buffer<Row*> list_;  // (lists, pages)
-  Index pages_ = 0;
+  Index page_size_;
+  std::vector<Buffer<Row>> pages_;
 };
 
 /// What a cache of S tokens takes: whole pages.

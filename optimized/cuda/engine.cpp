@@ -65,7 +65,7 @@ class CudaEngine final : public Engine {
   Index pass_tokens() const override { return runner_.tokens(); }
   Index largest_length() const override { return largest_length_; }
   std::unique_ptr<SequenceCache> new_cache() const override {
-    return std::make_unique<Cache<Row>>(config());
+    return std::make_unique<Cache<Row>>(runner_.cache_layout());
   }
   void forward(std::span<const Feed> feeds, LogitsOf which, View<float, 2> logits,
                const Tap& tap) override {
@@ -106,7 +106,7 @@ Plan plan(const Config& c, const EngineOptions& o, Index S, Index) {
     p.memory = o.memory > 0 ? o.memory : memory_of_device();
     p.where = where();
     const Index left = p.memory - p.total() + p.cache;
-    p.largest_S = std::max<Index>(0, left) / cache_bytes<Row>(c, 1) * Cache<Row>::page_rows;
+    p.largest_S = std::max<Index>(0, left) / cache_bytes<Row>(c, 1) * cache_page_rows;
     return p;
   });
 }

@@ -1,6 +1,7 @@
 #include "optimized/cuda/forward.cuh"
 
 #include <algorithm>
+#include <limits>
 
 #include "optimized/cpu/rope.hpp"
 #include "optimized/cuda/embed.cuh"
@@ -15,50 +16,52 @@ namespace {
 
 /// One a feed, with room in its cache.
 template <class Row>
-std::vector<Segment<Row>> segments_of(const Config& config, std::span<const Feed> feeds) {
+std::vector<Segment<Row>> segments_of(std::span<const Feed> feeds) {
   std::vector<Segment<Row>> segments;
-  Index begin = 0;
+  Index begin = 0, first_key = 0;
   for (const Feed& feed : feeds) {
     auto* const cache = dynamic_cast<Cache<Row>*>(feed.cache);
     require(cache != nullptr,
             "a feed's cache is not one of this place and format; make it with new_cache() of the "
             "engine that runs the pass");
     cache->reserve(cache->rows() + feed.size());
-    Segment<Row> s{cache, begin, begin + feed.size()};
-    for (Index t = 0; config.indexer && t < feed.size(); ++t)
-      s.sees_all &= cache->rows() + t + 1 - feed.begin[std::size_t(t)] <= config.indexer->topk;
-    segments.push_back(s);
-    begin = s.end;
+    segments.push_back({cache, begin, begin + feed.size(), first_key});
+    begin += feed.size();
+    first_key += Index(cache->pages().size()) * cache_page_rows;
   }
+  require(first_key <= std::numeric_limits<std::int32_t>::max(),
+          "the caches of a pass's feeds have " + std::to_string(first_key) +
+              " rows in all, expected fewer than 2^31; feed fewer sequences at a time");
   return segments;
 }
 
-void fill_inputs(const Inputs<View>& in, const Config& config, std::span<const Feed> feeds) {
-  std::vector<Index> positions;
-  std::fill(in.flags.begin(), in.flags.end(), 0);
-  Index row = 0, i = 0;
-  for (const Feed& feed : feeds) {
-    const auto first = static_cast<std::int32_t>(feed.cache->rows());
-    std::transform(feed.tokens.begin(), feed.tokens.end(), in.tokens.data + row,
-                   [](Token token) { return static_cast<std::int32_t>(token); });
-    std::copy(feed.begin.begin(), feed.begin.end(), in.begin.data + row);
-    for (std::int32_t t = 0; t < feed.size(); ++t) in.end(row + t) = first + t + 1;
-    positions.insert(positions.end(), feed.positions.begin(), feed.positions.end());
-    row += feed.size();
-    in.last(i++) = static_cast<std::int32_t>(row - 1);
-  }
-  cpu::rope_table(in.cos, in.sin, positions, config.rope);
+bool every_token_sees_all(const Config& config, std::span<const Feed> feeds) {
+  for (const Feed& feed : feeds)
+    for (Index t = 0; config.indexer && t < feed.size(); ++t)
+      if (feed.cache->rows() + t + 1 - feed.begin[std::size_t(t)] > config.indexer->topk)
+        return false;
+  return true;
 }
 
-/// What a pass without a tap launches depends on this (graph.cuh).
 template <class Row>
-GraphKey key_of(const std::vector<Segment<Row>>& segments, LogitsOf which) {
-  GraphKey key{static_cast<Index>(which)};
-  for (const Segment<Row>& s : segments)
-    for (const Index part : {s.end - s.begin, Index{s.sees_all}, s.cache->pages(),
-                             static_cast<Index>(reinterpret_cast<std::uintptr_t>(s.cache->list()))})
-      key.push_back(part);
-  return key;
+void fill_inputs(const Inputs<View>& in, const Config& config, std::span<const Feed> feeds,
+                 const std::vector<Segment<Row>>& segments) {
+  std::vector<Index> positions;
+  std::fill(in.flags.begin(), in.flags.end(), 0);
+  for (std::size_t i = 0; i < feeds.size(); ++i) {
+    const Feed& feed = feeds[i];
+    const Segment<Row>& s = segments[i];
+    const auto first_key = static_cast<std::int32_t>(s.first_key),
+               first = first_key + static_cast<std::int32_t>(feed.cache->rows());
+    std::transform(feed.tokens.begin(), feed.tokens.end(), in.tokens.data + s.begin,
+                   [](Token token) { return static_cast<std::int32_t>(token); });
+    std::transform(feed.begin.begin(), feed.begin.end(), in.begin.data + s.begin,
+                   [&](std::int32_t begin) { return first_key + begin; });
+    for (std::int32_t t = 0; t < feed.size(); ++t) in.end(s.begin + t) = first + t + 1;
+    positions.insert(positions.end(), feed.positions.begin(), feed.positions.end());
+    in.last(Index(i)) = static_cast<std::int32_t>(s.end - 1);
+  }
+  cpu::rope_table(in.cos, in.sin, positions, config.rope);
 }
 
 void check_flags(const std::int32_t (&flags)[2]) {
@@ -166,30 +169,52 @@ template <class X, class Row>
 Runner<X, Row>::Runner(const Model& model, Index T)
     : model_(load<X>(model)),
       tokens_(T),
+      layout_(model.config),
       memory_(workspace_bytes<X, Row>(model.config, T)),
       host_memory_(static_cast<std::size_t>(Inputs<View>(nullptr, model.config, T, T).bytes)) {}
+
+template <class X, class Row>
+DeviceView<Row* const, 1> Runner<X, Row>::list_of(const std::vector<Segment<Row>>& segments) {
+  std::vector<Row*> pages;
+  for (const Segment<Row>& s : segments)
+    for (const Buffer<Row>& page : s.cache->pages()) pages.push_back(page.data());
+  const Index n = Index(pages.size());
+  if (pages != pages_) {
+    pages_ = std::move(pages);
+    if (n > list_.size()) list_ = Buffer<Row*>(n);
+    upload(stream_, list_.data(), pages_.data(), n);
+  }
+  return {list_.data(), {n}};
+}
 
 template <class X, class Row>
 void Runner<X, Row>::forward(std::span<const Feed> feeds, LogitsOf which, View<float, 2> logits,
                              const Tap& tap) {
   check_feeds(feeds, tokens_, config());
   const Index T = tokens_of(feeds), n_feeds = static_cast<Index>(feeds.size());
+  const std::vector<Segment<Row>> segments = segments_of<Row>(feeds);
   const Pass<X, Row> pass{model_,
                           config(),
                           stream_,
-                          segments_of<Row>(config(), feeds),
+                          layout_,
+                          segments,
+                          list_of(segments),
+                          every_token_sees_all(config(), feeds),
                           Inputs<View>(host_memory_.data(), config(), T, n_feeds),
                           Buffers<X, Row>(memory_.data(), config(), T, n_feeds),
                           tap,
                           T};
   const Index n = pass.result_rows(which), step = pass.b.logits.shape[0];
   expect_shape("logits", logits, {n, config().vocab_size});
-  fill_inputs(pass.host, config(), feeds);
+  fill_inputs(pass.host, config(), feeds, segments);
   upload(pass.stream, memory_.data(), host_memory_.data(), pass.host.bytes);
 
   const bool is_decoding = T == n_feeds && n <= step && !tap.tensor && !tap.decision;
-  if (is_decoding)
-    graph_.run(pass.stream, key_of(pass.segments, which), [&] { pass.body(which); });
+  if (is_decoding)  // what its launches depend on
+    graph_.run(pass.stream,
+               {static_cast<Index>(which), T, pass.sees_all, pass.pages.shape[0],
+                static_cast<Index>(reinterpret_cast<std::uintptr_t>(pass.pages.data))},
+               [&] { pass.body(which); });
   else
     pass.body(which);
   std::int32_t flags[2];

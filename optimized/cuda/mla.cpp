@@ -12,7 +12,7 @@ namespace {
 
 template <class T>
 Pages<const T> readable(Pages<T> x) {
-  return {{x.pages.data, {x.pages.shape[0]}}, x.page_rows, x.rows, x.width};
+  return {{x.pages.data, {x.pages.shape[0]}}, x.page_rows, x.rows, x.width, x.first};
 }
 
 }  // namespace
@@ -61,8 +61,7 @@ void Pass<X, Row>::cache_latent(Index l, const DeviceAttention<X>& w) const {
   } else {
     fresh = narrowed(b.latent_rows, b.latent);
   }
-  for (const Segment<Row>& s : segments)
-    store_rows<Row>(stream, s.cache->latent(l), rows(fresh, s.begin, s.end), visible(s).end);
+  store_rows<Row>(stream, layout.latent(l, pages), fresh, b.in.end);
 }
 
 template <class X, class Row>
@@ -87,8 +86,7 @@ void Pass<X, Row>::cache_index_key(Index l, const DeviceIndexer<X>& w) const {
   } else {
     fresh = narrowed(b.index_rows, b.k_index);
   }
-  for (const Segment<Row>& s : segments)
-    store_rows<Row>(stream, s.cache->index_keys(l), rows(fresh, s.begin, s.end), visible(s).end);
+  store_rows<Row>(stream, layout.index_keys(l, pages), fresh, b.in.end);
 }
 
 /// q as it meets the keys, and head weights that carry every scale.
@@ -117,28 +115,26 @@ DeviceView<const Row, 3> Pass<X, Row>::index_queries(const DeviceIndexer<X>& w) 
   return queries;
 }
 
-/// The lightning indexer: caches its keys; scores them for feeds that see more than index_topk.
+/// The lightning indexer: caches its keys; scores them where some token sees more than index_topk.
 template <class X, class Row>
 void Pass<X, Row>::select(Index l) const {
-  const Indexer& indexer = *config.indexer;
-  const bool relu = indexer.activation == Indexer::Activation::relu;
+  const bool relu = config.indexer->activation == Indexer::Activation::relu;
   cache_index_key(l, layer(l).indexer);
-  DeviceView<const Row, 3> q;
-  for (const Segment<Row>& s : segments) {
-    if (s.sees_all) continue;
-    if (q.data == nullptr) q = index_queries(layer(l).indexer);
-    const DeviceView<std::int32_t, 1> nan_at = rows(b.nan_at, s.begin, s.end);
-    indexer_topk<Row>(stream, rows(b.chosen, s.begin, s.end), nan_at, rows(q, s.begin, s.end),
-                      readable(s.cache->index_keys(l)), rows(b.head_weights, s.begin, s.end), relu,
-                      visible(s), b.indexer_scratch);
+  if (!sees_all) {
+    const DeviceView<const Row, 3> q = index_queries(layer(l).indexer);
+    indexer_topk<Row>(stream, b.chosen, b.nan_at, q, readable(layout.index_keys(l, pages)),
+                      b.head_weights, relu, visible(), b.indexer_scratch);
     watch<std::int32_t>(stream, rows(b.in.flags, 0, 1), std::int32_t(l + 1),
-                        as<2>(nan_at, {s.end - s.begin, 1}));
+                        as<2>(b.nan_at, {T, 1}));
   }
   tell_decision(l, ".self_attn.indexer", b.chosen, [&](View<std::int32_t, 2> chosen) {
     for (const Segment<Row>& s : segments)
-      for (Index t = s.begin; s.sees_all && t < s.end; ++t) {
-        std::int32_t key = host.begin(t);
-        for (std::int32_t& place : chosen[t]) place = key < host.end(t) ? key++ : -1;
+      for (Index t = s.begin; t < s.end; ++t) {
+        std::int32_t next = host.begin(t);
+        for (std::int32_t& key : chosen[t]) {
+          if (sees_all) key = next < host.end(t) ? next++ : -1;
+          if (key != -1) key -= std::int32_t(s.first_key);
+        }
       }
   });
 }
@@ -146,17 +142,13 @@ void Pass<X, Row>::select(Index l) const {
 template <class X, class Row>
 void Pass<X, Row>::attend(Index l) const {
   const double scale = config.attention_scale();
-  for (const Segment<Row>& s : segments) {
-    const DeviceView<float, 3> out = rows(b.out, s.begin, s.end);
-    const DeviceView<float, 2> lse = rows(b.lse, s.begin, s.end);
-    const DeviceView<const X, 3> q = rows(b.q_absorbed, s.begin, s.end);
-    const Pages<const Row> kv = readable(s.cache->latent(l));
-    if (is_sparse() && !s.sees_all)
-      sparse_attention<Row>(stream, out, lse, q, kv, rows(b.chosen, s.begin, s.end), scale,
-                            b.attention_scratch);
-    else
-      dense_attention<Row>(stream, out, lse, q, kv, visible(s), scale, b.attention_scratch);
-  }
+  const Pages<const Row> kv = readable(layout.latent(l, pages));
+  if (is_sparse() && !sees_all)
+    sparse_attention<Row>(stream, b.out, b.lse, b.q_absorbed, kv, b.chosen, scale,
+                          b.attention_scratch);
+  else
+    dense_attention<Row>(stream, b.out, b.lse, b.q_absorbed, kv, visible(), scale,
+                         b.attention_scratch);
 }
 
 /// y = o_proj( W_UV out ).

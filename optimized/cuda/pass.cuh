@@ -31,21 +31,16 @@ DeviceView<T, To> as(DeviceView<T, From> x, const Shape<To>& shape) {
   return y;
 }
 
-/// The rows of the pass that one feed has.
-template <class Row>
-struct Segment {
-  Cache<Row>* cache = nullptr;
-  Index begin = 0, end = 0;  // rows of the pass
-  bool sees_all = true;      // no token sees more than index_topk keys
-};
-
 template <class X, class Row>
 struct Pass {
   const DeviceModel<X>& model;
   const Config& config;
   Stream stream;
+  const CacheLayout<Row>& layout;
   std::vector<Segment<Row>> segments;
-  Inputs<View> host;  // what the device's copy is made from
+  DeviceView<Row* const, 1> pages;  // of all segments, one after the other
+  bool sees_all;                    // no token sees more than index_topk keys
+  Inputs<View> host;                // what the device's copy is made from
   Buffers<X, Row> b;
   const Tap& tap;
   Index T;
@@ -73,9 +68,7 @@ struct Pass {
   Index result_rows(LogitsOf which) const {
     return which == LogitsOf::every_token ? T : Index(segments.size());
   }
-  Visible visible(const Segment<Row>& s) const {
-    return {rows(b.in.begin, s.begin, s.end), rows(b.in.end, s.begin, s.end)};
-  }
+  Visible visible() const { return {b.in.begin, b.in.end}; }
 
   /// x as X: itself, or rounded into `narrow`.
   DeviceView<const X, 2> narrowed(DeviceView<X, 2> narrow, DeviceView<const float, 2> x) const {

@@ -69,20 +69,23 @@ __device__ void store_four(T* p, Four<T> x) {
   *reinterpret_cast<Four<T>*>(p) = x;
 }
 
-/// A cache that grows without being copied: row s lies on page s / page_rows. The list of pages,
-/// too, lies on the device. What a row holds: optimized/cpu/rows.hpp.
+/// A cache that grows without being copied: row s lies on page s / page_rows, of one sequence or of
+/// several, one after the other. The list of pages, too, lies on the device. What a row holds:
+/// optimized/cpu/rows.hpp. At most 2^31 rows: kernels name them by 32 bits.
 template <class T>
 struct Pages {
   DeviceView<T* const, 1> pages;
   Index page_rows = 1;
   Index rows = 0;   // S
   Index width = 0;  // elements a row; of an e4m3 row: bytes
+  Index first = 0;  // element of a page at which its first row begins
 
   __device__ DeviceView<T, 1> row(Index s) const {
 #ifdef DSA_CUDA_ON_HOST
     check_subscript(s, rows, 0);
 #endif
-    return {pages(s / page_rows) + s % page_rows * width, {width}};
+    const std::uint32_t page = std::uint32_t(s) / std::uint32_t(page_rows);
+    return {pages(page) + first + (s - page * page_rows) * width, {width}};
   }
 };
 
