@@ -90,7 +90,7 @@ KernelResult row_of(const Kernel& kernel) {
   KernelResult row;
   row.op = kernel.op, row.backend = kernel.backend, row.rung = kernel.rung;
   row.dtype = kernel.dtype, row.ran = kernel.ran;
-  if (kernel.ran == Ran::compiled) row.why = "built, but this machine cannot run it";
+  if (kernel.ran == Ran::compiled) row.why = kernel.why;
   return row;
 }
 

@@ -171,6 +171,7 @@ struct Kernel {
   /// `case` and `out` (types and shapes of case.out) outlive the Launch. Errors may come here or
   /// from run() and fetch().
   std::function<Launch(const Case&, Arrays& out)> prepare;
+  std::string why = "built, but this machine cannot run it";  // where ran == compiled
 };
 
 /// Every kernel of every backend that this build contains; those that cannot run here have

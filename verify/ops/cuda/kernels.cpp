@@ -1,5 +1,6 @@
 #include "verify/ops/cuda/kernels.hpp"
 
+#include "optimized/cuda/device.cuh"
 #include "verify/ops/cuda/binding.hpp"
 
 namespace dsa::verify::DSA_PLACE {
@@ -24,13 +25,16 @@ std::string reason(const Rung& rung, const Case& c) {
 
 std::vector<Kernel> kernels() {
   std::vector<Kernel> all;
+  const std::string missing = what_is_missing();
   for (const auto& list : {plain_rungs(), indexer_rungs(), attention_rungs()})
     for (const Rung& rung : list) {
       Kernel kernel{rung.op, "cuda", rung.rung, rung.dtype, Ran::compiled, {}, {}};
       kernel.refuses = [rung](const Case& c) { return reason(rung, c); };
-      if (device_available()) {
+      if (missing.empty()) {
         kernel.ran = ran;
         kernel.prepare = rung.prepare;
+      } else {
+        kernel.why = "built, but it needs " + missing;
       }
       all.push_back(std::move(kernel));
     }
