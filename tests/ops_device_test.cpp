@@ -68,5 +68,43 @@ TEST_CASE("kernels are chosen by where they run, and cases by their size", "[ops
   const OpsReport host = check_kernels(options, kernels);
   REQUIRE(host.rows.size() == 1);
   CHECK(host.rows[0].refused > 0);
+  CHECK(host.rows[0].reasons.at("more operations than --max-flops") == host.rows[0].refused);
   CHECK(host.rows[0].cases + host.rows[0].refused == device.rows[0].cases);
+}
+
+TEST_CASE("a case beyond what was asked for, or a kernel's patience, is not posed", "[ops]") {
+  const Op& op = op_named("sparse_attention");
+  Kernel kernel{"sparse_attention", "cuda", "test", "bf16", Ran::host, {}, {}};
+  kernel.refuses = [](const Case& c) { return c.flops > 1e5 ? "was posed" : "never"; };
+  kernel.most_flops = 1e5;
+  OpsOptions options;
+  options.op = op.name, options.dtype = "bf16", options.backend = "cuda";
+  const std::string too_slow = "more than 100000 operations, for which it is too slow here";
+  const KernelResult row = check_kernels(options, {kernel}).rows.at(0);
+  CHECK(row.reasons.at(too_slow) > 3);
+  CHECK(row.reasons.at("never") > 3);
+  CHECK(row.reasons.size() == 2);
+  const std::string text = table(check_kernels(options, {kernel}), false);
+  CHECK_THAT(text, Contains(too_slow) && Contains("not taken: never"));
+  const Json json = to_json(check_kernels(options, {kernel}))["ops"][0];
+  CHECK(json["not_taken_because"][too_slow] == row.reasons.at(too_slow));
+
+  options.max_flops = 1e3;
+  const KernelResult less = check_kernels(options, {kernel}).rows.at(0);
+  CHECK(less.reasons.at("more operations than --max-flops") > row.reasons.at(too_slow));
+  CHECK(less.refused == row.refused);
+}
+
+TEST_CASE("what is announced of a case holds of it", "[ops]") {
+  const auto pose = [](double announced, double counted, const std::string& dtype) {
+    return Pose{"fp32", announced, [=] {
+                  Case c;
+                  c.dtype = dtype, c.flops = counted;
+                  return c;
+                }};
+  };
+  CHECK(pose(8, 0, "fp32")().flops == 8);
+  CHECK(pose(8, 6, "fp32")().flops == 6);
+  CHECK_THROWS_WITH(pose(8, 9, "fp32")(), Contains("not what was announced"));
+  CHECK_THROWS_WITH(pose(8, 8, "bf16")(), Contains("not what was announced"));
 }

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <set>
 
 #include "verify/receipt.hpp"
@@ -112,7 +113,16 @@ void add_missing(std::vector<KernelResult>& rows, const Op& op, const std::vecto
     }
 }
 
-/// The rows of one op. Every case is posed once and put to all kernels.
+/// Why a case of so many operations is not put to the kernel; empty where it is.
+std::string too_many(double flops, const Kernel& kernel, const OpsOptions& options) {
+  if (options.max_flops > 0 && flops > options.max_flops) return "more operations than --max-flops";
+  if (flops > kernel.most_flops)
+    return fmt::format("more than {} operations, for which it is too slow here", kernel.most_flops);
+  return "";
+}
+
+/// The rows of one op. Every case is posed once and put to all kernels; one that is too large for
+/// each of them is not posed.
 std::vector<KernelResult> rows_of(const Op& op, const std::vector<Kernel>& kernels,
                                   const OpsOptions& options) {
   std::vector<KernelResult> rows;
@@ -125,12 +135,17 @@ std::vector<KernelResult> rows_of(const Op& op, const std::vector<Kernel>& kerne
     for (std::size_t i = 0; i < cases.size(); ++i) {
       if (options.progress)
         options.progress(std::string(op.name), static_cast<int>(i), static_cast<int>(cases.size()));
-      const Case c = cases[i]();
-      for (std::size_t k = 0; k < asked.size(); ++k)
-        if (runs(asked[k]) && asked[k]->dtype == c.dtype)
-          rows[k].add(c, options.max_flops > 0 && c.flops > options.max_flops
-                             ? CaseResult{"more operations than --max-flops", "", 0, "", false}
-                             : run_case(*asked[k], c));
+      std::optional<Case> c;
+      for (std::size_t k = 0; k < asked.size(); ++k) {
+        if (!runs(asked[k]) || asked[k]->dtype != cases[i].dtype) continue;
+        const std::string reason = too_many(cases[i].flops, *asked[k], options);
+        if (reason.empty()) {
+          if (!c) c = cases[i]();
+          rows[k].add(*c, run_case(*asked[k], *c));
+        } else {
+          rows[k].leave_out(reason);
+        }
+      }
     }
   }
   for (std::size_t k = 0; k < asked.size(); ++k)
@@ -185,11 +200,13 @@ CaseResult run_case(const Kernel& kernel, const Case& c) {
   return result;
 }
 
+void KernelResult::leave_out(const std::string& reason) {
+  if (++refused == 1 && why.empty()) why = reason;
+  ++reasons[reason];
+}
+
 void KernelResult::add(const Case& c, const CaseResult& result) {
-  if (!result.refused.empty()) {
-    if (++refused == 1 && why.empty()) why = result.refused;
-    return;
-  }
+  if (!result.refused.empty()) return leave_out(result.refused);
   ++cases;
   empty += result.is_empty;
   if (!result.failure.empty() && ++failed == 1) why = c.name + ": " + result.failure;

@@ -55,7 +55,9 @@ std::vector<Plan> plans() {
 
 Poses cases(std::uint64_t seed) {
   Poses poses;
-  for (const Plan& plan : plans()) poses.push_back([=] { return pose(plan, seed); });
+  for (const Plan& plan : plans())
+    poses.push_back({plan.dtype, twice(plan.T, plan.S, plan.N, 2 * plan.R + plan.P),
+                     [=] { return pose(plan, seed); }});
   return poses;
 }
 

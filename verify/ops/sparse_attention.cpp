@@ -98,7 +98,11 @@ std::vector<Plan> plans() {
 
 Poses cases(std::uint64_t seed) {
   Poses poses;
-  for (const Plan& plan : plans()) poses.push_back([=] { return pose(plan, seed); });
+  for (const Plan& plan : plans()) {
+    const Index keys = std::min(plan.K, plan.S);
+    poses.push_back({plan.dtype, twice(plan.T, keys, plan.N, 2 * plan.R + plan.P),
+                     [=] { return pose(plan, seed); }});
+  }
   return poses;
 }
 
