@@ -119,6 +119,7 @@ TEST_CASE("kernels are chosen by where they run, and cases by their size", "[ops
   CHECK(host.rows[0].refused > 0);
   CHECK(host.rows[0].reasons.at("more operations than --max-flops") == host.rows[0].refused);
   CHECK(host.rows[0].cases + host.rows[0].refused == device.rows[0].cases);
+  CHECK(on_host == 3 * host.rows[0].cases);  // emulated: twice, and prepared again
 }
 
 TEST_CASE("a case beyond what was asked for, or a kernel's patience, is not posed", "[ops]") {

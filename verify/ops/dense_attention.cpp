@@ -50,6 +50,11 @@ std::vector<Plan> plans() {
     all.push_back({dtype, 9, 60, 5, 48, 16, hard, "peaked", Sees::causal, 30});
   }
   all.push_back({"fp8", 9, 60, 5, 200, 16, hard, "any-scale"});
+  for (const std::string dtype : {"fp32", "bf16", "fp8"})  // 16 and 64 heads; one query
+    for (const Inputs inputs : {Inputs::dyadic, Inputs::gaussian})
+      for (const auto& [T, S, N, R, P] : std::vector<std::array<Index, 5>>{
+               {3, 37, 16, 32, 16}, {4, 70, 64, 32, 16}, {1, 300, 3, 32, 16}})
+        all.push_back({dtype, T, S, N, R, P, inputs});
   return all;
 }
 
