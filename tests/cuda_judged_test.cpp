@@ -2,6 +2,7 @@
 // chunks.
 #include "tests/catch.hpp"
 #include "tests/judge_helpers.hpp"
+#include "tests/scratch.hpp"
 #include "verify/backends.hpp"
 
 using namespace dsa;
@@ -15,6 +16,18 @@ Verdict judged(const std::string& family, const std::string& golden, const std::
   const OpenedBackend backend = open_backend(checkpoint, {"cuda-host", format, ""});
   return judge(checkpoint, sample(family) / golden, backend.implementation,
                quick(backend.precision));
+}
+
+/// The definition's logits of one sequence, as a golden.
+void write_golden(const std::filesystem::path& path, const Model& model, const Sequence& s) {
+  const Tensor<double, 2> logits = logits_of(model, s);
+  TensorFile file;
+  file.columns.push_back({"tokens", Dtype::i64, {1, s.size()}, {s.tokens.begin(), s.tokens.end()}});
+  file.columns.push_back({"logits.fp64",
+                          Dtype::f64,
+                          {1, s.size(), logits.shape()[1]},
+                          {logits.begin(), logits.end()}});
+  file.write(path);
 }
 
 /// The same, `step` tokens a pass; logits only.
@@ -75,5 +88,23 @@ TEST_CASE("cuda-host passes in chunks, and token by token", "[cuda-judged]") {
               in_chunks(backend.implementation, step), quick(backend.precision));
     INFO(step << " tokens at a time: " << verdict.why);
     CHECK(verdict.outcome == Outcome::pass);
+  }
+}
+
+// A page has 256 rows: the second pass begins the second page, or goes on from one to the other.
+TEST_CASE("cuda-host passes beyond one page of its caches", "[cuda-judged]") {
+  const Scratch scratch;
+  const std::filesystem::path golden = scratch / "long.safetensors";
+  const Model model = sample_model("v32");
+  write_golden(golden, model, plain_sequence(some_tokens(model, 270)));
+  for (const auto& [format, step] :
+       {std::pair<const char*, Index>{"fp32", 200}, {"bf16", 256}, {"fp8", 256}}) {
+    const auto checkpoint = sample("v32") / "checkpoint";
+    const OpenedBackend backend = open_backend(checkpoint, {"cuda-host", format, ""});
+    const Verdict verdict = judge(checkpoint, golden, in_chunks(backend.implementation, step),
+                                  quick(backend.precision));
+    INFO(format << ": " << verdict.why);
+    CHECK(verdict.outcome == Outcome::pass);
+    CHECK(verdict.judged.logits->all.rows == 270);
   }
 }

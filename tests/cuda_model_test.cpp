@@ -149,6 +149,27 @@ TEST_CASE("cuda-host: of sequences fed together, the trace tells each one's own 
   }
 }
 
+// Pages have 256 rows.
+TEST_CASE("cuda-host: a sequence goes on beyond its page, alone and among others", "[cuda-model]") {
+  const Model model = sample_model("v32");
+  const Sequence s = plain_sequence(some_tokens(model, 259));
+  const auto engine = cuda::host::open(model, options_of("fp32", 300));
+  Evaluator evaluator(cuda::host::open(model, options_of("fp32", 300)));
+  const Answer whole = ask(evaluator, s);
+  for (const auto& ends : {std::vector<Index>{256, 257, 258}, {250}, {255, 256}}) {
+    INFO("the first pass ends at " << ends[0]);
+    const Answer cut = ask(evaluator, s, ends);
+    for (Index t = 0; t < s.size(); ++t) CHECK(same_row(cut.logits, t, whole.logits, t));
+  }
+  Fed at_the_end{*engine, s}, beyond{*engine, s}, before{*engine, s};
+  at_the_end.feed(256), beyond.feed(258), before.feed(254);
+  Tensor<float, 2> logits({3, model.config.vocab_size});
+  const Feed feeds[] = {at_the_end.next(1), beyond.next(1), before.next(4)};
+  engine->forward(feeds, LogitsOf::last_of_each_feed, logits);
+  const Index last[] = {256, 258, 257};
+  for (Index i = 0; i < 3; ++i) CHECK(same_row(logits, i, whole.logits, last[i]));
+}
+
 TEST_CASE("cuda-host: the trace has the CPU's names, shapes and order", "[cuda-model]") {
   for (const char* family : {"v3", "v32", "glm"})
     for (const char* format : formats) {
@@ -224,6 +245,7 @@ TEST_CASE("cuda-host: what cannot be fed is refused", "[cuda-model]") {
   const auto engine = cuda::host::open(model, options_of("bf16", 4));
   Fed fed{*engine, plain_sequence(some_tokens(model, 5))};
   CHECK_THROWS_WITH(fed.feed(5), Contains("5 tokens") && Contains("workspace for 4"));
+  CHECK_THROWS_WITH(fed.feed(0), Contains("at least one token"));
   fed.sequence.tokens[0] = model.config.vocab_size;
   CHECK_THROWS_WITH(fed.feed(1), Contains("not one of the vocabulary"));
   fed.sequence.tokens[0] = 0;

@@ -147,8 +147,8 @@ bool scores_pass(Mutant mutant) {
   launch(Stream{}, "scores",
          {grid_of(q.shape[0]), indexer_threads,
           IndexerShapes<bf16>{q.shape[1], q.shape[2]}.shared_bytes()},
-         scores_kernel, scores, q, b.pages<bf16>(c.in.at("k")), b.in<float, 2>(c.in.at("w")),
-         visible, mutant);
+         scores_kernel, scores, q, b.pages<bf16>(c, "k"), b.in<float, 2>(c.in.at("w")), visible,
+         mutant);
   return passes(c, out, b);
 }
 

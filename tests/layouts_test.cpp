@@ -128,7 +128,7 @@ TEST_CASE("a case in FlashMLA's layout has V3.2's shapes, whatever its own", "[l
 
 TEST_CASE("a case in DeepGEMM's layout has its heads and channels", "[layouts]") {
   const PeerLayout& deepgemm = peer_layout_named("deepgemm");
-  const Case c = case_at("indexer_scores", 91, "fp8-T17-S130-H33-D96-gaussian");
+  const Case c = case_at("indexer_scores", 96, "fp8-T17-S130-H33-D96-gaussian");
   const Arrays in = deepgemm.inputs(c);
   CHECK(in.at("q").shape() == std::vector<Index>{17, 64, 128});
   CHECK(in.at("weights").shape() == std::vector<Index>{17, 64});
@@ -143,7 +143,7 @@ TEST_CASE("a case in DeepGEMM's layout has its heads and channels", "[layouts]")
   // Key 129 is row 1 of page 2, which lies at block 0.
   CHECK(in.at("kv_cache").bytes()[128 + 95] == rows.bytes()[129 * 100 + 95]);
   CHECK(float_at(in.at("kv_cache"), 64 * 128 + 4) == float_at(rows, 129 * 100 + 96));
-  CHECK_THAT(deepgemm.refuses(case_at("indexer_scores", 95, "fp8-T12-S300-H128-D128-gaussian")),
+  CHECK_THAT(deepgemm.refuses(case_at("indexer_scores", 101, "fp8-T12-S300-H128-D128-gaussian")),
              Contains("64 index heads"));
 }
 
@@ -180,7 +180,7 @@ TEST_CASE("cases are dumped in a layout, and judged in it", "[layouts]") {
   dump_cases(dir / "cases", options, &deepgemm);
   const Json index = read_json(dir / "cases" / "index.json");
   CHECK(index["layout"] == "deepgemm");
-  const Case c = case_at("indexer_scores", 91, "fp8-T17-S130-H33-D96-gaussian");
+  const Case c = case_at("indexer_scores", 96, "fp8-T17-S130-H33-D96-gaussian");
   const std::string name = "indexer_scores." + c.name + ".safetensors";
   CHECK(SafetensorsFile::open(dir / "cases" / name).at("in.kv_cache").shape ==
         std::vector<Index>{3, 64, 1, 132});

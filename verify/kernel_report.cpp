@@ -26,16 +26,22 @@ std::string line(const KernelResult& row, bool colour) {
   if (row.failed > 0)
     text += fmt::format("    {} of {} wrong; {}\n", row.failed, plural(row.cases, "case"),
                         clean(row.why));
-  else if (row.refused > 0)
-    text += fmt::format("    {} not taken: {}\n", plural(row.refused, "case"), clean(row.why));
-  else if (!row.why.empty())
+  else if (row.refused == 0 && !row.why.empty())
     text += "    " + clean(row.why) + "\n";
+  for (const auto& [reason, n] : row.reasons)
+    text += fmt::format("    {} not taken: {}\n", plural(n, "case"), clean(reason));
   return text;
 }
 
 Json number_json(double x) {
   if (std::isfinite(x)) return x;
   return std::isnan(x) ? "NaN" : x > 0 ? "Infinity" : "-Infinity";
+}
+
+Json reasons_json(const KernelResult& row) {
+  Json reasons = Json::object();
+  for (const auto& [reason, n] : row.reasons) reasons[clean(reason)] = n;
+  return reasons;
 }
 
 }  // namespace
@@ -80,6 +86,7 @@ Json to_json(const OpsReport& report) {
                     {"cases", row.cases},
                     {"empty", row.empty},
                     {"not_taken", row.refused},
+                    {"not_taken_because", reasons_json(row)},
                     {"failed", row.failed},
                     {"why", clean(row.why)}});
   return {{"verdict", name_of(report.outcome)},

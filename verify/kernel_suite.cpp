@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <set>
 
 #include "verify/receipt.hpp"
@@ -53,15 +54,22 @@ std::string refusal_failure(const Kernel& kernel, const Case& c) {
                      fmt::join(c.refusal, ", "));
 }
 
+/// On one thread and always in the same order: a second run finds what the first left behind, and
+/// there is nothing else for more to find.
+bool is_emulated(const Kernel& kernel) {
+  return kernel.ran == Ran::host && kernel.backend == "cuda";
+}
+
 /// What must hold of a kernel beyond its first outputs being right; `first`: these.
 std::string conduct_failure(const Kernel& kernel, const Case& c, const Launch& launch, Arrays& out,
                             const Arrays& first) {
   const bool repeated = kernel.ran == Ran::device || c.flops <= small_flops;
-  for (int i = 1; i < repeats && repeated; ++i) {
+  const int runs = is_emulated(kernel) ? 2 : repeats, most_threads = is_emulated(kernel) ? 1 : 3;
+  for (int i = 1; i < runs && repeated; ++i) {
     run_once(launch, out);
-    if (!same_bits(out, first)) return fmt::format("other bits in run {} of {}", i + 1, repeats);
+    if (!same_bits(out, first)) return fmt::format("other bits in run {} of {}", i + 1, runs);
   }
-  for (int n = 1; n <= 3 && kernel.ran == Ran::host; ++n) {
+  for (int n = 1; n <= most_threads && kernel.ran == Ran::host; ++n) {
     const Threads threads(n);
     Arrays again = c.out;
     run_once(kernel.prepare(c, again), again);
@@ -90,7 +98,7 @@ KernelResult row_of(const Kernel& kernel) {
   KernelResult row;
   row.op = kernel.op, row.backend = kernel.backend, row.rung = kernel.rung;
   row.dtype = kernel.dtype, row.ran = kernel.ran;
-  if (kernel.ran == Ran::compiled) row.why = "built, but this machine cannot run it";
+  if (kernel.ran == Ran::compiled) row.why = kernel.why;
   return row;
 }
 
@@ -112,7 +120,16 @@ void add_missing(std::vector<KernelResult>& rows, const Op& op, const std::vecto
     }
 }
 
-/// The rows of one op. Every case is posed once and put to all kernels.
+/// Why a case of so many operations is not put to the kernel; empty where it is.
+std::string too_many(double flops, const Kernel& kernel, const OpsOptions& options) {
+  if (options.max_flops > 0 && flops > options.max_flops) return "more operations than --max-flops";
+  if (flops > kernel.most_flops)
+    return fmt::format("more than {} operations, for which it is too slow here", kernel.most_flops);
+  return "";
+}
+
+/// The rows of one op. Every case is posed once and put to all kernels; one that is too large for
+/// each of them is not posed.
 std::vector<KernelResult> rows_of(const Op& op, const std::vector<Kernel>& kernels,
                                   const OpsOptions& options) {
   std::vector<KernelResult> rows;
@@ -125,12 +142,17 @@ std::vector<KernelResult> rows_of(const Op& op, const std::vector<Kernel>& kerne
     for (std::size_t i = 0; i < cases.size(); ++i) {
       if (options.progress)
         options.progress(std::string(op.name), static_cast<int>(i), static_cast<int>(cases.size()));
-      const Case c = cases[i]();
-      for (std::size_t k = 0; k < asked.size(); ++k)
-        if (runs(asked[k]) && asked[k]->dtype == c.dtype)
-          rows[k].add(c, options.max_flops > 0 && c.flops > options.max_flops
-                             ? CaseResult{"more operations than --max-flops", "", 0, "", false}
-                             : run_case(*asked[k], c));
+      std::optional<Case> c;
+      for (std::size_t k = 0; k < asked.size(); ++k) {
+        if (!runs(asked[k]) || asked[k]->dtype != cases[i].dtype) continue;
+        const std::string reason = too_many(cases[i].flops, *asked[k], options);
+        if (reason.empty()) {
+          if (!c) c = cases[i]();
+          rows[k].add(*c, run_case(*asked[k], *c));
+        } else {
+          rows[k].leave_out(reason);
+        }
+      }
     }
   }
   for (std::size_t k = 0; k < asked.size(); ++k)
@@ -185,11 +207,13 @@ CaseResult run_case(const Kernel& kernel, const Case& c) {
   return result;
 }
 
+void KernelResult::leave_out(const std::string& reason) {
+  if (++refused == 1 && why.empty()) why = reason;
+  ++reasons[reason];
+}
+
 void KernelResult::add(const Case& c, const CaseResult& result) {
-  if (!result.refused.empty()) {
-    if (++refused == 1 && why.empty()) why = result.refused;
-    return;
-  }
+  if (!result.refused.empty()) return leave_out(result.refused);
   ++cases;
   empty += result.is_empty;
   if (!result.failure.empty() && ++failed == 1) why = c.name + ": " + result.failure;

@@ -7,6 +7,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -41,8 +42,10 @@ struct KernelResult {
   Index cases = 0, empty = 0, refused = 0, failed = 0;  // `cases`: that were judged
   double worst = 0;                                     // over those
   std::string worst_case, worst_at, why;
+  std::map<std::string, Index> reasons;  // of those refused: how many for which
 
   void add(const Case&, const CaseResult&);
+  void leave_out(const std::string& reason);
   void conclude();  // the verdict, once every case was added
 };
 

@@ -76,6 +76,13 @@ bool Array::guards_intact() const {
          intact(store_.end() - guard, store_.end());
 }
 
+Case Pose::operator()() const {
+  Case c = pose();
+  require(c.dtype == dtype && c.flops <= flops, "case " + c.name + " is not what was announced");
+  if (c.flops == 0) c.flops = flops;
+  return c;
+}
+
 bool Case::is_empty() const {
   return std::all_of(out.begin(), out.end(), [](const auto& o) { return o.second.size() == 0; });
 }

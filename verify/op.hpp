@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <map>
 #include <new>
 #include <span>
@@ -127,12 +128,22 @@ struct OutputVerdict {
   Comparison comparison;
 };
 
+/// A case that is not posed yet: the answer of a large one takes seconds.
+struct Pose {
+  std::string dtype;
+  double flops = 0;  // of the case, or a bound: known before its inputs are drawn
+  std::function<Case()> pose;
+
+  /// The case; its flops are those, unless it counted fewer.
+  Case operator()() const;
+};
+
 struct Op {
   std::string_view name;     // "indexer_topk"
   std::string_view formula;  // one line, printed in reports
   std::vector<std::string> dtypes;
   /// Every case of the suite, small and odd shapes first; drawn from `seed`.
-  std::function<std::vector<std::function<Case()>>(std::uint64_t seed)> cases;
+  std::function<std::vector<Pose>(std::uint64_t seed)> cases;
   /// Decisions are judged as decisions; everything else elementwise against want and allowed. An
   /// output may come in another type than case.out's: a narrower one is allowed its own rounding.
   /// Error: an output is missing or has another shape.
@@ -171,6 +182,8 @@ struct Kernel {
   /// `case` and `out` (types and shapes of case.out) outlive the Launch. Errors may come here or
   /// from run() and fetch().
   std::function<Launch(const Case&, Arrays& out)> prepare;
+  double most_flops = std::numeric_limits<double>::infinity();  // of a case: more take too long
+  std::string why = "built, but this machine cannot run it";    // where ran == compiled
 };
 
 /// Every kernel of every backend that this build contains; those that cannot run here have

@@ -8,16 +8,6 @@
 
 namespace dsa::cuda::DSA_PLACE {
 
-/// True where the kernels of this place can run.
-inline bool device_available() {
-#ifdef DSA_CUDA_ON_HOST
-  return true;
-#else
-  int count = 0;
-  return cudaGetDeviceCount(&count) == cudaSuccess && count > 0;
-#endif
-}
-
 /// n elements. Copies wait until the device has finished what it was doing.
 template <class T>
 class Buffer {

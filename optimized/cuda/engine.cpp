@@ -4,6 +4,7 @@
 
 #include "optimized/cpu/format.hpp"
 #include "optimized/cpu/memory.hpp"
+#include "optimized/cuda/device.cuh"
 #include "optimized/cuda/forward.cuh"
 
 namespace dsa::cuda::DSA_PLACE {
@@ -11,7 +12,6 @@ namespace {
 
 #ifdef DSA_CUDA_ON_HOST
 
-void expect_device() {}
 Index memory_of_device() { return cpu::available_memory(); }
 std::string where() { return ""; }
 std::string name_in(const std::string& format) { return "cuda-host (" + format + ")"; }
@@ -26,21 +26,6 @@ cudaDeviceProp properties() {
   return found;
 }
 
-/// Error: there is none, or one that the kernels are not for.
-void expect_device() {
-  const std::string instead = "; --backend cuda-host runs the same kernels on the processor";
-  int count = 0;
-  const cudaError_t status = cudaGetDeviceCount(&count);
-  if (status != cudaSuccess || count == 0)
-    throw Error("--backend cuda needs a CUDA device, found none (" +
-                std::string(cudaGetErrorString(status)) + ")" + instead);
-  const cudaDeviceProp found = properties();
-  if (found.major < 8)
-    throw Error("--backend cuda needs a device of compute capability 8.0 or later, found " +
-                std::string(found.name) + " of " + std::to_string(found.major) + "." +
-                std::to_string(found.minor) + instead);
-}
-
 Index memory_of_device() {
   std::size_t available = 0, all = 0;
   CUDA_TRY(cudaMemGetInfo(&available, &all));
@@ -53,6 +38,12 @@ std::string name_in(const std::string& format) {
 }
 
 #endif
+
+void expect_device() {
+  const std::string missing = what_is_missing();
+  require(missing.empty(), "--backend cuda needs " + missing +
+                               "; --backend cuda-host runs the same kernels on the processor");
+}
 
 template <class X, class Row>
 class CudaEngine final : public Engine {

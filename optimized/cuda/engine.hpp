@@ -14,8 +14,8 @@ namespace dsa::cuda {
 
 namespace device {
 
-/// What a run over S tokens takes of the device. Errors: no such format; no device of compute
-/// capability 8.0 or later; this build was made without nvcc.
+/// What a run over S tokens takes of the device. Errors: no such format; no device that the
+/// kernels can run on (device.hpp); this build was made without nvcc.
 Plan plan(const Config&, const EngineOptions&, Index S, Index logits_rows);
 
 /// Loads the model onto the device, wholly. Errors: those of plan(); it does not fit.

@@ -50,12 +50,19 @@ std::vector<Plan> plans() {
     all.push_back({dtype, 9, 60, 5, 48, 16, hard, "peaked", Sees::causal, 30});
   }
   all.push_back({"fp8", 9, 60, 5, 200, 16, hard, "any-scale"});
+  for (const std::string dtype : {"fp32", "bf16", "fp8"})  // 16 and 64 heads; one query
+    for (const Inputs inputs : {Inputs::dyadic, Inputs::gaussian})
+      for (const auto& [T, S, N, R, P] : std::vector<std::array<Index, 5>>{
+               {3, 37, 16, 32, 16}, {4, 70, 64, 32, 16}, {1, 300, 3, 32, 16}})
+        all.push_back({dtype, T, S, N, R, P, inputs});
   return all;
 }
 
 Poses cases(std::uint64_t seed) {
   Poses poses;
-  for (const Plan& plan : plans()) poses.push_back([=] { return pose(plan, seed); });
+  for (const Plan& plan : plans())
+    poses.push_back({plan.dtype, twice(plan.T, plan.S, plan.N, 2 * plan.R + plan.P),
+                     [=] { return pose(plan, seed); }});
   return poses;
 }
 

@@ -47,9 +47,9 @@ Poses cases(std::uint64_t seed) {
   for (const std::string dtype : {"fp32", "bf16"}) {
     for (const auto& [T, V, C] : std::vector<std::array<Index, 3>>{
              {0, 3, 4}, {1, 1, 1}, {3, 2, 5}, {7, 11, 33}, {65, 129, 100}, {64, 1000, 7168}})
-      poses.push_back([=] { return pose(dtype, T, V, C, seed); });
+      poses.push_back({dtype, 0, [=] { return pose(dtype, T, V, C, seed); }});
     for (const Index token : {-1, 700})
-      poses.push_back([=] { return pose_stranger(dtype, token, seed); });
+      poses.push_back({dtype, 0, [=] { return pose_stranger(dtype, token, seed); }});
   }
   return poses;
 }

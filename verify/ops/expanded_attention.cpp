@@ -173,7 +173,11 @@ std::vector<Plan> plans() {
 
 Poses cases(std::uint64_t seed) {
   Poses poses;
-  for (const Plan& plan : plans()) poses.push_back([=] { return pose(plan, seed); });
+  for (const Plan& plan : plans()) {
+    const auto& [dtype, T, S, N, R, P, B, U, inputs, tag, sees, size] = plan;
+    poses.push_back({dtype, twice(T, S, N, B + P + U) + twice(S, N, R, B + U),
+                     [=] { return pose(plan, seed); }});
+  }
   return poses;
 }
 

@@ -131,7 +131,6 @@ Case pose(const Plan& plan, std::uint64_t seed) {
           c.in[name].bytes().last(static_cast<std::size_t>(rows * C * bits_of(stored) / 8));
       std::fill(unchosen.begin(), unchosen.end(), std::byte{0xff});
     }
-  c.flops = 6.0 * static_cast<double>(T * k * C * F);
   const auto read = static_cast<double>(std::count(used.begin(), used.end(), true));
   c.bytes = read * static_cast<double>(3 * C * F * bits_of(stored) / 8) +
             static_cast<double>(T * C * bits_of(stored) / 8 + 8 * T * k + 4 * T * C);
@@ -140,6 +139,10 @@ Case pose(const Plan& plan, std::uint64_t seed) {
 
 Poses cases(std::uint64_t seed) {
   Poses poses;
+  const auto add = [&](const Plan& plan) {
+    poses.push_back(
+        {plan.dtype, 3 * twice(plan.T, plan.k, plan.C, plan.F), [=] { return pose(plan, seed); }});
+  };
   for (const std::string dtype : {"fp32", "bf16"}) {
     for (const auto& [T, k, E, C, F] : std::vector<std::array<Index, 5>>{{0, 1, 2, 3, 4},
                                                                          {5, 1, 6, 16, 16},
@@ -151,16 +154,12 @@ Poses cases(std::uint64_t seed) {
                                                                          {150, 2, 3, 24, 72},
                                                                          {1, 3, 50, 40, 24},
                                                                          {16, 8, 32, 512, 128}})
-      poses.push_back([=] { return pose({dtype, T, k, E, C, F}, seed); });
+      add({dtype, T, k, E, C, F});
     for (const auto& [T, k, E, C, F] :
          std::vector<std::array<Index, 5>>{{3, 2, 4, 5, 7}, {19, 3, 5, 40, 72}})
-      poses.push_back([=] {
-        return pose({dtype, T, k, E, C, F, Inputs::dyadic, "saturated"}, seed);
-      });
+      add({dtype, T, k, E, C, F, Inputs::dyadic, "saturated"});
     for (const std::string tag : {"unchosen-nan", "no-such-expert"})
-      poses.push_back([=] {
-        return pose({dtype, 7, 2, 23, 24, 40, Inputs::adversarial, tag}, seed);
-      });
+      add({dtype, 7, 2, 23, 24, 40, Inputs::adversarial, tag});
   }
   return poses;
 }

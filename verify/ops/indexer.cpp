@@ -189,6 +189,11 @@ std::vector<IndexPlan> index_plans() {
     plans.push_back({dtype, 40, 45, 2, 32, 8, hard, "nan-key"});
     plans.push_back({dtype, 3, 210, 2, 32, 8, hard, "nan-first-key"});
   }
+  for (const std::string dtype : {"fp32", "bf16", "fp8"})  // top-k 7, and 2048 below and above S
+    for (const Inputs inputs : {Inputs::dyadic, Inputs::gaussian})
+      for (const auto& [T, S, H, D, K] :
+           std::vector<Extents5>{{4, 50, 16, 32, 7}, {3, 70, 3, 32, 2048}, {2, 2300, 1, 16, 2048}})
+        plans.push_back({dtype, T, S, H, D, K, inputs});
   return plans;
 }
 

@@ -19,6 +19,8 @@ struct IndexPlan {
   Inputs inputs;
   std::string tag = {};  // "zeros", "no-relu", "unseen-nan", "nan-weight", "nan-key", or which rows
   Sees sees = Sees::causal;
+
+  double flops() const { return twice(T, S, H, D); }  // if every query saw every key
 };
 
 /// The shapes, ranges and hardships of both ops.

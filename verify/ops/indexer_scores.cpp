@@ -15,7 +15,8 @@ Case pose(const IndexPlan& plan, std::uint64_t seed) {
 Poses cases(std::uint64_t seed) {
   Poses poses;
   for (const IndexPlan& plan : index_plans())
-    if (!plan.tag.starts_with("nan")) poses.push_back([=] { return pose(plan, seed); });
+    if (!plan.tag.starts_with("nan"))
+      poses.push_back({plan.dtype, plan.flops(), [=] { return pose(plan, seed); }});
   return poses;
 }
 

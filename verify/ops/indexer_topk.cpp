@@ -19,7 +19,8 @@ std::vector<OutputVerdict> judge(const Case& c, const Arrays& out) {
 
 Poses cases(std::uint64_t seed) {
   Poses poses;
-  for (const IndexPlan& plan : index_plans()) poses.push_back([=] { return pose(plan, seed); });
+  for (const IndexPlan& plan : index_plans())
+    poses.push_back({plan.dtype, plan.flops(), [=] { return pose(plan, seed); }});
   return poses;
 }
 

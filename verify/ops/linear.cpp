@@ -68,7 +68,6 @@ Case pose(const Plan& plan, std::uint64_t seed) {
                       2 * static_cast<double>(roundings) * smallest_normal_fp32;
     }
   answer(c, "y", list(want), list(allowed), true);
-  c.flops = 2.0 * static_cast<double>(T * C * F);
   return finished(std::move(c));
 }
 
@@ -84,7 +83,9 @@ Poses cases(std::uint64_t seed) {
     for (const Inputs inputs : {Inputs::dyadic, Inputs::gaussian}) {
       bool bias = false;
       for (const auto& [T, C, F] : dtype == "fp8" ? in_blocks : any) {
-        poses.push_back([=] { return pose({dtype, T, C, F, bias, inputs}, seed); });
+        poses.push_back({dtype, twice(T, C, F), [=] {
+                           return pose({dtype, T, C, F, bias, inputs}, seed);
+                         }});
         bias = !bias;
       }
     }

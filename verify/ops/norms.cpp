@@ -30,7 +30,6 @@ Case start(std::string_view op, const Plan& plan) {
   Case c = start_case(op, plan.dtype, {{'T', plan.T}, {'C', plan.C}}, plan.inputs, plan.tag);
   c.scalars["eps"] = eps;
   c.out["y"] = Array(storage_of(plan.dtype), {plan.T, plan.C});
-  c.flops = 4.0 * static_cast<double>(plan.T * plan.C);
   return c;
 }
 
@@ -115,7 +114,8 @@ Poses cases_of(Case (*pose)(const Plan&, std::uint64_t), std::uint64_t seed) {
     }
   }
   Poses poses;
-  for (const Plan& plan : plans) poses.push_back([=] { return pose(plan, seed); });
+  for (const Plan& plan : plans)
+    poses.push_back({plan.dtype, 2 * twice(plan.T, plan.C), [=] { return pose(plan, seed); }});
   return poses;
 }
 

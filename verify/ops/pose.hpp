@@ -12,8 +12,14 @@
 
 namespace dsa::verify {
 
-using Poses = std::vector<std::function<Case()>>;
+using Poses = std::vector<Pose>;
 using Extents = std::vector<std::pair<char, Index>>;
+
+/// The operations of so many multiplications, and as many sums.
+template <class... N>
+double twice(N... extents) {
+  return 2 * (1.0 * ... * static_cast<double>(extents));
+}
 
 /// "fp32" -> F32, "bf16" -> BF16, "fp8" -> F8_E4M3.
 Dtype storage_of(const std::string& dtype);

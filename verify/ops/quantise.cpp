@@ -206,19 +206,20 @@ std::vector<OutputVerdict> judge_latent(const Case& c, const Arrays& out) {
 }  // namespace
 
 Op hadamard_op() {
-  return {"hadamard_e4m3",
-          "y scale = bf16( H_D x / sqrt(D) ), scale = amax/448 of a row, up to 2^n under ue8m0",
-          {"fp8"},
-          [](std::uint64_t seed) {
-            Poses poses;
-            for (const Inputs kind : {Inputs::dyadic, Inputs::gaussian})
-              for (const bool ue8m0 : {false, true})
-                for (const auto& [T, D] : std::vector<std::pair<Index, Index>>{
-                         {0, 8}, {1, 1}, {3, 2}, {5, 4}, {5, 16}, {33, 64}, {100, 128}, {9, 256}})
-                  poses.push_back([=] { return pose_hadamard(T, D, ue8m0, kind, seed); });
-            return poses;
-          },
-          judge_hadamard};
+  return {
+      "hadamard_e4m3",
+      "y scale = bf16( H_D x / sqrt(D) ), scale = amax/448 of a row, up to 2^n under ue8m0",
+      {"fp8"},
+      [](std::uint64_t seed) {
+        Poses poses;
+        for (const Inputs kind : {Inputs::dyadic, Inputs::gaussian})
+          for (const bool ue8m0 : {false, true})
+            for (const auto& [T, D] : std::vector<std::pair<Index, Index>>{
+                     {0, 8}, {1, 1}, {3, 2}, {5, 4}, {5, 16}, {33, 64}, {100, 128}, {9, 256}})
+              poses.push_back({"fp8", 0, [=] { return pose_hadamard(T, D, ue8m0, kind, seed); }});
+        return poses;
+      },
+      judge_hadamard};
 }
 
 Op latent_op() {
@@ -236,7 +237,7 @@ Op latent_op() {
                                                                              {0, 8, 4},
                                                                              {6, 132, 12},
                                                                              {100, 512, 64}})
-                poses.push_back([=] { return pose_latent(T, R, P, ue8m0, seed); });
+                poses.push_back({"fp8", 0, [=] { return pose_latent(T, R, P, ue8m0, seed); }});
             return poses;
           },
           judge_latent};

@@ -259,7 +259,8 @@ Op router_op() {
           {"fp32"},
           [](std::uint64_t seed) {
             Poses poses;
-            for (const Plan& plan : plans()) poses.push_back([=] { return pose(plan, seed); });
+            for (const Plan& plan : plans())
+              poses.push_back({"fp32", 0, [=] { return pose(plan, seed); }});
             return poses;
           },
           judge};

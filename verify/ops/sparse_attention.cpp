@@ -93,12 +93,21 @@ std::vector<Plan> plans() {
     all.push_back({dtype, 9, 60, 5, 48, 16, 33, hard, "no-such-key"});
   }
   all.push_back({"fp8", 9, 60, 5, 200, 16, 33, hard, "any-scale"});
+  for (const std::string dtype : {"fp32", "bf16", "fp8"})  // top-k 7, and 2048 below and above S
+    for (const Inputs inputs : {Inputs::dyadic, Inputs::gaussian})
+      for (const auto& [T, S, N, R, P, K] : std::vector<std::array<Index, 6>>{
+               {3, 30, 64, 32, 16, 7}, {2, 60, 3, 16, 8, 2048}, {2, 2300, 1, 16, 8, 2048}})
+        all.push_back({dtype, T, S, N, R, P, K, inputs});
   return all;
 }
 
 Poses cases(std::uint64_t seed) {
   Poses poses;
-  for (const Plan& plan : plans()) poses.push_back([=] { return pose(plan, seed); });
+  for (const Plan& plan : plans()) {
+    const Index keys = std::min(plan.K, plan.S);
+    poses.push_back({plan.dtype, twice(plan.T, keys, plan.N, 2 * plan.R + plan.P),
+                     [=] { return pose(plan, seed); }});
+  }
   return poses;
 }
 

@@ -1,6 +1,7 @@
 #include "experiments/bench/cuda/measure.hpp"
 #include "experiments/bench/cuda/roof.cuh"
 #include "experiments/bench/cuda/work.cuh"
+#include "optimized/cuda/device.cuh"
 
 namespace dsa::bench::DSA_PLACE {
 namespace {
@@ -9,9 +10,9 @@ std::string device_name() {
 #ifdef DSA_CUDA_ON_HOST
   return "the processor, emulating CUDA";
 #else
-  require(device_available(),
-          "there is no CUDA device on this machine; dsa-bench cuda --on-host "
-          "rehearses the benchmark without one");
+  const std::string missing = what_is_missing();
+  require(missing.empty(), "dsa-bench cuda needs " + missing +
+                               "; --on-host rehearses the benchmark without a device");
   cudaDeviceProp properties{};
   CUDA_TRY(cudaGetDeviceProperties(&properties, 0));
   return properties.name;

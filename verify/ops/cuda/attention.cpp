@@ -17,7 +17,7 @@ struct Bound {
       : out(b.out<float, 3>(arrays.at("out"))),
         lse(b.out<float, 2>(arrays.at("lse"))),
         q(b.in<QueryOf<T>, 3>(c.in.at("q"))),
-        kv(b.pages<T>(c.in.at("kv"))),
+        kv(b.pages<T>(c, "kv")),
         scale(c.scalar("scale")) {}
 };
 

@@ -4,10 +4,11 @@
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <numeric>
 #include <vector>
 
 #include "optimized/cuda/buffer.cuh"
-#include "verify/op.hpp"
+#include "verify/ops/pose.hpp"
 
 namespace dsa::verify::DSA_PLACE {
 
@@ -19,7 +20,7 @@ class Binding {
   template <class T, int Rank>
   DeviceView<const T, Rank> in(const Array& a) {
     const View<const T, Rank> x = a.as<T, Rank>();
-    return keep(Buffer<T>(x.data, x.size())).template view<Rank>(x.shape);
+    return input(x.data, x.size()).template view<Rank>(x.shape);
   }
   /// Of no elements where the case has no such array.
   template <class T, int Rank>
@@ -58,36 +59,57 @@ class Binding {
   template <class T, int Rank>
   DeviceView<T, Rank> in_out(Array& a, const T* first) {
     const View<T, Rank> x = a.as<T, Rank>();
-    const Buffer<T>& from = keep(Buffer<T>(first, x.size()));
+    const Buffer<T>& from = input(first, x.size());
     Buffer<T>& to = keep(Buffer<T>(x.size()));
     before_.push_back([&from, &to] { to.copy_from(from, Stream{}); });
     downloads_.push_back([&to, x] { to.download(x.data); });
     return to.template view<Rank>(x.shape);
   }
-  /// Rows (S, width) as a cache of small pages, every one a buffer of its own.
+  /// Rows (S, width) as a cache. How many rows a page has depends on the case's name: 1, 5, 64,
+  /// 256, or all. Every page is a buffer of its own, and they are taken in no order.
   template <class T>
-  Pages<const T> pages(const Array& a) {
-    constexpr Index page_rows = 5;
-    const View<const T, 2> x = a.as<T, 2>();
+  Pages<const T> pages(const Case& c, const char* name) {
+    const View<const T, 2> x = c.in.at(name).as<T, 2>();
     const Index S = x.shape[0], width = x.shape[1];
-    std::vector<const T*> list;
-    for (Index first = 0; first < S; first += page_rows) {
-      const Index rows = std::min(page_rows, S - first);
-      list.push_back(keep(Buffer<T>(x.data + first * width, rows * width)).data());
+    Draw draw(c, 0);
+    const Index sizes[] = {1, 5, 64, 256, std::max<Index>(1, S)};
+    const Index page_rows = sizes[draw.below(std::size(sizes))];
+    std::vector<Index> order(static_cast<std::size_t>((S + page_rows - 1) / page_rows));
+    std::iota(order.begin(), order.end(), 0);
+    for (std::size_t i = order.size(); i > 1; --i)
+      std::swap(order[i - 1], order[static_cast<std::size_t>(draw.below(Index(i)))]);
+    std::vector<const T*> list(order.size());
+    for (const Index page : order) {
+      const Index first = page * page_rows, rows = std::min(page_rows, S - first);
+      list[static_cast<std::size_t>(page)] = input(x.data + first * width, rows * width).data();
     }
     const Index n = static_cast<Index>(list.size());
-    const Buffer<const T*>& table = keep(Buffer<const T*>(list.data(), n));
-    return {{table.data(), {n}}, page_rows, S, width};
+    return {{input(list.data(), n).data(), {n}}, page_rows, S, width};
   }
 
   void begin() const {
     for (const auto& copy : before_) copy();
   }
+  /// Error: something was written beside an output, or to an input.
   void fetch() const {
     for (const auto& download : downloads_) download();
+    for (const auto& check : inputs_) check();
   }
 
  private:
+  /// Uploaded to be read: fetch() looks whether it still is what it was.
+  template <class T>
+  const Buffer<T>& input(const T* from, Index n) {
+    const Buffer<T>& buffer = keep(Buffer<T>(from, n));
+    if (n > 0)
+      inputs_.push_back([&buffer, before = std::vector<T>(from, from + n)] {
+        std::vector<T> after(before.size());
+        buffer.download(after.data());
+        require(std::memcmp(after.data(), before.data(), before.size() * sizeof(T)) == 0,
+                "changed an input");
+      });
+    return buffer;
+  }
   template <class T>
   static std::vector<T> poisoned(Index n) {
     std::vector<T> values(static_cast<std::size_t>(n));
@@ -102,7 +124,7 @@ class Binding {
   }
 
   std::vector<std::shared_ptr<void>> owned_;
-  std::vector<std::function<void()>> before_, downloads_;
+  std::vector<std::function<void()>> before_, downloads_, inputs_;
 };
 
 /// run(): what was to be copied first, then the op. fetch(): the outputs, then `check`.

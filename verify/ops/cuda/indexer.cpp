@@ -17,7 +17,7 @@ struct Inputs {
 
   Inputs(Binding& b, const Case& c)
       : q(b.in<T, 3>(c.in.at("q"))),
-        k(b.pages<T>(c.in.at("k"))),
+        k(b.pages<T>(c, "k")),
         w(b.in<float, 2>(c.in.at("w"))),
         relu(c.flag("relu")),
         visible{b.in<std::int32_t, 1>(c.in.at("begin")), b.in<std::int32_t, 1>(c.in.at("end"))} {}
