@@ -25,7 +25,8 @@ std::string line(const KernelResult& row, bool colour) {
   text += painted(std::string(name_of(row.verdict)), row.verdict, colour) + "\n";
   if (row.failed > 0)
     text += fmt::format("    {} of {} wrong; {}\n", row.failed, plural(row.cases, "case"),
-                        clean(row.why));
+                        clean(row.why)) +
+            (row.advice.empty() ? "" : "    " + row.advice + "\n");
   else if (row.refused > 0)
     text += fmt::format("    {} not taken: {}\n", plural(row.refused, "case"), clean(row.why));
   else if (!row.why.empty())
@@ -81,9 +82,11 @@ Json to_json(const OpsReport& report) {
                     {"empty", row.empty},
                     {"not_taken", row.refused},
                     {"failed", row.failed},
-                    {"why", clean(row.why)}});
+                    {"why", clean(row.why)},
+                    {"advice", row.advice.empty() ? Json() : Json(row.advice)}});
   return {{"verdict", name_of(report.outcome)},
           {"why", report.why},
+          {"sums", name_of(report.sums)},
           {"exit_code", exit_code(report.outcome)},
           {"ops", rows},
           {"receipt", receipt_json(report.receipt)}};
