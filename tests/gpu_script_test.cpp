@@ -93,3 +93,25 @@ TEST_CASE("a step that fails stops no other, and the exit status says so", "[gpu
   CHECK(steps["benchmarks"]["status"] == "fail");
   CHECK(steps["decode"]["status"] == "absent");
 }
+
+TEST_CASE("other people's kernels are called as their sources say, by stand-ins", "[gpu]") {
+  if (std::system("python3 -c 'import safetensors, torch' 2>/dev/null") != 0) {
+    WARN("python3 has no torch: the stand-ins of tests/peers are not run");
+    return;
+  }
+  const Scratch dir;
+  const Outcome result = gpu("--rehearse " DSA_BINARY_DIR " --only peers --source " DSA_SOURCE_DIR
+                             "/tests/peers --out " +
+                             dir.path().string());
+  INFO(result.out << result.err);
+  const Json peers = read_json(dir / "gpu-rehearsal.json")["steps"]["peers"];
+  CHECK(peers["status"] == "pass");
+  CHECK(peers["absent"].empty());
+  for (const auto& [name, peer] : peers["peers"].items())
+    for (const Json& row : peer["rows"]) {
+      INFO(name << ": " << row.dump(1));
+      const bool sums_on_hopper = name.starts_with("deepgemm") && row["cases"] > 0;
+      CHECK((row["verdict"] == "fail") == sums_on_hopper);
+      CHECK(row["advice"].is_null() == !sums_on_hopper);
+    }
+}

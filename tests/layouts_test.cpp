@@ -94,8 +94,9 @@ TEST_CASE("lse: FlashMLA's is natural and +inf where empty, TileLang's in base 2
   CHECK(lse_of(inf, flashmla_lse) == -inf);
   CHECK(lse_of(1.5, flashmla_lse) == 1.5);
   CHECK(lse_of(3, tilelang_lse) == Approx(std::log(8)));
-  CHECK(lse_of(std::nan(""), tilelang_lse) == -inf);
-  CHECK(std::isnan(lse_of(std::nan(""), flashmla_lse)));
+  CHECK(lse_of(-inf, tilelang_lse) == -inf);
+  for (const LseConvention& convention : {flashmla_lse, tilelang_lse})
+    CHECK(std::isnan(lse_of(std::nan(""), convention)));
   for (const LseConvention& convention : {flashmla_lse, tilelang_lse})
     for (const double ours : {-inf, -2.0, 7.25})
       CHECK(lse_of(lse_as(ours, convention), convention) == Approx(ours));
@@ -124,6 +125,26 @@ TEST_CASE("a case in FlashMLA's layout has V3.2's shapes, whatever its own", "[l
   CHECK(flashmla.inputs(wide).at("indices").shape() == std::vector<Index>{2, 1, 256});
   CHECK_THAT(flashmla.refuses(case_at("sparse_attention", 9, "fp32-T1-S1-N1-R1-P1-K1-gaussian")),
              Contains("no fp32"));
+}
+
+TEST_CASE("a case in TileLang's layout lets its queries see all keys", "[layouts]") {
+  const PeerLayout& tilelang = peer_layout_named("tilelang");
+  const Case c = case_at("sparse_attention", 44, "bf16-T9-S60-N5-R48-P16-K33-adversarial-holes");
+  const Arrays in = tilelang.inputs(c);
+  CHECK(in.at("q").shape() == std::vector<Index>{1, 9, 64, 576});
+  CHECK(in.at("kv").shape() == std::vector<Index>{1, 60, 1, 576});
+  CHECK(in.at("indices").shape() == std::vector<Index>{1, 9, 1, 128});
+  CHECK(in.at("q_start_index_s").values() == std::vector<double>{60});
+  const std::vector<double> indices = in.at("indices").values(), ours = c.in.at("chosen").values();
+  for (std::size_t t = 0; t < 9; ++t)
+    for (std::size_t i = 0; i < 128; ++i) {
+      const double s = i < 33 ? ours[t * 33 + i] : -1;
+      CHECK(indices[t * 128 + i] == (s < 0 ? 69 : s));  // behind the last query's position, 68
+    }
+  const Case fp8 = case_at("sparse_attention", 62, "fp8-T3-S40-N5-R130-P10-K17-gaussian");
+  CHECK_THAT(tilelang.refuses(fp8), Contains("bf16"));
+  const Case one = case_at("sparse_attention", 26, "bf16-T1-S1-N1-R1-P1-K1-dyadic");
+  CHECK(tilelang.inputs(one).at("q_start_index_s").values() == std::vector<double>{2});
 }
 
 TEST_CASE("a case in DeepGEMM's layout has its heads and channels", "[layouts]") {
@@ -172,6 +193,32 @@ TEST_CASE("what a kernel answers in its layout is judged as ours", "[layouts]") 
                     Contains("has shape (9, 5, 48), expected (9, 64, 512)"));
 }
 
+TEST_CASE("TileLang's 0/0 is forgiven where a query chose nothing, and nowhere else", "[layouts]") {
+  const PeerLayout& tilelang = peer_layout_named("tilelang");
+  const Case c = case_at("sparse_attention", 44, "bf16-T9-S60-N5-R48-P16-K33-adversarial-holes");
+  std::vector<double> out(9 * 64 * 512), lse(9 * 64);
+  for (std::size_t t = 0; t < 9; ++t)
+    for (std::size_t n = 0; n < 5; ++n) {
+      const double ours = c.want.at("lse")[t * 5 + n];
+      lse[t * 64 + n] = lse_as(ours, tilelang_lse);
+      for (std::size_t i = 0; i < 48; ++i)
+        out[(t * 64 + n) * 512 + i] =
+            ours == -inf ? std::nan("") : c.want.at("out")[(t * 5 + n) * 48 + i];
+    }
+  const auto failure = [&] {
+    const Arrays theirs = {{"out", Array(Dtype::bf16, {1, 9, 64, 512}, out)},
+                           {"lse", Array(Dtype::f32, {1, 9, 64}, lse)}};
+    return judge_outputs(c, tilelang.ours(c, theirs)).failure;
+  };
+  REQUIRE(c.want.at("lse")[1 * 5] == -inf);  // query 1 chose nothing
+  REQUIRE(c.want.at("lse")[0] != -inf);
+  CHECK(failure().empty());
+  out[64 * 512] = 1;
+  CHECK_THAT(failure(), Contains("out"));
+  out[64 * 512] = std::nan(""), out[0] = std::nan("");
+  CHECK_THAT(failure(), Contains("got nan"));
+}
+
 TEST_CASE("cases are dumped in a layout, and judged in it", "[layouts]") {
   const Scratch dir;
   OpsOptions options;
@@ -195,5 +242,5 @@ TEST_CASE("cases are dumped in a layout, and judged in it", "[layouts]") {
   CHECK(report.outcome == Outcome::pass);
   CHECK(report.rows[0].rung == "deepgemm");
   CHECK(report.rows[0].cases == 1);
-  CHECK_THROWS_WITH(peer_layout_named("cutlass"), Contains("flashmla and deepgemm"));
+  CHECK_THROWS_WITH(peer_layout_named("cutlass"), Contains("flashmla, tilelang and deepgemm"));
 }

@@ -18,6 +18,7 @@ namespace dsa::test {
 using verify::Array;
 using verify::Arrays;
 using verify::Case;
+using verify::Sums;
 
 constexpr float infinity_f = std::numeric_limits<float>::infinity();
 
@@ -27,28 +28,112 @@ inline float in_tf32(float x) {
   return x - std::remainder(x, std::ldexp(1.0f, std::ilogb(x) - 10));
 }
 
-/// Multiplies and adds as `bug` says.
-struct Sum {
-  const std::string& bug;
-  float total = 0;
+/// What Hopper's tensor cores add to a sum in one step, of at most 32 products of e4m3 numbers
+/// (verify/ops/hopper_fp8.hpp has the sources): all is cut off 13 bits behind the largest exponent,
+/// added, and cut to 13 bits of fraction.
+inline float hopper_step(float sum, const std::vector<std::pair<float, float>>& factors) {
+  const auto exponent = [](float x) { return std::max(std::ilogb(x), -6); };  // of subnormals, too
+  int largest = sum == 0 ? -126 : std::ilogb(sum);
+  for (const auto& [a, b] : factors)
+    if (a != 0 && b != 0) largest = std::max(largest, exponent(a) + exponent(b));
+  const auto cut = [](double x, int last) {
+    return std::ldexp(std::trunc(std::ldexp(x, -last)), last);
+  };
+  double total = cut(sum, largest - 13);
+  for (const auto& [a, b] : factors) total += cut(a * b, largest - 13);
+  return total == 0 ? 0 : static_cast<float>(cut(total, std::ilogb(total) - 13));
+}
+
+/// Multiplies and adds as `bug` says, in fp32 or as Hopper's tensor cores do.
+class Sum {
+ public:
+  explicit Sum(const std::string& bug, Sums sums = Sums::fp32)
+      : tf32_(bug == "tf32 inputs"),
+        bf16_(bug == "bf16 accumulation"),
+        fp16_(bug == "fp16 accumulation"),
+        on_hopper_(sums == Sums::hopper_fp8 && !bf16_ && !fp16_) {}
   void add(float a, float b) {
-    if (bug == "tf32 inputs" && a != 0 && b != 0) a = in_tf32(a), b = in_tf32(b);
-    total += a * b;
-    if (bug == "bf16 accumulation") total = in_bf16(total);
+    if (on_hopper_) {
+      factors_.emplace_back(a, b);
+      if (factors_.size() == 32) flush();
+      return;
+    }
+    if (tf32_ && a != 0 && b != 0) a = in_tf32(a), b = in_tf32(b);
+    total_ += a * b;
+    if (bf16_) total_ = in_bf16(total_);
+    if (fp16_) total_ = static_cast<float>(round_to(Dtype::f16, total_));
   }
+  float total() {
+    if (!factors_.empty()) flush();
+    return total_;
+  }
+
+ private:
+  void flush() {
+    total_ = hopper_step(total_, factors_);
+    factors_.clear();
+  }
+
+  bool tf32_, bf16_, fp16_, on_hopper_;
+  std::vector<std::pair<float, float>> factors_;
+  float total_ = 0;
 };
+
+/// A case of e4m3 as these kernels read it: its numbers as floats, the scales of keys beside them.
+inline Case in_floats(const Case& c, Sums sums) {
+  Case x = c;
+  x.scalars["sums"] = static_cast<double>(sums);
+  const auto widened = [](const Array& a) { return Array(Dtype::f32, a.shape(), a.values()); };
+  for (const char* name : {"x", "w", "q"})
+    if (x.in.contains(name)) x.in[name] = widened(x.in[name]);
+  if (!x.in.contains("k")) return x;
+  const Array& rows = c.in.at("k");
+  const Index S = rows.shape()[0], D = rows.shape()[1] - 4;
+  Array numbers(Dtype::f8_e4m3, {S, D}), scales(Dtype::f32, {S});
+  for (Index s = 0; s < S; ++s) {
+    const std::byte* const row = rows.bytes().data() + s * (D + 4);
+    std::copy_n(row, D, numbers.bytes().data() + s * D);
+    std::copy_n(row + D, 4, scales.bytes().data() + s * 4);
+  }
+  x.in["k"] = widened(numbers), x.in["k_scale"] = scales;
+  return x;
+}
+
+inline Index channels_read(Index n, const std::string& bug) {
+  if (bug == "last tile dropped" && n > 16) return n / 16 * 16;
+  if (bug == "last step dropped" && n > 32) return (n - 1) / 32 * 32;
+  return bug == "last channel dropped" && n > 1 ? n - 1 : n;
+}
+
+inline Sums sums_of(const Case& c) {
+  return c.scalars.contains("sums") ? static_cast<Sums>(c.integer("sums")) : Sums::fp32;
+}
+
+/// The product of the scales of a run of 128 channels; 1 where there are none.
+inline float scale_of(const Case& c, Index t, Index f, Index channel, const std::string& bug) {
+  if (!c.in.contains("x_scale")) return 1;
+  const Index block = bug == "scales of the first block" ? 0 : channel / 128;
+  const float scale =
+      c.in.at("x_scale").as<float, 2>()(t, block) *
+      c.in.at("w_scale").as<float, 2>()(bug == "weight scale of row 0" ? 0 : f / 128, block);
+  return bug == "scale in bf16" ? in_bf16(scale) : scale;
+}
 
 inline void scalar_linear(const Case& c, Arrays& out, const std::string& bug) {
   const auto x = c.in.at("x").as<float, 2>(), w = c.in.at("w").as<float, 2>();
   const auto y = out.at("y").as<float, 2>();
   const Index T = x.shape[0], C = x.shape[1], F = w.shape[0];
-  const Index read = bug == "last tile dropped" && C > 16 ? C / 16 * 16 : C;
+  const Index read = channels_read(C, bug);
+  const Index run = c.in.contains("x_scale") ? 128 : std::max<Index>(C, 1);
   const bool biased = c.in.contains("bias") && bug != "no bias";
   for (Index t = 0; t < T; ++t)
     for (Index f = 0; f < (bug == "last column not written" ? F - 1 : F); ++f) {
-      Sum sum{bug};
-      for (Index i = 0; i < read; ++i) sum.add(x(t, i), w(f, i));
-      y(t, f) = sum.total;
+      y(t, f) = 0;
+      for (Index first = 0; first < read; first += run) {
+        Sum sum(bug, sums_of(c));
+        for (Index i = first; i < std::min(first + run, read); ++i) sum.add(x(t, i), w(f, i));
+        y(t, f) += sum.total() * scale_of(c, t, f, first, bug);
+      }
       if (biased) y(t, f) += c.in.at("bias").as<float, 1>()(bug == "bias of the row" ? t % F : f);
     }
   if (bug == "one row beyond the end") y.data[T * F] = 0;
@@ -61,13 +146,18 @@ inline float index_score(const Case& c, Index t, Index s, const std::string& bug
   const bool relu = c.flag("relu") && bug != "no relu";
   float score = 0;
   for (Index h = 0; h < (bug == "heads beyond 32 dropped" ? std::min<Index>(H, 32) : H); ++h) {
-    Sum dot{bug};
-    const Index read = bug == "last tile dropped" && D > 16 ? D / 16 * 16 : D;
+    Sum dot(bug, sums_of(c));
+    const Index read = channels_read(D, bug);
     for (Index d = 0; d < read; ++d) dot.add(q(t, h, d), k(s, d));
+    const float total = dot.total();
     const bool inside = relu && bug != "relu after the sum" && bug != "relu after the weight";
     const float weight = w(bug == "weights of query 0" ? 0 : t, h);
-    const float term = weight * (inside ? dot.total > 0 ? dot.total : dot.total * 0 : dot.total);
+    const float term = weight * (inside ? total > 0 ? total : total * 0 : total);
     score += bug == "relu after the weight" ? std::max(term, 0.0f) : term;
+  }
+  if (c.in.contains("k_scale") && bug != "key scale ignored") {
+    const float scale = c.in.at("k_scale").as<float, 1>()(s);
+    score *= bug == "scale in bf16" ? in_bf16(scale) : scale;
   }
   return bug == "relu after the sum" ? std::max(score, 0.0f) : score;
 }
@@ -169,21 +259,21 @@ inline void scalar_head(const Case& c, Arrays& out, Index t, Index n,
   std::vector<float> p;
   float largest = -infinity_f, sum = 0;
   for (const Index s : keys) {
-    Sum dot{bug};
+    Sum dot(bug);
     for (Index i = 0; i < (bug == "rope not in the score" ? R : width); ++i)
       dot.add(q(t, n, i), kv(s, i));
-    p.push_back(scale * dot.total);
+    p.push_back(scale * dot.total());
     largest = std::max(largest, p.back());
   }
   if (bug == "no maximum subtracted") largest = 0;
   for (float& x : p) sum += x = std::exp(x - largest);
   for (Index r = 0; r < R; ++r) {
-    Sum value{bug};
+    Sum value(bug);
     for (std::size_t i = 0; i < keys.size(); ++i)
       value.add(bug == "p in bf16" ? in_bf16(p[i]) : p[i],
                 kv(keys[i], bug == "values behind rope" ? r + width - R : r));
-    o(t, n, r) = keys.empty() && bug != "0/0 where nothing is chosen" ? 0 : value.total / sum;
-    if (bug == "not divided by the sum") o(t, n, r) = value.total;
+    o(t, n, r) = keys.empty() && bug != "0/0 where nothing is chosen" ? 0 : value.total() / sum;
+    if (bug == "not divided by the sum") o(t, n, r) = value.total();
   }
   lse(t, n) = keys.empty() ? (bug == "lse +inf where nothing is chosen" ? infinity_f : -infinity_f)
                            : largest + std::log(sum);
@@ -224,10 +314,10 @@ inline void scalar_rmsnorm(const Case& c, Arrays& out, const std::string& bug) {
   const Index C = x.shape[1];
   const float eps = static_cast<float>(c.scalar("eps"));
   for (Index t = 0; t < x.shape[0]; ++t) {
-    Sum squares{bug};
+    Sum squares(bug);
     for (Index i = 0; i < C; ++i) squares.add(x(t, i), x(t, i));
-    const float mean =
-        squares.total / static_cast<float>(bug == "mean over C-1" ? std::max<Index>(C - 1, 1) : C);
+    const float mean = squares.total() /
+                       static_cast<float>(bug == "mean over C-1" ? std::max<Index>(C - 1, 1) : C);
     const float root =
         bug == "eps outside the root" ? std::sqrt(mean) + eps : std::sqrt(mean + eps);
     for (Index i = 0; i < C; ++i)

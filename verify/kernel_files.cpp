@@ -28,8 +28,10 @@ void for_each_case(const OpsOptions& options, const std::function<void(const Cas
       if (options.progress)
         options.progress(std::string(op.name), static_cast<int>(i), static_cast<int>(cases.size()));
       if (!options.wants(cases[i].dtype)) continue;
-      const Case c = cases[i]();
-      if (c.refusal.empty()) visit(c);
+      Case c = cases[i]();
+      if (!c.refusal.empty()) continue;
+      allow_sums(c, options.sums);
+      visit(c);
     }
   }
 }
@@ -97,12 +99,22 @@ Arrays outputs_in(const fs::path& path, const Arrays& outputs) {
   return out;
 }
 
-CaseResult judge_file(const fs::path& path, const Case& c, const PeerLayout* layout) {
+/// The outputs by the case, and, where they are wrong by the sums of fp32, by Hopper's.
+CaseResult judge_by_sums(const Case& c, const Arrays& out, Sums sums) {
+  CaseResult result = judge_outputs(c, out);
+  if (result.failure.empty() || sums != Sums::fp32 || !c.allowed_on_hopper) return result;
+  Case on_hopper = c;
+  allow_sums(on_hopper, Sums::hopper_fp8);
+  result.within_hopper = judge_outputs(on_hopper, out).failure.empty();
+  return result;
+}
+
+CaseResult judge_file(const fs::path& path, const Case& c, const PeerLayout* layout, Sums sums) {
   if (const std::string why = refusal(layout, c); !why.empty()) return {why, "", 0, "", false};
   if (!fs::exists(path)) return {"there is no " + path.filename().string(), "", 0, "", false};
   try {
-    if (!layout) return judge_outputs(c, outputs_in(path, c.out));
-    return judge_outputs(c, layout->ours(c, outputs_in(path, layout->outputs(c))));
+    if (!layout) return judge_by_sums(c, outputs_in(path, c.out), sums);
+    return judge_by_sums(c, layout->ours(c, outputs_in(path, layout->outputs(c))), sums);
   } catch (const Error& e) {
     return {"", e.what(), std::numeric_limits<double>::infinity(), "", false};
   }
@@ -127,7 +139,7 @@ std::string dump_cases(const fs::path& dir, const OpsOptions& options, const Pee
     write_case(dir, c, layout);
     cases.push_back(entry_of(c, layout));
   });
-  Json index = {{"seed", options.seed}, {"cases", cases}};
+  Json index = {{"seed", options.seed}, {"sums", name_of(options.sums)}, {"cases", cases}};
   if (layout) index["layout"] = layout->name;
   write_text(dir / "index.json", index.dump(1) + "\n");
   return fmt::format("{} written to {}; outputs of the same names are judged by --against\n",
@@ -139,7 +151,7 @@ OpsReport check_files(const fs::path& dir, const OpsOptions& options, const Peer
   require(fs::is_directory(dir), "--against " + dir.string() + " is not a directory");
   OpsReport report;
   for_each_case(options, [&](const Case& c) {
-    row_of(report.rows, c, layout).add(c, judge_file(dir / file_of(c), c, layout));
+    row_of(report.rows, c, layout).add(c, judge_file(dir / file_of(c), c, layout, options.sums));
   });
   Index judged = 0;
   for (KernelResult& row : report.rows) {

@@ -25,7 +25,8 @@ std::string line(const KernelResult& row, bool colour) {
   text += painted(std::string(name_of(row.verdict)), row.verdict, colour) + "\n";
   if (row.failed > 0)
     text += fmt::format("    {} of {} wrong; {}\n", row.failed, plural(row.cases, "case"),
-                        clean(row.why));
+                        clean(row.why)) +
+            (row.advice.empty() ? "" : "    " + row.advice + "\n");
   else if (row.refused == 0 && !row.why.empty())
     text += "    " + clean(row.why) + "\n";
   for (const auto& [reason, n] : row.reasons)
@@ -88,9 +89,11 @@ Json to_json(const OpsReport& report) {
                     {"not_taken", row.refused},
                     {"not_taken_because", reasons_json(row)},
                     {"failed", row.failed},
-                    {"why", clean(row.why)}});
+                    {"why", clean(row.why)},
+                    {"advice", row.advice.empty() ? Json() : Json(row.advice)}});
   return {{"verdict", name_of(report.outcome)},
           {"why", report.why},
+          {"sums", name_of(report.sums)},
           {"exit_code", exit_code(report.outcome)},
           {"ops", rows},
           {"receipt", receipt_json(report.receipt)}};

@@ -217,6 +217,7 @@ void KernelResult::add(const Case& c, const CaseResult& result) {
   ++cases;
   empty += result.is_empty;
   if (!result.failure.empty() && ++failed == 1) why = c.name + ": " + result.failure;
+  within_hopper += result.within_hopper;
   if (cases > 1 && result.worst <= worst) return;
   worst = result.worst;
   worst_case = c.name;
@@ -229,6 +230,10 @@ void KernelResult::conclude() {
             : refused > 0       ? KernelVerdict::refused
                                 : KernelVerdict::not_run;
   if (verdict == KernelVerdict::not_run && why.empty()) why = "no case has anything to compare";
+  if (failed > 0 && within_hopper == failed)
+    advice =
+        "what departs lies within the sums of Hopper's FP8 tensor cores (14 bits); "
+        "--sums hopper-fp8 judges by those";
 }
 
 bool OpsOptions::wants(const Op& o) const { return op.empty() || op == o.name; }
@@ -266,6 +271,7 @@ OpsReport check_kernels(const OpsOptions& options, const std::vector<Kernel>& ke
 void conclude(OpsReport& report, const OpsOptions& options) {
   report.receipt = make_receipt();
   report.receipt.seed = options.seed;
+  report.sums = options.sums;
   std::map<KernelVerdict, Index> n;
   for (const KernelResult& row : report.rows) ++n[row.verdict];
   report.outcome = n[KernelVerdict::fail] > 0   ? Outcome::fail
@@ -275,6 +281,8 @@ void conclude(OpsReport& report, const OpsOptions& options) {
       fmt::format("of {}, {} pass, {} fail, {} take no case, {} were not run",
                   plural(static_cast<Index>(report.rows.size()), "row"), n[KernelVerdict::pass],
                   n[KernelVerdict::fail], n[KernelVerdict::refused], n[KernelVerdict::not_run]);
+  if (report.sums == Sums::hopper_fp8)
+    report.why += "; products of two e4m3 numbers by the sums of Hopper's tensor cores";
 }
 
 }  // namespace dsa::verify

@@ -28,6 +28,7 @@ struct CaseResult {
   double worst = 0;     // of the outputs: largest error / allowed
   std::string at;       // output and subscripts there
   bool is_empty = false;
+  bool within_hopper = false;  // wrong by the sums of fp32, right by those of Hopper's tensor cores
 };
 CaseResult run_case(const Kernel&, const Case&);
 
@@ -40,9 +41,11 @@ struct KernelResult {
   Ran ran = Ran::compiled;
   KernelVerdict verdict = KernelVerdict::not_run;
   Index cases = 0, empty = 0, refused = 0, failed = 0;  // `cases`: that were judged
+  Index within_hopper = 0;                              // of the failed
   double worst = 0;                                     // over those
   std::string worst_case, worst_at, why;
   std::map<std::string, Index> reasons;  // of those refused: how many for which
+  std::string advice;                    // what else the failures may be, one sentence, or empty
 
   void add(const Case&, const CaseResult&);
   void leave_out(const std::string& reason);
@@ -54,6 +57,7 @@ struct OpsOptions {
   std::string ran;       // "host": kernels executed there; "device": those made for one; empty: all
   double max_flops = 0;  // not 0: cases of more operations are not put to any kernel
   std::uint64_t seed = 1;
+  Sums sums = Sums::fp32;  // that files are judged by
   std::function<void(const std::string& what, int done, int of)> progress;
 
   bool wants(const Op&) const;
@@ -65,6 +69,7 @@ struct OpsReport {
   std::vector<KernelResult> rows;  // in order of all_ops()
   Outcome outcome = Outcome::inconclusive;
   std::string why;
+  Sums sums = Sums::fp32;
   Receipt receipt;
 };
 

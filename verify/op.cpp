@@ -97,6 +97,8 @@ std::string_view name_of(Ran ran) {
   return ran == Ran::host ? "host" : ran == Ran::device ? "device" : "compiled";
 }
 
+std::string_view name_of(Sums sums) { return sums == Sums::fp32 ? "fp32" : "hopper-fp8"; }
+
 std::span<const Op> all_ops() {
   static const std::vector<Op> ops = {
       embed_op(),        rmsnorm_op(),          layernorm_op(),       rope_op(),
@@ -131,6 +133,10 @@ void allow_storing(Dtype dtype, const std::vector<double>& want, std::vector<dou
     const double high = round_to(dtype, want[i] + allowed[i]);
     allowed[i] = std::max(std::abs(want[i] - low), std::abs(high - want[i]));
   }
+}
+
+void allow_sums(Case& c, Sums sums) {
+  if (sums == Sums::hopper_fp8 && c.allowed_on_hopper) c.allowed = c.allowed_on_hopper(c);
 }
 
 std::vector<OutputVerdict> judge_elementwise(const Case& c, const Arrays& out) {

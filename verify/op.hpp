@@ -98,6 +98,15 @@ std::string_view name_of(Inputs);
 using Sizes = std::map<char, Index>;
 
 struct Op;
+struct Case;
+
+/// How a kernel sums products of two e4m3 numbers: in fp32, or as the tensor cores of Hopper do,
+/// which keep 14 bits (verify/ops/hopper_fp8.hpp).
+enum class Sums { fp32, hopper_fp8 };
+std::string_view name_of(Sums);  // "fp32", "hopper-fp8"
+
+/// Numbers by the name of what they belong to: an output, or scores that decisions rest on.
+using Answers = std::map<std::string, std::vector<double>>;
 
 /// One problem with its answer.
 struct Case {
@@ -110,7 +119,10 @@ struct Case {
   Arrays in;
   Arrays out;  // types and shapes of what a kernel writes, poisoned with NaN
   /// Elementwise outputs, and what decisions are judged by (scores), by name.
-  std::map<std::string, std::vector<double>> want, allowed;
+  Answers want, allowed;
+  /// What is allowed if Hopper's tensor cores sum the products; null: there are no sums of products
+  /// of two e4m3 numbers.
+  Answers (*allowed_on_hopper)(const Case&) = nullptr;
   /// Not empty: the kernel must throw an Error whose sentence holds all of these words.
   std::vector<std::string> refusal;
   double flops = 0, bytes = 0;  // that no kernel can do without
@@ -152,6 +164,9 @@ struct Op {
 
 std::span<const Op> all_ops();
 const Op& op_named(std::string_view);  // Error: lists the names
+
+/// `allowed` as a kernel with these sums is allowed; the case comes with fp32's.
+void allow_sums(Case&, Sums);
 
 /// Every output elementwise: what most ops judge by.
 std::vector<OutputVerdict> judge_elementwise(const Case&, const Arrays& out);

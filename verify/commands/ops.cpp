@@ -8,7 +8,7 @@ namespace {
 struct OpsArguments {
   Arguments common;
   OpsOptions options;
-  std::string dump, against, layout;
+  std::string dump, against, layout, sums = "fp32";
 };
 
 int run(const OpsArguments& a, const std::string& command_line) {
@@ -17,6 +17,9 @@ int run(const OpsArguments& a, const std::string& command_line) {
   const PeerLayout* layout = a.layout.empty() ? nullptr : &peer_layout_named(a.layout);
   require(!layout || !a.dump.empty() || !a.against.empty(),
           "--layout says how --dump writes and --against reads files; give one of them");
+  options.sums = a.sums == name_of(Sums::fp32) ? Sums::fp32 : Sums::hopper_fp8;
+  require(options.sums == Sums::fp32 || !a.dump.empty() || !a.against.empty(),
+          "--sums says what --dump allows and --against judges by; give one of them");
   if (layout && options.op.empty()) options.op = layout->op;
   if (!a.dump.empty()) {
     print(dump_cases(a.dump, options, layout));
@@ -66,8 +69,14 @@ Command ops_command(CLI::App& parent) {
                   "Judge the outputs in DIR: safetensors files named as --dump names them")
       ->excludes(backend, rung, ran, max_flops, dump);
   app->add_option("--layout", a->layout,
-                  "Write and read the files as the kernels of flashmla or deepgemm are called")
-      ->check(CLI::IsMember({"flashmla", "deepgemm"}));
+                  "Write and read the files as somebody's kernels are called")
+      ->check(CLI::IsMember({"flashmla", "tilelang", "deepgemm"}));
+  app->add_option(
+         "--sums", a->sums,
+         "How the kernel sums products of two e4m3 numbers (linear, indexer_scores,\n"
+         "indexer_topk): in fp32, or in the FP8 tensor cores of Hopper, which keep 14 bits")
+      ->check(CLI::IsMember({"fp32", "hopper-fp8"}))
+      ->capture_default_str();
   return {app, [=](const std::string& command_line) { return run(*a, command_line); }};
 }
 

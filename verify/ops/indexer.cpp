@@ -2,7 +2,8 @@
 //
 // A head's dot product: D products and sums, gamma(D) on magnitudes. Where relu is certain to
 // cut it off, the head adds an exact zero. The sum over heads: a product with w and H sums, and an
-// e4m3 key's own scale: gamma(H + 2) on magnitudes.
+// e4m3 key's own scale: gamma(H + 2) on magnitudes. On Hopper's tensor cores, the dot product of
+// e4m3 numbers may be wrong by hopper_fp8_error besides.
 #include "verify/ops/indexer.hpp"
 
 #include <algorithm>
@@ -12,6 +13,7 @@
 #include "reference/dot.hpp"
 #include "reference/indexer_scores.hpp"
 #include "verify/bounds.hpp"
+#include "verify/ops/hopper_fp8.hpp"
 
 namespace dsa::verify {
 namespace {
@@ -21,26 +23,36 @@ constexpr double inf = std::numeric_limits<double>::infinity();
 
 /// Keys as a kernel reads them: numbers (S, D); of e4m3, rows of D + 4 bytes with a scale at the
 /// end.
+Array draw_keys(Draw& draw, const IndexPlan& plan) {
+  const Index S = plan.S, D = plan.D;
+  Array numbers = draw.numbers(storage_of(plan.dtype), {S, D});
+  if (plan.dtype != "fp8") return numbers;
+  const Array scales = draw.scales({S}, plan.inputs == Inputs::dyadic);
+  Array rows(Dtype::u8, {S, D + 4});
+  for (Index s = 0; s < S; ++s) {
+    std::byte* const row = rows.bytes().data() + s * (D + 4);
+    std::memcpy(row, numbers.bytes().data() + s * D, static_cast<std::size_t>(D));
+    std::memcpy(row + D, scales.bytes().data() + s * 4, 4);
+  }
+  return rows;
+}
+
 struct Keys {
-  Array stored;
   Tensor<double, 2> numbers;  // (S, D), without the scale
   Tensor<double, 1> scale;    // (S)
 };
 
-Keys draw_keys(Draw& draw, const IndexPlan& plan) {
-  const Index S = plan.S, D = plan.D;
-  Array numbers = draw.numbers(storage_of(plan.dtype), {S, D});
-  Keys keys{numbers, widen<2>(numbers), Tensor<double, 1>({S}, 1)};
-  if (plan.dtype != "fp8") return keys;
-  const Array scales = draw.scales({S}, plan.inputs == Inputs::dyadic);
-  keys.scale = widen<1>(scales);
-  keys.stored = Array(Dtype::u8, {S, D + 4});
+Keys keys_in(const Case& c) {
+  const Array& stored = c.in.at("k");
+  const Index S = c.sizes.at('S'), D = c.sizes.at('D');
+  if (c.dtype != "fp8") return {widen<2>(stored), Tensor<double, 1>({S}, 1)};
+  Array numbers(Dtype::f8_e4m3, {S, D}), scales(Dtype::f32, {S});
   for (Index s = 0; s < S; ++s) {
-    std::byte* const row = keys.stored.bytes().data() + s * (D + 4);
-    std::memcpy(row, numbers.bytes().data() + s * D, static_cast<std::size_t>(D));
-    std::memcpy(row + D, scales.bytes().data() + s * 4, 4);
+    const std::byte* const row = stored.bytes().data() + s * (D + 4);
+    std::memcpy(numbers.bytes().data() + s * D, row, static_cast<std::size_t>(D));
+    std::memcpy(scales.bytes().data() + s * 4, row + D, 4);
   }
-  return keys;
+  return {widen<2>(numbers), widen<1>(scales)};
 }
 
 /// Rows of which every byte is 0xff: NaN in every format.
@@ -79,19 +91,52 @@ void reference_scores(Tensor<double, 2>& scores, const Tensor<double, 3>& q, con
   }
 }
 
+struct Rules {
+  bool relu, exact;  // exact: every sum is, in fp32
+  Sums sums;
+};
+
 double allowed_error(View<const double, 2> q, const double* key, View<const double, 2> q_size,
-                     const double* key_size, const double* w, bool relu) {
+                     const double* key_size, const double* w, const Rules& rules) {
+  const auto& [relu, exact, sums] = rules;
   const Index H = q.shape[0], D = q.shape[1];
   const double underflow = 2 * static_cast<double>(D) * smallest_normal_fp32;
   double from_dots = 0, size = 0;
   for (Index h = 0; h < H; ++h) {
     const double dot = reference::dot(q[h].data, key, D);
-    const double error = gamma(D, u) * reference::dot(q_size[h].data, key_size, D) + underflow;
+    double error = sums == Sums::hopper_fp8 ? hopper_fp8_error(q[h].data, key, D) : 0;
+    if (!exact) error += gamma(D, u) * reference::dot(q_size[h].data, key_size, D) + underflow;
     if (relu && dot < -error) continue;
     from_dots += std::abs(w[h]) * error;
     size += std::abs(w[h]) * ((relu ? std::max(dot, 0.0) : std::abs(dot)) + error);
   }
   return from_dots == 0 ? 0 : from_dots + gamma(H + 2, u) * size + smallest_normal_fp32;
+}
+
+/// Of every score that a query sees; 0 of the others.
+Tensor<double, 2> allowed_errors(const Case& c, Sums sums) {
+  const Keys keys = keys_in(c);
+  const auto q = widen<3>(c.in.at("q")), q_size = magnitude(q);
+  const auto k_size = magnitude(keys.numbers);
+  const auto w = widen<2>(c.in.at("w"));
+  const auto begin = c.in.at("begin").as<std::int32_t, 1>(),
+             end = c.in.at("end").as<std::int32_t, 1>();
+  const Rules rules{c.flag("relu"), c.inputs == Inputs::dyadic, sums};
+  Tensor<double, 2> allowed({c.sizes.at('T'), c.sizes.at('S')});
+  if (rules.exact && sums == Sums::fp32) return allowed;
+#pragma omp parallel for schedule(dynamic)
+  for (Index t = 0; t < c.sizes.at('T'); ++t)
+    for (Index s = begin(t); s < end(t); ++s)
+      allowed(t, s) =
+          keys.scale(s) * allowed_error(q.view()[t], keys.numbers.view()[s].data, q_size.view()[t],
+                                        k_size.view()[s].data, w.view()[t].data, rules);
+  return allowed;
+}
+
+Answers on_hopper(const Case& c) {
+  Answers allowed = c.allowed;
+  allowed["scores"] = list(allowed_errors(c, Sums::hopper_fp8));
+  return allowed;
 }
 
 }  // namespace
@@ -115,53 +160,42 @@ IndexProblem index_problem(std::string_view op, const IndexPlan& plan, std::uint
   require(!exact || H * D * 1024 <= Index{1} << 24, "too large for exact inputs");
   Extents extents = {{'T', T}, {'S', S}, {'H', H}, {'D', D}};
   if (op == "indexer_topk") extents.push_back({'K', K});
-  IndexProblem p{start_case(op, dtype, extents, inputs, tag), Tensor<double, 2>({T, S}),
-                 Tensor<double, 2>({T, S})};
+  IndexProblem p{start_case(op, dtype, extents, inputs, tag), Tensor<double, 2>({T, S}), {}};
   Case& c = p.c;
   Draw draw(c, seed);
   c.scalars["relu"] = relu;
   c.in["q"] = draw.numbers(storage_of(dtype), {T, H, D});
-  Keys keys = draw_keys(draw, plan);
+  c.in["k"] = draw_keys(draw, plan);
   c.in["w"] = draw.numbers(Dtype::f32, {T, H});
   std::tie(c.in["begin"], c.in["end"]) = ranges(sees, T, S);
   if (tag == "zeros") {
     require(dtype != "fp8", "the keys of fp8 have their signs inside rows");
-    oppose(c.in["q"], keys.stored);
-    keys.numbers = widen<2>(keys.stored);
+    oppose(c.in["q"], c.in["k"]);
   }
   const auto begin = c.in["begin"].as<std::int32_t, 1>(), end = c.in["end"].as<std::int32_t, 1>();
-  const auto q = widen<3>(c.in["q"]), q_size = magnitude(q);
-  const auto k_size = magnitude(keys.numbers);
-  const auto w = widen<2>(c.in["w"]);
-  reference_scores(p.scores, q, keys, w, c.in["begin"], c.in["end"], relu);
+  reference_scores(p.scores, widen<3>(c.in["q"]), keys_in(c), widen<2>(c.in["w"]), c.in["begin"],
+                   c.in["end"], relu);
+  p.allowed = allowed_errors(c, Sums::fp32);
+  if (dtype == "fp8") c.allowed_on_hopper = on_hopper;
   std::vector<bool> seen(static_cast<std::size_t>(S));
-#pragma omp parallel for schedule(dynamic)
-  for (Index t = 0; t < T; ++t)
-    for (Index s = begin(t); s < end(t); ++s)
-      p.allowed(t, s) =
-          exact ? 0
-                : keys.scale(s) * allowed_error(q.view()[t], keys.numbers.view()[s].data,
-                                                q_size.view()[t], k_size.view()[s].data,
-                                                w.view()[t].data, relu);
   double pairs = 0;
   for (Index t = 0; t < T; ++t)
     for (Index s = begin(t); s < end(t); ++s) ++pairs, seen[static_cast<std::size_t>(s)] = true;
   if (tag == "unseen-nan")
     for (Index s = 0; s < S; ++s)
-      if (!seen[static_cast<std::size_t>(s)]) make_nan(keys.stored, s);
+      if (!seen[static_cast<std::size_t>(s)]) make_nan(c.in["k"], s);
   if (tag == "nan-weight") {
     make_nan(c.in["w"], T - 3);
     c.refusal = {"NaN", std::to_string(T - 3)};
   }
   if (tag == "nan-key") {  // relu must not make a zero of it
-    make_nan(keys.stored, end(T - 3) - 1);
+    make_nan(c.in["k"], end(T - 3) - 1);
     c.refusal = {"NaN"};
   }
   if (tag == "nan-first-key") {  // and nowhere else, of several tiles
-    make_nan(keys.stored, 0);
+    make_nan(c.in["k"], 0);
     c.refusal = {"NaN", "0"};
   }
-  c.in["k"] = std::move(keys.stored);
   c.flops = 2 * pairs * static_cast<double>(H * D);
   return p;
 }

@@ -63,7 +63,7 @@ Array rows_of(const Array& cache, const std::vector<Index>& blocks, Index S, Ind
 }  // namespace
 
 const LseConvention flashmla_lse{1, inf};
-const LseConvention tilelang_lse{0.6931471805599453, std::numeric_limits<double>::quiet_NaN()};
+const LseConvention tilelang_lse{0.6931471805599453, -inf};
 
 std::vector<Index> blocks_of(Index S) {
   std::vector<Index> blocks;
@@ -121,9 +121,7 @@ Array flashmla_chosen(const Array& indices, const std::vector<Index>& blocks, In
 }
 
 double lse_of(double theirs, const LseConvention& convention) {
-  const bool empty =
-      theirs == convention.empty || (std::isnan(theirs) && std::isnan(convention.empty));
-  return empty ? -inf : theirs * convention.base_in_nats;
+  return theirs == convention.empty ? -inf : theirs * convention.base_in_nats;
 }
 
 double lse_as(double ours, const LseConvention& convention) {

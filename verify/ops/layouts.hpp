@@ -37,7 +37,7 @@ struct LseConvention {
   double empty;
 };
 extern const LseConvention flashmla_lse;  // natural, +inf
-extern const LseConvention tilelang_lse;  // base 2, NaN
+extern const LseConvention tilelang_lse;  // base 2, -inf: log2 0
 /// To and from ours: natural, -inf.
 double lse_of(double theirs, const LseConvention&);
 double lse_as(double ours, const LseConvention&);

@@ -3,11 +3,12 @@
 // C products and sums and a bias: gamma(C + 1) on magnitudes, in whatever order. Products of two
 // bf16 or e4m3 numbers are exact in fp32; those of two fp32 numbers round once, before or inside
 // the sum. fp8: the partial sums of a block of 128 channels are multiplied by two scales and
-// summed.
+// summed. On Hopper's tensor cores, each partial sum may be wrong by hopper_fp8_error besides.
 #include "reference/linear.hpp"
 
 #include "verify/bounds.hpp"
 #include "verify/ops/all.hpp"
+#include "verify/ops/hopper_fp8.hpp"
 #include "verify/ops/pose.hpp"
 
 namespace dsa::verify {
@@ -38,6 +39,61 @@ Tensor<double, 2> decoded(const Parameter& w) {
   return wide;
 }
 
+/// The weights of a case, whose bytes they borrow.
+Linear linear_in(const Case& c) {
+  Linear w{parameter("w", c.in.at("w")), {}};
+  if (c.dtype == "fp8") w.weight.scale_inv = c.in.at("w_scale").as<float, 2>().data;
+  if (c.in.contains("bias")) w.bias = parameter("bias", c.in.at("bias"));
+  return w;
+}
+
+Tensor<double, 2> x_in(const Case& c) {
+  Tensor<double, 2> x = widen<2>(c.in.at("x"));
+  return c.dtype == "fp8" ? scaled(std::move(x), c.in.at("x_scale")) : x;
+}
+
+/// What the sums of products may be wrong by, and the sums of magnitudes.
+struct Errors {
+  Tensor<double, 2> products, size;  // (T, F)
+};
+
+Tensor<double, 2> allowed_errors(const Case& c, const Errors& e) {
+  const Index C = c.sizes.at('C');
+  const Index roundings = C + 1 + (c.dtype == "fp8" ? 2 + blocks(C) : 0);
+  Tensor<double, 2> allowed(e.size.shape());
+  for (Index t = 0; t < allowed.shape()[0]; ++t)
+    for (Index f = 0; f < allowed.shape()[1]; ++f) {
+      const bool exact = c.inputs == Inputs::dyadic && e.products(t, f) == 0;
+      const double bias = c.in.contains("bias") ? std::abs(c.in.at("bias").as<float, 1>()(f)) : 0;
+      allowed(t, f) = exact ? 0
+                            : e.products(t, f) +
+                                  (e.size(t, f) + e.products(t, f) + bias) *
+                                      gamma(roundings, unit_roundoff_fp32) +
+                                  2 * static_cast<double>(roundings) * smallest_normal_fp32;
+    }
+  return allowed;
+}
+
+Tensor<double, 2> sizes_of(const Case& c) {
+  Tensor<double, 2> size({c.sizes.at('T'), c.sizes.at('F')});
+  reference::multiply<double>(size, magnitude(x_in(c)), magnitude(decoded(linear_in(c).weight)));
+  return size;
+}
+
+Answers on_hopper(const Case& c) {
+  const auto x = widen<2>(c.in.at("x")), w = widen<2>(c.in.at("w"));
+  const auto x_scale = widen<2>(c.in.at("x_scale")), w_scale = widen<2>(c.in.at("w_scale"));
+  const Index T = x.shape()[0], C = x.shape()[1], F = w.shape()[0];
+  Errors e{Tensor<double, 2>({T, F}), sizes_of(c)};
+  for (Index t = 0; t < T; ++t)
+    for (Index f = 0; f < F; ++f)
+      for (Index i = 0; i < C; i += block)
+        e.products(t, f) +=
+            x_scale(t, i / block) * w_scale(f / block, i / block) *
+            hopper_fp8_error(x.data() + t * C + i, w.data() + f * C + i, std::min(block, C - i));
+  return {{"y", list(allowed_errors(c, e))}};
+}
+
 Case pose(const Plan& plan, std::uint64_t seed) {
   const auto& [dtype, T, C, F, bias, inputs] = plan;
   Case c = start_case("linear", dtype, {{'T', T}, {'C', C}, {'F', F}}, inputs, bias ? "bias" : "");
@@ -53,21 +109,11 @@ Case pose(const Plan& plan, std::uint64_t seed) {
   }
   c.out["y"] = Array(Dtype::f32, {T, F});
 
-  Linear w{parameter("w", c.in["w"]), {}};
-  if (fp8) w.weight.scale_inv = c.in["w_scale"].as<float, 2>().data;
-  if (bias) w.bias = parameter("bias", c.in["bias"]);
-  Tensor<double, 2> x = widen<2>(c.in["x"]), want({T, F}), allowed({T, F});
-  if (fp8) x = scaled(std::move(x), c.in["x_scale"]);
-  reference::linear<double>(want, x, w);
-  reference::multiply<double>(allowed, magnitude(x), magnitude(decoded(w.weight)));
-  const Index roundings = C + 1 + (fp8 ? 2 + blocks(C) : 0);
-  for (Index t = 0; t < T; ++t)
-    for (Index f = 0; f < F; ++f) {
-      if (bias) allowed(t, f) += std::abs(c.in["bias"].as<float, 1>()(f));
-      allowed(t, f) = allowed(t, f) * gamma(roundings, unit_roundoff_fp32) +
-                      2 * static_cast<double>(roundings) * smallest_normal_fp32;
-    }
-  answer(c, "y", list(want), list(allowed), true);
+  Tensor<double, 2> want({T, F});
+  reference::linear<double>(want, x_in(c), linear_in(c));
+  answer(c, "y", list(want), list(allowed_errors(c, {Tensor<double, 2>({T, F}), sizes_of(c)})),
+         true);
+  if (fp8) c.allowed_on_hopper = on_hopper;
   return finished(std::move(c));
 }
 

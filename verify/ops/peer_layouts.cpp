@@ -1,6 +1,7 @@
 #include "verify/ops/peer_layouts.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 
@@ -40,20 +41,22 @@ const Array& output_of(const Arrays& theirs, const std::string& name, const Arra
   return found->second;
 }
 
-// FlashMLA: [c_kv 512 | k_rope 64], 64 or 128 heads.
+// Sparse attention of FlashMLA and TileLang: [c_kv 512 | k_rope 64], 64 or 128 heads.
 
 constexpr Index latent = 512, rope = 64, width = latent + rope, run = 128;
 
 Index heads_of(const Case& c) { return c.sizes.at('N') <= 64 ? 64 : 128; }
 
-std::string flashmla_refuses(const Case& c) {
-  if (c.dtype == "fp32") return "FlashMLA has no fp32 kernel";
-  if (c.sizes.at('N') > 128) return "FlashMLA takes up to 128 heads";
+std::string sparse_refuses(const Case& c, const std::string& who) {
+  if (c.dtype == "fp32") return who + " has no fp32 kernel";
+  if (c.sizes.at('N') > 128) return who + " takes up to 128 heads";
   if (c.sizes.at('R') > latent || c.sizes.at('P') > rope)
-    return "FlashMLA takes up to 512 + 64 channels";
-  if (c.sizes.at('T') * c.sizes.at('S') == 0) return "FlashMLA takes no empty tensors";
+    return who + " takes up to 512 + 64 channels";
+  if (c.sizes.at('T') * c.sizes.at('S') == 0) return who + " takes no empty tensors";
   return "";
 }
+
+std::string flashmla_refuses(const Case& c) { return sparse_refuses(c, "FlashMLA"); }
 
 /// bf16 (n, R + P) as (n, 576).
 Array wide_latents(const Array& x, Index n, Index R, Index P) {
@@ -115,8 +118,9 @@ Arrays flashmla_outputs(const Case& c) {
   return out;
 }
 
-Arrays flashmla_ours(const Case& c, const Arrays& theirs) {
-  const Arrays like = flashmla_outputs(c);
+/// Of the outputs, what is not padding.
+Arrays sparse_ours(const Case& c, const Arrays& theirs, const Arrays& like,
+                   const LseConvention& convention) {
   const Index T = c.sizes.at('T'), N = c.sizes.at('N'), R = c.sizes.at('R'), heads = heads_of(c);
   const Array &out = output_of(theirs, "out", like), &lse = output_of(theirs, "lse", like);
   const std::vector<double> o = out.values(), l = lse.values();
@@ -124,12 +128,59 @@ Arrays flashmla_ours(const Case& c, const Arrays& theirs) {
   for (Index t = 0; t < T; ++t)
     for (Index n = 0; n < N; ++n) {
       const Index head = t * heads + n;
-      our_lse.push_back(lse_of(l[static_cast<std::size_t>(head)], flashmla_lse));
+      our_lse.push_back(lse_of(l[static_cast<std::size_t>(head)], convention));
       our_out.insert(our_out.end(), o.begin() + head * latent, o.begin() + head * latent + R);
     }
   Arrays ours;
   ours["out"] = Array(out.dtype(), {T, N, R}, our_out);
   ours["lse"] = Array(lse.dtype(), {T, N}, our_lse);
+  return ours;
+}
+
+Arrays flashmla_ours(const Case& c, const Arrays& theirs) {
+  return sparse_ours(c, theirs, flashmla_outputs(c), flashmla_lse);
+}
+
+std::string tilelang_refuses(const Case& c) {
+  return c.dtype == "fp8" ? "TileLang's sparse MLA is of bf16" : sparse_refuses(c, "TileLang");
+}
+
+/// The kernel hides keys behind a query's own position, so that the queries follow all keys; no key
+/// is an index behind the last of them. Its position is above kv_stride, which is 1.
+Arrays tilelang_inputs(const Case& c) {
+  const Index T = c.sizes.at('T'), S = c.sizes.at('S');
+  const Index start = std::max<Index>(S, 2), nowhere = start + T;
+  Array indices = flashmla_indices(c.in.at("chosen"), {}, 128);
+  const Index K = indices.shape()[1];
+  for (std::int32_t& s : indices.as<std::int32_t, 2>())
+    if (s < 0) s = static_cast<std::int32_t>(nowhere);
+  Arrays in;
+  in["q"] = reshaped(wide_queries(c), {1, T, heads_of(c), width});
+  in["kv"] =
+      reshaped(wide_latents(c.in.at("kv"), S, c.sizes.at('R'), c.sizes.at('P')), {1, S, 1, width});
+  in["indices"] = reshaped(indices, {1, T, 1, K});
+  in["q_start_index_s"] = Array(Dtype::i32, {1}, std::vector<double>{static_cast<double>(start)});
+  return in;
+}
+
+Arrays tilelang_outputs(const Case& c) {
+  const Index T = c.sizes.at('T'), heads = heads_of(c);
+  return {{"out", Array(Dtype::bf16, {1, T, heads, latent})},
+          {"lse", Array(Dtype::f32, {1, T, heads})}};
+}
+
+/// Where a query chose nothing, theirs is 0/0.
+Arrays tilelang_ours(const Case& c, const Arrays& theirs) {
+  Arrays ours = sparse_ours(c, theirs, tilelang_outputs(c), tilelang_lse);
+  std::vector<double> out = ours["out"].values();
+  const auto chosen = c.in.at("chosen").as<std::int32_t, 2>();
+  const Index T = chosen.shape[0], row = c.sizes.at('N') * c.sizes.at('R');
+  for (Index t = 0; t < T; ++t)
+    if (std::all_of(chosen[t].begin(), chosen[t].end(), [](std::int32_t s) { return s == -1; }))
+      std::replace_if(
+          out.begin() + t * row, out.begin() + (t + 1) * row,
+          [](double x) { return std::isnan(x); }, 0.0);
+  ours["out"] = Array(ours["out"].dtype(), ours["out"].shape(), out);
   return ours;
 }
 
@@ -196,6 +247,8 @@ Arrays deepgemm_ours(const Case& c, const Arrays& theirs) {
 
 constexpr PeerLayout layouts[] = {{"flashmla", "sparse_attention", flashmla_refuses,
                                    flashmla_inputs, flashmla_outputs, flashmla_ours},
+                                  {"tilelang", "sparse_attention", tilelang_refuses,
+                                   tilelang_inputs, tilelang_outputs, tilelang_ours},
                                   {"deepgemm", "indexer_scores", deepgemm_refuses, deepgemm_inputs,
                                    deepgemm_outputs, deepgemm_ours}};
 
@@ -204,7 +257,7 @@ constexpr PeerLayout layouts[] = {{"flashmla", "sparse_attention", flashmla_refu
 const PeerLayout& peer_layout_named(const std::string& name) {
   for (const PeerLayout& layout : layouts)
     if (layout.name == name) return layout;
-  throw Error("there is no layout \"" + name + "\"; there are flashmla and deepgemm");
+  throw Error("there is no layout \"" + name + "\"; there are flashmla, tilelang and deepgemm");
 }
 
 }  // namespace dsa::verify

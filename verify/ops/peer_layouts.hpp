@@ -19,8 +19,9 @@ struct PeerLayout {
   Arrays (*ours)(const Case&, const Arrays& theirs);
 };
 
-/// flashmla: sparse prefill of bf16, sparse decoding over a paged FP8 cache. deepgemm: index scores
-/// over e4m3 keys, contiguous and paged. Error: lists the names.
+/// flashmla: sparse prefill of bf16, sparse decoding over a paged FP8 cache. tilelang: the sparse
+/// MLA of its examples, of bf16. deepgemm: index scores over e4m3 keys, contiguous and paged.
+/// Error: lists the names.
 const PeerLayout& peer_layout_named(const std::string&);
 
 }  // namespace dsa::verify

@@ -2,17 +2,29 @@
 """Other people's kernels on the cases of `dsa-verify ops`, for its judge.
 
     dsa-verify ops --dump CASES [--layout flashmla]
-    kernels_torch.py CASES OUT [--peer flashmla] [--device cuda]
+    kernels_torch.py CASES OUT [--peer flashmla] [--source DIR] [--device cuda]
     dsa-verify ops --against OUT [--layout flashmla]
 
-Peers: torch computes every op plainly in float32, on any device. flashmla and deepgemm (deepgemm-paged)
-need their packages, a Hopper GPU, and cases dumped in their layout. What a peer does not take is left
-out, and the judge says so. docs/ops.md is the format of the files. Exit status 3: there is no such
-package here, or nothing that it takes.
+    peer                  layout     needs, besides a Hopper GPU
+    torch                 none       nothing, any device: every op plainly in float32
+    flashmla              flashmla   the package flash_mla of 2026-01-16 or later
+    tilelang              tilelang   tilelang, and --source its examples/deepseek_v32: sparse_mla_fwd
+    tilelang-pipelined    tilelang   the same: sparse_mla_fwd_pipelined
+    deepgemm              deepgemm   the package deep_gemm
+    deepgemm-paged        deepgemm   deep_gemm 2.2 or later
+    tilelang-index        deepgemm   as tilelang: fp8_lighting_indexer
+    deepseek-index        deepgemm   tilelang 0.1.6, and --source inference of DeepSeek-V3.2-Exp: kernel
+
+What a peer does not take, or raises an error on, is left out, and the judge says so. docs/ops.md is the
+format of the files. Exit status: 1 a case raised an error, 3 there is no such package or file here, or
+nothing that it takes.
 """
 import argparse
+import importlib
+import inspect
 import json
 import pathlib
+import re
 import sys
 
 try:
@@ -204,11 +216,34 @@ TORCH = {f.__name__: f for f in (
     indexer_scores, topk_select, indexer_topk, sparse_attention, dense_attention)}
 
 
+class Absent(Exception):
+    """A package, or the file of a kernel, is not here: one sentence."""
+
+
+def module(name, is_file=False):
+    """A package, or a file of the directories that --source names."""
+    if is_file and not any(pathlib.Path(place, f"{name}.py").is_file() for place in sys.path):
+        raise Absent(f"expected {name}.py, which is no package: name its directory with --source")
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as e:
+        raise Absent(f"the package {e.name} is not installed") from None
+    except Exception as e:  # made for another version of what it imports, or for a machine with a GPU
+        raise Absent(f"{name} cannot be imported: {said(e)}") from None
+
+
+def said(error):
+    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
+
+
 def flashmla(x, s):
     """FlashMLA's sparse prefill of bf16, or its sparse decoding over a paged FP8 cache."""
-    import flash_mla
+    flash_mla = module("flash_mla")
+    prefill = getattr(flash_mla, "flash_mla_sparse_fwd", None)
+    if prefill is None or "attn_sink" not in inspect.signature(prefill).parameters:
+        raise Absent("expected FlashMLA of 2026-01-16 (082094b) or later: before, its lse was in base 2")
     if "kv" in x:
-        out, _, lse = flash_mla.flash_mla_sparse_fwd(x["q"], x["kv"], x["indices"], s["scale"])
+        out, _, lse = prefill(x["q"], x["kv"], x["indices"], s["scale"])
         return {"out": out, "lse": lse}
     plan, _ = flash_mla.get_mla_metadata()
     out, lse = flash_mla.flash_mla_with_kvcache(
@@ -217,16 +252,33 @@ def flashmla(x, s):
     return {"out": out, "lse": lse}
 
 
+def tilelang(x, s):
+    """TileLang's sparse MLA, to which row i of q has position i: nothing is chosen by rows before ours."""
+    start, rows = int(x["q_start_index_s"]), x["q"].shape[1]
+    before = (0, 0, 0, 0, start, 0)
+    out, lse = module("sparse_mla_fwd", is_file=True).sparse_mla_fwd_interface(
+        F.pad(x["q"], before), x["kv"], F.pad(x["indices"], before, value=start + rows), s["scale"])
+    return {"out": out[:, start:], "lse": lse[:, start:]}
+
+
+def tilelang_pipelined(x, s):
+    """The same, warp-specialised, which is told the position of row 0."""
+    out, lse = module("sparse_mla_fwd_pipelined", is_file=True).sparse_mla_fwd_interface(
+        x["q"], x["kv"], x["indices"], int(x["q_start_index_s"]), 1, s["scale"])
+    return {"out": out, "lse": lse}
+
+
 def deepgemm(x, s):
     """DeepGEMM's index scores over contiguous keys."""
-    import deep_gemm
-    return {"logits": deep_gemm.fp8_mqa_logits(
+    return {"logits": module("deep_gemm").fp8_mqa_logits(
         x["q"], (x["k"], x["k_scale"]), x["weights"], x["k_start"], x["k_end"])}
 
 
 def deepgemm_paged(x, s):
     """Over pages: every query is a sequence, and sees all that is before its end."""
-    import deep_gemm
+    deep_gemm = module("deep_gemm")
+    if [int(n) for n in re.findall(r"\d+", deep_gemm.__version__)[:2]] < [2, 2]:
+        raise Absent(f"expected deep_gemm 2.2 or later, but this is {deep_gemm.__version__}")
     if x["k_start"].any() or not x["k_end"].all():
         return None  # a length of 0 was unsafe in some of its versions
     S, lengths = len(x["k"]), x["k_end"][:, None]  # (sequences, tokens of each)
@@ -236,8 +288,38 @@ def deepgemm_paged(x, s):
     return {"logits": logits[:, :S]}
 
 
-PEERS = {"torch": TORCH, "flashmla": {"sparse_attention": flashmla},
-         "deepgemm": {"indexer_scores": deepgemm}, "deepgemm-paged": {"indexer_scores": deepgemm_paged}}
+def tilelang_index(x, s):
+    """TileLang's index scores, which are called as DeepGEMM's."""
+    return {"logits": module("fp8_lighting_indexer", is_file=True).mqa_attn_return_logits_interface(
+        x["q"], x["k"], x["k_scale"], x["weights"], x["k_start"], x["k_end"])}
+
+
+def deepseek_index(x, s):
+    """The index scores of DeepSeek's own model: of all keys, for a batch."""
+    return {"logits": module("kernel", is_file=True).fp8_index(
+        x["q"][None], x["weights"][None], x["k"][None], x["k_scale"][None])[0]}
+
+
+PEERS = {  # what computes an op, and the layout of its cases
+    "torch": (None, TORCH),
+    "flashmla": ("flashmla", {"sparse_attention": flashmla}),
+    "tilelang": ("tilelang", {"sparse_attention": tilelang}),
+    "tilelang-pipelined": ("tilelang", {"sparse_attention": tilelang_pipelined}),
+    "deepgemm": ("deepgemm", {"indexer_scores": deepgemm}),
+    "deepgemm-paged": ("deepgemm", {"indexer_scores": deepgemm_paged}),
+    "tilelang-index": ("deepgemm", {"indexer_scores": tilelang_index}),
+    "deepseek-index": ("deepgemm", {"indexer_scores": deepseek_index})}
+
+
+def compute(case, kernel, args):
+    """Writes the outputs of one case. False: the kernel does not take it."""
+    with safe_open(args.cases / case["file"], "pt", device=args.device) as file:
+        inputs = {name[3:]: file.get_tensor(name) for name in file.keys() if name.startswith("in.")}
+    outputs = kernel(inputs, {k: float(v) for k, v in case["scalars"].items()})
+    if outputs is None:
+        return False
+    save_file({k: v.contiguous().cpu() for k, v in outputs.items()}, args.out / case["file"])
+    return True
 
 
 def main():
@@ -246,34 +328,31 @@ def main():
     parser.add_argument("cases", type=pathlib.Path, help="what `dsa-verify ops --dump` wrote")
     parser.add_argument("out", type=pathlib.Path, help="where the outputs go")
     parser.add_argument("--peer", choices=PEERS, default="torch")
+    parser.add_argument("--source", type=pathlib.Path, action="append", default=[], metavar="DIR",
+                        help="directory of kernels that are no packages (may be given again)")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
+    sys.path[:0] = map(str, args.source)
     torch.set_default_device(args.device)
     args.out.mkdir(parents=True, exist_ok=True)
-    kernels, written, left_out = PEERS[args.peer], 0, 0
+    layout, kernels = PEERS[args.peer]
     index = json.loads((args.cases / "index.json").read_text())
-    layout = None if args.peer == "torch" else args.peer.removesuffix("-paged")
     if index.get("layout") != layout:
         parser.error(f"{args.cases} has the layout {index.get('layout')}, expected {layout}: dump it again"
                      + (f" with --layout {layout}" if layout else " without --layout"))
+    written, errors = 0, []
     for case in index["cases"]:
-        outputs = None
-        if case["op"] in kernels:
-            with safe_open(args.cases / case["file"], "pt", device=args.device) as file:
-                inputs = {name[3:]: file.get_tensor(name) for name in file.keys()
-                          if name.startswith("in.")}
-            try:
-                outputs = kernels[case["op"]](inputs, {k: float(v) for k, v in case["scalars"].items()})
-            except ModuleNotFoundError as e:
-                print(f"{args.peer}: the package {e.name} is not installed")
-                return 3
-        if outputs is None:
-            left_out += 1
-            continue
-        save_file({k: v.contiguous().cpu() for k, v in outputs.items()}, args.out / case["file"])
-        written += 1
-    print(f"{written} cases computed, {left_out} left out: {args.out}")
-    return 0 if written else 3
+        try:
+            written += case["op"] in kernels and compute(case, kernels[case["op"]], args)
+        except Absent as e:
+            print(f"{args.peer}: {e}")
+            return 3
+        except Exception as e:
+            errors.append(f"{case['case']}: {said(e)}")
+    print(f"{written} cases computed, {len(index['cases']) - written} left out: {args.out}")
+    if errors:
+        print(f"{args.peer} raised an error on {len(errors)} cases, the first: {errors[0]}")
+    return 1 if errors else 0 if written else 3
 
 
 if __name__ == "__main__":
