@@ -33,6 +33,8 @@ void check_options(const std::string& backend, const EngineOptions& o) {
           "--cpu chooses instructions of the backend cpu; leave it out for " + backend);
   require(o.mla.empty() || backend == "cpu",
           "--mla chooses a form of the backend cpu; leave it out for " + backend);
+  require(o.threads == 0 || backend == "cpu",
+          "--threads is of the backend cpu; leave it out for " + backend);
 }
 
 }  // namespace dsa

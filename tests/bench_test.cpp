@@ -55,4 +55,13 @@ TEST_CASE("what cannot be timed is refused in one sentence", "[bench]") {
   CHECK_THAT(complaint("dsa-bench ops --op nothing"), Contains("no problem of these names"));
   CHECK_THAT(complaint("dsa-bench ops --filter '('"), Contains("no regular expression"));
   CHECK_THAT(complaint("dsa-bench growth --dtype int4"), Contains("int4"));
+  CHECK_THAT(complaint("dsa-bench growth --longest 1000"), Contains("--longest"));
+  CHECK_THAT(complaint("dsa-bench model /nowhere --length 999999999999"), Contains("--length"));
+  for (const char* seconds : {"0", "-1", "nan"})
+    CHECK_THAT(complaint(std::string("dsa-bench ops --min-time ") + seconds),
+               Contains("expected seconds above 0"));
+  for (const char* command : {"ops", "growth", "cuda --list"})
+    CHECK_THAT(complaint(std::string("dsa-bench ") + command + " --json /nowhere/x"),
+               Contains("cannot write /nowhere/x"));
+  CHECK_THAT(complaint("dsa-bench nothing"), Contains("there is no command \"nothing\""));
 }

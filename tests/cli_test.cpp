@@ -229,12 +229,20 @@ TEST_CASE("bad usage is one sentence", "[cli]") {
   check_bad_input(run(scratch, right + "--layers x"), "x");
   check_bad_input(run(scratch, right + "--layers 1:3"), "model.layers.0");  // has no trace
   check_bad_input(run(scratch, right + "--no-such-option"), "--no-such-option");
+  check_bad_input(run(scratch, right + "--no-such-option"), "see dsa-verify golden --help");
   check_bad_input(run(scratch, right + "--dtype fp12"), "fp12");
   check_bad_input(run(scratch, right + "--runs 0"), "--runs");
   check_bad_input(run(scratch, right + "--max-kl-div much"), "--max-kl-div");
   check_bad_input(run(scratch, "golden " + quoted(sample("v32").string())), "GOLDEN");
   check_bad_input(run(scratch, ""), "subcommand");
   check_bad_input(run(scratch, "judge"), "judge");
+  check_bad_input(run(scratch, right + "--alpha nan"), "--alpha is nan");
+  for (const char* limit : {"--max-kl-div", "--atol", "--rtol"})
+    for (const char* value : {"-1", "nan", "inf"})
+      check_bad_input(run(scratch, right + limit + " " + value), "expected a finite number");
+  check_bad_input(run(scratch, "invariants " + quoted((sample("v2") / "checkpoint").string()) +
+                                   " --command true --format bf16"),
+                  "leave them out");
 }
 
 TEST_CASE("help is not an error", "[cli]") {
@@ -422,4 +430,11 @@ TEST_CASE("dsa-verify ops judges kernels, and what others made of the same cases
   check_bad_input(run(scratch, "ops --tier nosuch"), "there is nothing to judge");
   check_bad_input(run(scratch, "ops --against nosuch"), "nosuch is not a directory");
   check_bad_input(run(scratch, "ops --backend cpu --dump d"), "excludes --dump");
+  check_bad_input(run(scratch, "ops --json j --dump d"), "excludes --dump");
+  const std::string none = (scratch / "none").string();
+  check_bad_input(run(scratch, "ops --op embed --dtype fp8 --dump " + quoted(none)),
+                  "no case is of this op, dtype and layout");
+  CHECK(!fs::exists(none));
+  check_bad_input(run(scratch, "ops --op embed --dump " + quoted(json)),
+                  "cannot write cases to " + json);
 }

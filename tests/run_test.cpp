@@ -323,7 +323,10 @@ TEST_CASE("logits refuses in one sentence what it cannot run", "[run]") {
   CHECK_THAT(refused(good + to + "--format int4"), Contains("there is no format \"int4\""));
   CHECK_THAT(refused(good + to + "--backend tpu"), Contains("no backend \"tpu\"; choose cpu"));
   CHECK_THAT(refused(good + to + "--memory 1KB"), Contains("no room for a cache"));
-  CHECK_THAT(refused(good + to + "--chunk 0"), Contains("--chunk"));
+  CHECK_THAT(refused(good + to + "--chunk 0"), Contains("see dsa-run logits --help"));
+  CHECK_THAT(refused(good + to + "--backend cuda-host --threads 2"),
+             Contains("leave it out for cuda-host"));
+  CHECK_THAT(complaint("dsa-run login"), Contains("there is no command \"login\""));
   const auto refused_tokens = [&](const std::string& text) {
     write_text(in("bad"), text);
     return refused("--tokens " + in("bad") + " " + to);

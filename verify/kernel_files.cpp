@@ -64,6 +64,12 @@ std::vector<Index> shape_of(const Case& c, const std::string& name, std::size_t 
   return out != c.out.end() ? out->second.shape() : std::vector<Index>{static_cast<Index>(n)};
 }
 
+void make_directory(const fs::path& dir) {
+  std::error_code reason;
+  fs::create_directories(dir, reason);
+  require(!reason, "cannot write cases to " + dir.string() + ": " + reason.message());
+}
+
 void write_case(const fs::path& dir, const Case& c, const PeerLayout* layout) {
   const Arrays inputs = layout ? layout->inputs(c) : c.in;
   std::vector<SafetensorsWriter::Declaration> tensors;
@@ -132,13 +138,16 @@ KernelResult& row_of(std::vector<KernelResult>& rows, const Case& c, const PeerL
 }  // namespace
 
 std::string dump_cases(const fs::path& dir, const OpsOptions& options, const PeerLayout* layout) {
-  fs::create_directories(dir);
   Json cases = Json::array();
   for_each_case(options, [&](const Case& c) {
     if (!refusal(layout, c).empty()) return;
+    if (cases.empty()) make_directory(dir);
     write_case(dir, c, layout);
     cases.push_back(entry_of(c, layout));
   });
+  require(!cases.empty(),
+          "no case is of this op, dtype and layout, nothing was written; docs/ops.md lists what "
+          "there is");
   Json index = {{"seed", options.seed}, {"sums", name_of(options.sums)}, {"cases", cases}};
   if (layout) index["layout"] = layout->name;
   write_text(dir / "index.json", index.dump(1) + "\n");

@@ -31,6 +31,13 @@ std::string one_line(std::string text) {
   return text;
 }
 
+/// The program, with the command that was named: whose --help has the options.
+std::string help_of(const CLI::App& app) {
+  std::string words = "see dsa-verify ";
+  for (const CLI::App* command : app.get_subcommands()) words += command->get_name() + " ";
+  return words + "--help";
+}
+
 int fail(const std::string& sentence) {
   clear_progress();
   std::cerr << "dsa-verify: " << one_line(sentence) << "\n";
@@ -43,10 +50,9 @@ int main(int argc, char** argv) {
   CLI::App app{about};
   app.require_subcommand(1);
   app.set_version_flag("--version", DSA_VERSION);
-  const std::vector<Command> commands = {golden_command(app),     diagnose_command(app),
-                                         localise_command(app),   power_command(app),
-                                         invariants_command(app), ops_command(app),
-                                         samples_command(app)};
+  const std::vector<Command> commands = {
+      golden_command(app),     diagnose_command(app), localise_command(app), power_command(app),
+      invariants_command(app), ops_command(app),      samples_command(app)};
   const auto is_named = [&](const Command& c) { return c.app->get_name() == argv[1]; };
   if (argc > 1 && argv[1][0] != '-' && std::none_of(commands.begin(), commands.end(), is_named))
     return fail("there is no command \"" + std::string(argv[1]) + "\"; see dsa-verify --help");
@@ -55,7 +61,7 @@ int main(int argc, char** argv) {
   } catch (const CLI::Success& help) {
     return app.exit(help);
   } catch (const CLI::ParseError& e) {
-    return fail(std::string(e.what()) + "; see dsa-verify --help");
+    return fail(std::string(e.what()) + "; " + help_of(app));
   }
   std::string command_line = "dsa-verify";
   for (int i = 1; i < argc; ++i) command_line += " " + std::string(argv[i]);

@@ -6,6 +6,7 @@
 
 #include "core/file.hpp"
 #include "core/json.hpp"
+#include "core/outputs.hpp"
 #include "experiments/bench/bench.hpp"
 #include "experiments/bench/cuda/measure.hpp"
 #include "verify/receipt.hpp"
@@ -101,6 +102,7 @@ DeviceReport measure([[maybe_unused]] const CudaArguments& a,
 }
 
 int run(const CudaArguments& a) {
+  check_outputs({a.json}, {});
   const std::vector<DeviceProblem> problems = asked(a);
   if (a.list) {
     print_list(problems);

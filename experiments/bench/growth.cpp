@@ -8,6 +8,7 @@
 
 #include "core/file.hpp"
 #include "core/json.hpp"
+#include "core/outputs.hpp"
 #include "experiments/bench/bench.hpp"
 #include "experiments/bench/shapes.hpp"
 #include "optimized/cpu/tier.hpp"
@@ -76,6 +77,7 @@ struct Costs {
 };
 
 int run(const GrowthArguments& a) {
+  check_outputs({a.json}, {});
   std::map<std::string, Kernel> kernels;
   for (const std::string op : ops) kernels[op] = best_kernel(op, a.dtype);
   std::map<std::string, std::vector<std::pair<Index, double>>> taken;
@@ -131,9 +133,11 @@ Command growth_command(CLI::App& parent) {
       "expanded form of MLA; and sum them up to a prefill. Tells from which context on sparse\n"
       "attention pays.");
   app->add_option("--dtype", a->dtype, "fp32, bf16 or fp8")->capture_default_str();
-  app->add_option("--longest", a->longest, "The last context")->capture_default_str();
+  app->add_option("--longest", a->longest, "The last context")
+      ->check(CLI::Range(Index{1024}, Index{1} << 20).description(""))
+      ->capture_default_str();
   app->add_option("--repeats", a->repeats, "The best of so many runs counts")
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::Range(1, 1000).description(""))
       ->capture_default_str();
   app->add_option("--json", a->json, "Write the table as JSON to this file");
   return {app, [=] { return run(*a); }};

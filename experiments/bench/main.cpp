@@ -1,5 +1,6 @@
 // dsa-bench — how fast the optimised backends are, against this machine's own limits and others.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <iostream>
 #include <vector>
 
@@ -18,6 +19,11 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   const std::vector<Command> commands = {ops_command(app), growth_command(app), cuda_command(app),
                                          model_command(app)};
+  const auto is_named = [&](const Command& c) { return c.app->get_name() == argv[1]; };
+  if (argc > 1 && argv[1][0] != '-' && std::none_of(commands.begin(), commands.end(), is_named)) {
+    std::cerr << "dsa-bench: there is no command \"" << argv[1] << "\"; see dsa-bench --help\n";
+    return 2;
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& help) {

@@ -69,8 +69,12 @@ Command model_command(CLI::App& parent) {
       "Prints one line of JSON; experiments/bench/peers/side_by_side.py sets it beside others.");
   app->add_option("CHECKPOINT", a->checkpoint, "Directory with config.json and safetensors")
       ->required();
-  app->add_option("--length", a->length)->check(CLI::PositiveNumber)->capture_default_str();
-  app->add_option("--decode", a->decode)->check(CLI::NonNegativeNumber)->capture_default_str();
+  app->add_option("--length", a->length)
+      ->check(CLI::Range(Index{1}, Index{1} << 24).description(""))
+      ->capture_default_str();
+  app->add_option("--decode", a->decode)
+      ->check(CLI::Range(Index{0}, Index{1} << 24).description(""))
+      ->capture_default_str();
   a->engine.describe(*app);
   return {app, [=] { return measure(*a); }};
 }

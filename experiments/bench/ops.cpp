@@ -1,10 +1,13 @@
 // Every op of the suite timed at bench-mid's sizes, against the roofline of this machine.
 #include <benchmark/benchmark.h>
+#include <fmt/format.h>
 
+#include <cmath>
 #include <filesystem>
 #include <memory>
 #include <regex>
 
+#include "core/outputs.hpp"
 #include "experiments/bench/bench.hpp"
 #include "experiments/bench/shapes.hpp"
 #include "optimized/cpu/peaks.hpp"
@@ -101,6 +104,9 @@ void run_benchmarks(const std::string& json) {
 }
 
 int run(const OpsArguments& a) {
+  check_outputs({a.json}, {});
+  require(std::isfinite(a.min_time) && a.min_time > 0,
+          fmt::format("--min-time is {}, expected seconds above 0", a.min_time));
   const cpu::Cpu on{cpu::tier_named(a.tier)};
   const std::vector<Problem> all = problems(a);
   const double bandwidth = cpu::read_bandwidth(on);

@@ -5,6 +5,7 @@
 #include "core/check.hpp"
 #include "core/checkpoint_writer.hpp"
 #include "core/golden.hpp"
+#include "core/outputs.hpp"
 #include "optimized/run/convert.hpp"
 #include "optimized/run/engine_arguments.hpp"
 #include "optimized/run/inspect.hpp"
@@ -98,6 +99,7 @@ struct Options {
 };
 
 int inspect(const Options& o) {
+  dsa::check_outputs({o.json}, {o.directory});
   const auto report = dsa::run::inspect(o.directory, o.context);
   if (!o.json.empty()) dsa::write_text(o.json, dsa::run::as_json(report).dump(2) + "\n");
   std::cout << dsa::run::as_text(report);
@@ -119,7 +121,9 @@ int convert(const Options& o) {
 }
 
 int jsonl(const Options& o) {
+  dsa::check_outputs({o.out}, {o.in});
   const dsa::Golden golden = dsa::read_golden(o.in, o.dtype, 0);
+  dsa::require(!golden.logits.empty(), o.in + " has no logits, expected a golden of logits");
   dsa::write_jsonl(o.out, golden);
   std::cout << o.out << ": " << golden.sequences.size() << " lines, logits in " << golden.dtype
             << '\n';
@@ -132,6 +136,7 @@ int logits(const Options& o) {
   job.tokens = o.tokens;
   job.out = o.out;
   dsa::require(job.plan_only || !o.out.empty(), "--out is required; name the file to write");
+  dsa::check_outputs({o.out}, {o.directory, o.tokens});
   std::cout << dsa::run::logits(job, o.engine.parsed());
   return 0;
 }
@@ -190,6 +195,17 @@ std::string one_line(std::string text) {
   return text;
 }
 
+/// The program, with the command that was named: whose --help has the options.
+std::string help_of(const CLI::App& app) {
+  std::string words = "see dsa-run ";
+  for (const CLI::App* command : app.get_subcommands()) words += command->get_name() + " ";
+  return words + "--help";
+}
+
+bool has_command(const CLI::App& app, const std::string& name) {
+  return !app.get_subcommands([&](const CLI::App* c) { return c->get_name() == name; }).empty();
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -203,12 +219,17 @@ int main(int argc, char** argv) {
   CLI::App* lines = app.add_subcommand("jsonl", about_jsonl);
   describe_logits(*running, o);
   describe(*inspecting, *converting, *lines, o);
+  if (argc > 1 && argv[1][0] != '-' && !has_command(app, argv[1])) {
+    std::cerr << "dsa-run: there is no command \"" << one_line(argv[1])
+              << "\"; see dsa-run --help\n";
+    return 2;
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& help) {
     return app.exit(help);
   } catch (const CLI::ParseError& error) {
-    std::cerr << "dsa-run: " << one_line(error.what()) << "; see dsa-run --help\n";
+    std::cerr << "dsa-run: " << one_line(error.what()) << "; " << help_of(app) << '\n';
     return 2;
   }
   try {

@@ -2,10 +2,12 @@
 
 #include <unistd.h>
 
+#include <cmath>
 #include <cstdio>
 #include <iostream>
 
 #include "core/file.hpp"
+#include "core/outputs.hpp"
 
 namespace dsa::verify {
 namespace {
@@ -30,11 +32,16 @@ void show_progress(const std::string& what, int done, int of) {
 }  // namespace
 
 JudgeOptions Arguments::judge_options() const {
+  require(!std::isnan(options.alpha), "--alpha is nan, expected a probability up to 0.5");
   JudgeOptions judge = options;
   if (!precision.empty()) judge.precision = reference::precision_named(precision);
   if (!layers.empty()) judge.layers = span_of(layers);
   if (isatty(STDERR_FILENO)) judge.progress = show_progress;
   return judge;
+}
+
+void Arguments::check_reports() const {
+  check_outputs({json, junit, html}, {checkpoint, golden, candidate, options.names});
 }
 
 void add_checkpoint(CLI::App& app, Arguments& a) {

@@ -36,6 +36,10 @@ struct Arguments {
 
   /// `options`, with the texts above read and a progress bar where stderr is a terminal.
   JudgeOptions judge_options() const;
+
+  /// Error, before anything is judged, where a report could not be written or would replace what
+  /// is read (core/outputs.hpp).
+  void check_reports() const;
 };
 
 void add_checkpoint(CLI::App&, Arguments&);

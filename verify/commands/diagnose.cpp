@@ -6,6 +6,7 @@ namespace dsa::verify {
 namespace {
 
 int run(const Arguments& a, const std::string& command_line) {
+  a.check_reports();
   Diagnosis diagnosis = diagnose(a.checkpoint, a.candidate, a.judge_options());
   diagnosis.receipt.command = command_line;
   print(table(diagnosis));

@@ -1,3 +1,7 @@
+#include <fmt/format.h>
+
+#include <cmath>
+
 #include "verify/commands/command.hpp"
 #include "verify/report.hpp"
 
@@ -17,11 +21,20 @@ Verdict judged(const GoldenArguments& a, JudgeOptions options) {
   return judge(a.checkpoint, a.golden, backend.implementation, options);
 }
 
+/// A limit of the user's, where there is one. NaN and negative ones would decide before a look.
+std::optional<double> limit_of(const CLI::App& app, const std::string& option, double value) {
+  if (!app.count(option)) return std::nullopt;
+  require(std::isfinite(value) && value >= 0,
+          fmt::format("{} is {}, expected a finite number from 0 on", option, value));
+  return value;
+}
+
 int run(const GoldenArguments& a, const CLI::App& app, const std::string& command_line) {
+  a.check_reports();
   JudgeOptions options = a.judge_options();
-  if (app.count("--max-kl-div")) options.max_kl_div = a.max_kl_div;
-  if (app.count("--atol")) options.atol = a.atol;
-  if (app.count("--rtol")) options.rtol = a.rtol;
+  options.max_kl_div = limit_of(app, "--max-kl-div", a.max_kl_div);
+  options.atol = limit_of(app, "--atol", a.atol);
+  options.rtol = limit_of(app, "--rtol", a.rtol);
   Verdict verdict = judged(a, options);
   verdict.receipt.command = command_line;
   print(table(verdict, is_coloured()));

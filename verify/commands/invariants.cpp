@@ -13,6 +13,10 @@ struct InvariantArguments {
 };
 
 int run(const InvariantArguments& a, const std::string& command_line) {
+  a.common.check_reports();
+  require(a.command.empty() || a.common.backend.is_default(),
+          "--format, --cpu and --mla tell a backend of ours how to compute; leave them out with "
+          "--command");
   JudgeOptions judge = a.common.judge_options();
   Implementation asked;
   if (a.command.empty()) {

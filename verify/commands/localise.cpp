@@ -7,6 +7,7 @@ namespace dsa::verify {
 namespace {
 
 int run(const Arguments& a, const std::string& command_line) {
+  a.check_reports();
   Localisation localisation = localise(a.checkpoint, a.candidate, a.judge_options());
   localisation.receipt.command = command_line;
   print(table(localisation));

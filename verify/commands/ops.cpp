@@ -12,6 +12,7 @@ struct OpsArguments {
 };
 
 int run(const OpsArguments& a, const std::string& command_line) {
+  a.common.check_reports();
   OpsOptions options = a.options;
   options.progress = a.common.judge_options().progress;
   const PeerLayout* layout = a.layout.empty() ? nullptr : &peer_layout_named(a.layout);
@@ -58,13 +59,13 @@ Command ops_command(CLI::App& parent) {
   CLI::Option* max_flops =
       app->add_option("--max-flops", a->options.max_flops,
                       "Leave out cases of more operations (for sanitizers, which are slow)")
-          ->check(CLI::PositiveNumber);
+          ->check(CLI::Range(1.0, 1e18).description(""));
   app->add_option("--seed", a->options.seed, "Seed of the inputs")->capture_default_str();
   add_json(*app, a->common, "the results");
   CLI::Option* dump =
       app->add_option("--dump", a->dump,
                       "Write every case to DIR instead: inputs, answers and allowed errors")
-          ->excludes(backend, rung, ran, max_flops);
+          ->excludes(backend, rung, ran, max_flops, app->get_option("--json"));
   app->add_option("--against", a->against,
                   "Judge the outputs in DIR: safetensors files named as --dump names them")
       ->excludes(backend, rung, ran, max_flops, dump);

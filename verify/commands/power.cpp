@@ -6,6 +6,7 @@ namespace dsa::verify {
 namespace {
 
 int run(const Arguments& a, const std::string& command_line) {
+  a.check_reports();
   std::vector<Power> goldens;
   if (!a.samples.empty()) {
     goldens = power_of_samples(a.samples, a.judge_options());

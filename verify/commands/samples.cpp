@@ -7,6 +7,7 @@ namespace dsa::verify {
 namespace {
 
 int run(const Arguments& a, const std::string& command_line) {
+  a.check_reports();
   std::vector<Verdict> verdicts;
   JudgeOptions options = a.judge_options();
   for (const Sample& sample : find_samples(a.samples)) {
