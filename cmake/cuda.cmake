@@ -39,7 +39,13 @@ if(NOT CMAKE_CUDA_ARCHITECTURES)
   set(CMAKE_CUDA_ARCHITECTURES 80 90a-real 100-real)  # of 80, PTX too: for what is neither
 endif()
 enable_language(CUDA)
+find_package(CUDAToolkit QUIET)
+if(NOT TARGET CUDA::cublasLt)
+  message(STATUS "CUDA: no cuBLASLt: linear refuses that rung and goes to its own kernels")
+  list(TRANSFORM cuda_sources REPLACE "/cublaslt[.]cu$" "/absent/cublaslt.cu")
+endif()
 add_library(dsa_cuda_device STATIC ${cuda_sources})
+target_link_libraries(dsa_cuda_device PRIVATE $<TARGET_NAME_IF_EXISTS:CUDA::cublasLt>)
 target_include_directories(dsa_cuda_device PRIVATE ${PROJECT_SOURCE_DIR})
 # CMake 3.25 does not know nvcc's word for C++20.
 target_compile_options(dsa_cuda_device PRIVATE -std=c++20 --threads 2 -Xptxas -v)

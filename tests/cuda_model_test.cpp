@@ -4,6 +4,7 @@
 
 #include "optimized/backends.hpp"
 #include "optimized/cuda/engine.hpp"
+#include "optimized/cuda/host/cublaslt.hpp"
 #include "optimized/cuda/host/global_memory.hpp"
 #include "tests/answers.hpp"
 #include "tests/catch.hpp"
@@ -216,6 +217,22 @@ TEST_CASE("cuda-host: what is planned is what is taken", "[cuda-model]") {
   EngineOptions small = options_of("bf16", 8);
   small.memory = 1000;
   CHECK_THROWS_WITH(cuda::host::open(model, small), Contains("leaves no room for a cache"));
+}
+
+// On a device that step is recorded, and cuBLASLt is not to be asked then
+// (optimized/cuda/graph.cuh).
+TEST_CASE("cuda-host: a second step of decoding asks cuBLASLt for nothing new", "[cuda-model]") {
+  const Model model = sample_model("v32");
+  const auto engine = cuda::host::open(model, options_of("bf16"));
+  Fed fed{*engine, plain_sequence(some_tokens(model, 15))};
+  const auto asked_by = [&](Index n) {
+    const auto before = cuda::host::algorithms_asked_for();
+    fed.feed(n);
+    return cuda::host::algorithms_asked_for() - before;
+  };
+  CHECK(asked_by(13) > 0);  // no other test has passes of 13 tokens in bf16
+  asked_by(1);
+  CHECK(asked_by(1) == 0);
 }
 
 TEST_CASE("cuda-host: a NaN that is to be ordered is refused, and caches stay as they were",

@@ -1,7 +1,9 @@
-// Four kernels, made wrong in one place each, and who notices: the judge of the op by its bounds,
-// or the emulator whatever the numbers are. The unmutated copy passes both.
+// Four kernels and the call of a library, made wrong in one place each, and who notices: the judge
+// of the op by its bounds, or the emulator whatever the numbers are. The unmutated copy passes
+// both.
 #define DSA_CUDA_ON_HOST
 #include "optimized/cuda/expert_groups.cuh"
+#include "optimized/cuda/host/cublaslt.hpp"
 #include "optimized/cuda/indexer_tile.cuh"
 #include "optimized/cuda/topk.cuh"
 #include "tests/catch.hpp"
@@ -25,6 +27,14 @@ enum class Mutant {
   not_atomic,
   one_tie_more,
   one_row_early,
+  T_and_F_swapped,
+  rows_too_near,
+  rows_too_far,
+  not_transposed,
+  bias_ignored,
+  bias_of_bf16,
+  algorithm_of_another_T,
+  workspace_not_given,
 };
 
 /// indexer_scores v2 in bf16: its loop over tiles, written out.
@@ -120,6 +130,54 @@ void group_kernel(v2::Groups groups, DeviceView<const std::int32_t, 1> expert_of
     if (expert_of(pair) == e) groups.order(first++) = std::int32_t(pair);
 }
 
+/// linear cublaslt: its call of the library, written out.
+void library_product(DeviceView<float, 2> y, DeviceView<const bf16, 2> x,
+                     DeviceView<const bf16, 2> w, DeviceView<const float, 1> bias, Mutant mutant) {
+  const auto ok = [](cublasStatus_t status) {
+    if (status != CUBLAS_STATUS_SUCCESS) throw Error(cublasLtGetStatusString(status));
+  };
+  cublasLtMatmulDescOpaque_t operation;
+  ok(cublasLtMatmulDescInit(&operation, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+  const auto set = [&](cublasLtMatmulDescAttributes_t attribute, auto value) {
+    ok(cublasLtMatmulDescSetAttribute(&operation, attribute, &value, sizeof value));
+  };
+  const auto transposed = mutant == Mutant::not_transposed ? CUBLAS_OP_N : CUBLAS_OP_T;
+  set(CUBLASLT_MATMUL_DESC_TRANSA, static_cast<std::int32_t>(transposed));
+  if (bias.shape[0] > 0 && mutant != Mutant::bias_ignored) {
+    const auto type = mutant == Mutant::bias_of_bf16 ? CUDA_R_16BF : CUDA_R_32F;
+    set(CUBLASLT_MATMUL_DESC_EPILOGUE, std::uint32_t{CUBLASLT_EPILOGUE_BIAS});
+    set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, static_cast<std::int32_t>(type));
+    set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, static_cast<const void*>(bias.data));
+  }
+  Index T = x.shape[0], F = w.shape[0];
+  if (mutant == Mutant::T_and_F_swapped) std::swap(T, F);
+  const Index C = x.shape[1], x_stride = mutant == Mutant::rows_too_near ? C - 8 : C,
+              y_stride = mutant == Mutant::rows_too_far ? F + 4 : F;
+  const auto layout = [&](cudaDataType type, Index rows, Index columns, Index ld) {
+    cublasLtMatrixLayoutOpaque_t matrix;
+    ok(cublasLtMatrixLayoutInit(&matrix, type, std::uint64_t(rows), std::uint64_t(columns), ld));
+    return matrix;
+  };
+  const Index asked_T = mutant == Mutant::algorithm_of_another_T ? T + 1 : T;
+  auto a = layout(CUDA_R_16BF, C, F, C), b = layout(CUDA_R_16BF, C, T, x_stride),
+       d = layout(CUDA_R_32F, F, T, y_stride), asked_b = layout(CUDA_R_16BF, C, asked_T, x_stride),
+       asked_d = layout(CUDA_R_32F, F, asked_T, y_stride);
+  cublasLtMatmulPreferenceOpaque_t preference;
+  ok(cublasLtMatmulPreferenceInit(&preference));
+  const std::uint64_t workspace = mutant == Mutant::workspace_not_given ? 1 << 20 : 0;
+  ok(cublasLtMatmulPreferenceSetAttribute(&preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                          &workspace, sizeof workspace));
+  cublasLtHandle_t handle;
+  ok(cublasLtCreate(&handle));
+  cublasLtMatmulHeuristicResult_t found;
+  int count = 0;
+  ok(cublasLtMatmulAlgoGetHeuristic(handle, &operation, &a, &asked_b, &asked_d, &asked_d,
+                                    &preference, 1, &found, &count));
+  const float one = 1, zero = 0;
+  ok(cublasLtMatmul(handle, &operation, &one, w.data, &a, x.data, &b, &zero, y.data, &d, y.data, &d,
+                    &found.algo, nullptr, 0, Stream{}));
+}
+
 /// The cases before `from` are not posed: some of them take their time.
 Case case_named(const char* op, const std::string& name, std::size_t from = 0) {
   const auto poses = verify::op_named(op).cases(1);
@@ -194,6 +252,15 @@ bool experts_pass(Mutant mutant, const char* name) {
   return passes(c, out, b);
 }
 
+bool linear_passes(Mutant mutant, const char* name) {
+  Case c = case_named("linear", name, 52);
+  Arrays out = c.out;
+  Binding b;
+  library_product(b.out<float, 2>(out.at("y")), b.in<bf16, 2>(c.in.at("x")),
+                  b.in<bf16, 2>(c.in.at("w")), b.optional<float, 1>(c, "bias"), mutant);
+  return passes(c, out, b);
+}
+
 }  // namespace
 
 TEST_CASE("mutants of indexer_scores: two by the bounds, one by the emulator", "[cuda]") {
@@ -222,4 +289,25 @@ TEST_CASE("mutants of experts: two by the judge, a race by the emulator", "[cuda
   CHECK_FALSE(experts_pass(Mutant::one_row_early, few));
   CHECK_FALSE(experts_pass(Mutant::last_tile_dropped, tiles));
   CHECK_THROWS_WITH(experts_pass(Mutant::not_atomic, tiles), Contains("no barrier orders the two"));
+}
+
+TEST_CASE("mutants of the call of cuBLASLt: two by the judge, the others by what is in its place",
+          "[cuda]") {
+  const char *square = "bf16-T13-C16-F16-gaussian", *biased = "bf16-T33-C72-F20-gaussian-bias";
+  CHECK(linear_passes(Mutant::none, square));
+  CHECK(linear_passes(Mutant::none, biased));
+  CHECK_FALSE(linear_passes(Mutant::not_transposed, square));
+  CHECK_FALSE(linear_passes(Mutant::bias_ignored, biased));
+  CHECK_THROWS_WITH(linear_passes(Mutant::not_transposed, biased),
+                    Contains("op(A) is 72 x 20, and op(B) 72 x 33"));
+  CHECK_THROWS_WITH(linear_passes(Mutant::T_and_F_swapped, biased),
+                    Contains("outside every buffer"));
+  CHECK_THROWS_WITH(linear_passes(Mutant::rows_too_near, biased),
+                    Contains("leading dimension is 64"));
+  CHECK_THROWS_WITH(linear_passes(Mutant::rows_too_far, biased), Contains("outside every buffer"));
+  CHECK_THROWS_WITH(linear_passes(Mutant::bias_of_bf16, biased), Contains("a bias must be of D's"));
+  CHECK_THROWS_WITH(linear_passes(Mutant::algorithm_of_another_T, biased),
+                    Contains("its algorithm was asked for another layout of B"));
+  CHECK_THROWS_WITH(linear_passes(Mutant::workspace_not_given, biased),
+                    Contains("takes a workspace of 1048576 bytes"));
 }

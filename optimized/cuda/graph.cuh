@@ -31,7 +31,8 @@ class Graph {
     if (key != key_) {
       forget();
       key_ = key;
-      return body();  // loads the kernels, too, which must not happen while they are recorded
+      // Loads the kernels, too, and asks cuBLASLt for algorithms: not to be done while recording.
+      return body();
     }
     if (replay_ == nullptr) record(stream, body);
     CUDA_TRY(cudaGraphLaunch(replay_, stream));

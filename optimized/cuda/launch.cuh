@@ -22,14 +22,25 @@ inline dim3 grid_of(Index x, Index y = 1) {
   return dim3(static_cast<unsigned>(x), static_cast<unsigned>(y));
 }
 
+/// The number of the device that this thread works with.
+inline int current_device() {
+#ifdef DSA_CUDA_ON_HOST
+  return 0;
+#else
+  int device = 0;
+  CUDA_TRY(cudaGetDevice(&device));
+  return device;
+#endif
+}
+
 /// Bytes of shared memory that a block may ask for.
 inline Index shared_memory_limit() {
 #ifdef DSA_CUDA_ON_HOST
   return shared_limit;
 #else
-  int device = 0, bytes = 0;
-  CUDA_TRY(cudaGetDevice(&device));
-  CUDA_TRY(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  int bytes = 0;
+  CUDA_TRY(
+      cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, current_device()));
   return bytes;
 #endif
 }
@@ -38,9 +49,8 @@ inline Index multiprocessors() {
 #ifdef DSA_CUDA_ON_HOST
   return 8;
 #else
-  int device = 0, count = 0;
-  CUDA_TRY(cudaGetDevice(&device));
-  CUDA_TRY(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
+  int count = 0;
+  CUDA_TRY(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, current_device()));
   return count;
 #endif
 }

@@ -111,6 +111,9 @@ void linear(Stream stream, DeviceView<float, 2> y, DeviceView<const X, 2> x,
 template <class X>
 void linear(Stream stream, DeviceView<float, 2> y, DeviceView<const X, 2> x,
             DeviceView<const X, 2> w, Scales scales, DeviceView<const float, 1> bias) {
+  if constexpr (std::is_same_v<X, bf16>)
+    if (cublaslt::linear_refuses(x.shape[0], x.shape[1], w.shape[0], bias.shape[0] > 0).empty())
+      return cublaslt::linear(stream, y, x, w, scales, bias);
   if (v2::linear_refuses(x.shape[1], sizeof(X)).empty())
     return v2::linear(stream, y, x, w, scales, bias);
   v1::linear(stream, y, x, w, scales, bias);

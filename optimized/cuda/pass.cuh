@@ -1,8 +1,8 @@
 // optimized/cuda/pass.cuh — one pass at work; the parts of optimized/cuda/forward.cpp.
 //
 // mla.cpp holds MLA and the indexer, forward.cpp the rest. Nothing else includes this file. What is
-// asked of the device between upload and download are kernels and nothing else, so that a graph can
-// replay it (graph.cuh).
+// asked of the device between upload and download are kernels and nothing else, cuBLASLt's among
+// them, so that a graph can replay it (graph.cuh).
 #pragma once
 
 #include <type_traits>

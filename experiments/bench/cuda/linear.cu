@@ -23,13 +23,17 @@ Work work(const DeviceProblem& p) {
               memory->numbers<float, 2>({(F + 127) / 128, (C + 127) / 128})};
   const auto y = memory->space<float, 2>({T, F});
   const auto product = p.rung == "cublas" ? std::make_shared<Product>() : nullptr;
-  const bool v1 = p.rung == "v1";
+  const bool v1 = p.rung == "v1", v2 = p.rung == "v2", lt = p.rung == "cublaslt";
   return [=](Index copy) {
     const Inputs<X>& in = copies[static_cast<std::size_t>(copy)];
-    if constexpr (std::is_same_v<X, bf16>)
+    if constexpr (std::is_same_v<X, bf16>) {
       if (product) return (*product)(y, in.x, in.w);
+      if (lt) return cublaslt::linear(Stream{}, y, in.x, in.w, scales, {});
+    }
     if (v1)
       v1::linear(Stream{}, y, in.x, in.w, scales, {});
+    else if (v2)
+      v2::linear(Stream{}, y, in.x, in.w, scales, {});
     else
       linear(Stream{}, y, in.x, in.w, scales, {});
     (void)memory;

@@ -128,8 +128,8 @@ void add_indexer(std::vector<DeviceProblem>& all, const Scale& x) {
 void add_linear(std::vector<DeviceProblem>& all, const Scale& x) {
   for (const Index T : {x.T, x.B})
     for (const auto& [C, F] : x.linears) {
-      all.push_back(linear("bf16", "dispatch", T, C, F));
-      all.push_back(linear("bf16", "cublas", T, C, F));
+      for (const char* rung : {"cublaslt", "v2", "cublas"})
+        all.push_back(linear("bf16", rung, T, C, F));
       all.push_back(linear("fp8", "dispatch", T, C, F));
     }
   all.push_back(linear("bf16", "v1", x.B, x.linears[0].first, x.linears[0].second));

@@ -228,6 +228,11 @@ std::string refuses_linear(const Case& c) {
   return v2::linear_refuses(c.sizes.at('C'), sizeof(X));
 }
 
+std::string refuses_cublaslt(const Case& c) {
+  return cublaslt::linear_refuses(c.sizes.at('T'), c.sizes.at('C'), c.sizes.at('F'),
+                                  c.in.count("bias") > 0);
+}
+
 /// The same as the second of two heads. NaN stands where it must not look: in the first head, and
 /// in eight channels more than the matrix takes.
 constexpr Index more_channels = 8;
@@ -320,6 +325,7 @@ std::vector<Rung> plain_rungs() {
       {"linear", "v2", "fp32", prepare_linear<float, v2::linear<float>>, refuses_linear<float>},
       {"linear", "v2", "bf16", prepare_linear<bf16, v2::linear<bf16>>, refuses_linear<bf16>},
       {"linear", "v2", "fp8", prepare_linear<e4m3, v2::linear<e4m3>>, refuses_linear<e4m3>},
+      {"linear", "cublaslt", "bf16", prepare_linear<bf16, cublaslt::linear>, refuses_cublaslt},
       {"linear", "dispatch", "fp32", prepare_linear<float, linear<float>>},
       {"linear", "dispatch", "bf16", prepare_linear<bf16, linear<bf16>>},
       {"linear", "dispatch", "fp8", prepare_linear<e4m3, linear<e4m3>>}};
