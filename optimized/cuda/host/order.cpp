@@ -52,6 +52,7 @@ void join(Clock& clock, const Clock& other) {
 Observer::Observer(Actor thread) {
   const Order& o = order;
   mine_ = Mark(o.now, thread);
+  began_ = o.began;
   all_ = o.all;
   warp_ = thread / warp_size;
   lanes_ = o.warps[warp_];
@@ -76,8 +77,9 @@ Mark Observer::added_to(Mark others) const {
   if (o.adding != mine_) o.adding = mine_, o.added.clear();
   for (const auto& [before, after] : o.added)
     if (before == others) return after;
+  const std::size_t first = o.begin.back();
   if (others.actor() < first_set) {
-    o.members.push_back(others);
+    if (!knows(others)) o.members.push_back(others);
   } else {
     const std::size_t set = others.actor() - first_set;
     for (std::size_t i = o.begin[set]; i < o.begin[set + 1]; ++i) {
@@ -85,9 +87,12 @@ Mark Observer::added_to(Mark others) const {
       if (!knows(one)) o.members.push_back(one);
     }
   }
-  o.members.push_back(mine_);
-  const Mark all(mine_.time(), first_set + static_cast<Actor>(o.begin.size() - 1));
-  o.begin.push_back(o.members.size());
+  Mark all = mine_;
+  if (o.members.size() > first) {
+    all = Mark(mine_.time(), first_set + static_cast<Actor>(o.begin.size() - 1));
+    o.members.push_back(mine_);
+    o.begin.push_back(o.members.size());
+  }
   o.added.emplace_back(others, all);
   return all;
 }
@@ -128,8 +133,6 @@ void order_block() {
   order.know_all();
   observe_as(thread_number());
 }
-
-Time block_began() { return order.began; }
 
 void order_warp(int first_thread, int lanes) {
   order.warps[static_cast<std::size_t>(first_thread / warp_size)] = order.now++;

@@ -42,6 +42,8 @@ class Observer {
   explicit Observer(Actor thread);
 
   Mark mine() const { return mine_; }
+  /// True of what was marked before the block began, which was done by others.
+  bool precedes_block(Mark mark) const { return mark.time() <= began_; }
   /// True if the marked access happened before what this thread does now, or is its own.
   bool knows(Mark mark) const {
     if (mark.time() <= all_) return true;
@@ -53,7 +55,9 @@ class Observer {
   /// Of several, one that is not known; else none.
   Mark stranger(Mark mark) const;
   /// Those of `others` that are not known, and mine.
-  Mark among(Mark others) const { return knows(others) ? mine_ : added_to(others); }
+  Mark among(Mark others) const {
+    return others.time() <= all_ || others == mine_ ? mine_ : added_to(others);
+  }
   /// True where there are so many sets that those in no use should be forgotten (SetsInUse).
   bool crowded() const { return crowded_; }
 
@@ -61,7 +65,7 @@ class Observer {
   Mark added_to(Mark others) const;
 
   Mark mine_;
-  Time all_ = 0, lanes_ = 0;
+  Time began_ = 0, all_ = 0, lanes_ = 0;
   Actor warp_ = 0;
   const Clock* told_ = nullptr;
   bool crowded_ = false;
@@ -89,8 +93,6 @@ class SetsInUse {
 /// known to all.
 void begin_order(std::size_t threads);
 void order_block();
-/// When the block began. What was done until then was done by others.
-Time block_began();
 
 /// Every lane of a warp knows what any of them knows.
 void order_warp(int first_thread, int lanes);

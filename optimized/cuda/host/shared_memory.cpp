@@ -14,15 +14,13 @@
 namespace dsa::cuda::host {
 namespace {
 
-enum class Holds : std::uint8_t { data, copy, mbarrier };
+enum class Holds : std::uint64_t { data, copy, mbarrier };  // as wide as a mark: no padding
 
 /// Of a byte. What was marked before the block began is as good as nothing.
 struct Shadow {
   Mark write, read, update;  // update: atomically. Both since the last write
   Holds holds = Holds::data;
   bool operator==(const Shadow&) const = default;
-
-  bool empty() const { return write.time() <= block_began(); }
 };
 
 struct Copy {
@@ -47,6 +45,14 @@ Memory& memory() {
   return *mine;
 }
 
+std::size_t offset_in(const Memory& m, const void* p, std::size_t bytes) {
+  const auto at = reinterpret_cast<std::uintptr_t>(p);
+  const auto begin = reinterpret_cast<std::uintptr_t>(m.data);
+  if (at < begin || at + bytes > begin + m.bytes)
+    fail("touches " + std::to_string(bytes) + " bytes outside the block's shared memory");
+  return at - begin;
+}
+
 std::string byte_text(std::size_t at) { return "byte " + std::to_string(at) + " of shared memory"; }
 
 [[noreturn]] void race(const Observer& me, std::size_t at, const char* mine, const char* theirs,
@@ -62,38 +68,46 @@ void expect_known(const Observer& me, std::size_t at, const char* mine, const ch
   if (!me.knows(mark)) race(me, at, mine, theirs, mark);
 }
 
-void expect_free(std::size_t at, const char* mine, const Shadow& s) {
-  if (s.empty() || s.holds == Holds::data) return;
-  fail(
-      std::string(mine) + " " + byte_text(at) +
-      (s.holds == Holds::copy ? ", to which a copy is still under way" : ", which is an mbarrier"));
+[[noreturn]] void refuse(std::size_t at, const char* mine, const char* why) {
+  fail(std::string(mine) + " " + byte_text(at) + ", " + why);
 }
-void expect_data(std::size_t at, const char* mine, const Shadow& s) {
-  if (s.empty()) fail(std::string(mine) + " " + byte_text(at) + ", to which nothing was written");
-  expect_free(at, mine, s);
+void expect_free(const Observer& me, std::size_t at, const char* mine, const Shadow& s) {
+  if (s.holds == Holds::data || me.precedes_block(s.write)) return;
+  refuse(at, mine,
+         s.holds == Holds::copy ? "to which a copy is still under way" : "which is an mbarrier");
+}
+void expect_data(const Observer& me, std::size_t at, const char* mine, const Shadow& s) {
+  if (me.precedes_block(s.write)) refuse(at, mine, "to which nothing was written");
+  expect_free(me, at, mine, s);
 }
 
-/// The shadows of bytes become f(byte, shadow), which is asked once for neighbours that are alike.
+/// Calls f(byte, shadow), which says how to change it: once for neighbours that are alike.
 template <class F>
 void touch(const void* p, std::size_t bytes, F f) {
-  Shadow* const shadow = memory().shadow;
-  std::size_t i = shared_offset(p, bytes);
+  Memory& m = memory();
+  Shadow* const shadow = m.shadow;
+  std::size_t i = offset_in(m, p, bytes);
   for (const std::size_t end = i + bytes; i < end;) {
-    const Shadow old = shadow[i], touched = f(i, old);
-    do shadow[i++] = touched;
+    const Shadow old = shadow[i];
+    const auto change = f(i, old);
+    do change(shadow[i++]);
     while (i < end && shadow[i] == old);
   }
+}
+
+auto become(Mark write, Holds holds) {
+  return [=](Shadow& s) { s.write = write, s.read = s.update = Mark(), s.holds = holds; };
 }
 
 /// Whatever it is that makes an end of what the bytes held.
 void overwrite(const void* p, std::size_t bytes, const char* what, Holds holds) {
   const Observer& me = observer();
   touch(p, bytes, [&](std::size_t at, const Shadow& s) {
-    expect_free(at, what, s);
+    expect_free(me, at, what, s);
     expect_known(me, at, what, "wrote", s.write);
     expect_known(me, at, what, "read", s.read);
     expect_known(me, at, what, "updated", s.update);
-    return Shadow{me.mine(), {}, {}, holds};
+    return become(me.mine(), holds);
   });
 }
 
@@ -121,22 +135,17 @@ std::byte* shared_at(std::size_t offset, std::size_t bytes) {
 }
 
 std::size_t shared_offset(const void* p, std::size_t bytes) {
-  const auto at = reinterpret_cast<std::uintptr_t>(p);
-  const auto begin = reinterpret_cast<std::uintptr_t>(memory().data);
-  if (at < begin || at + bytes > begin + memory().bytes)
-    fail("touches " + std::to_string(bytes) + " bytes outside the block's shared memory");
-  return at - begin;
+  return offset_in(memory(), p, bytes);
 }
 
 void reads_shared(const void* p, std::size_t bytes) {
   const Observer& me = observer();
   if (me.crowded()) forget_sets_in_no_use();
-  touch(p, bytes, [&](std::size_t at, Shadow s) {
-    expect_data(at, "reads", s);
+  touch(p, bytes, [&](std::size_t at, const Shadow& s) {
+    expect_data(me, at, "reads", s);
     expect_known(me, at, "reads", "wrote", s.write);
     expect_known(me, at, "reads", "updated", s.update);
-    s.read = me.among(s.read);
-    return s;
+    return [mark = me.among(s.read)](Shadow& t) { t.read = mark; };
   });
 }
 
@@ -145,12 +154,11 @@ void writes_shared(const void* p, std::size_t bytes) { overwrite(p, bytes, "writ
 void updates_shared(const void* p, std::size_t bytes) {
   const Observer& me = observer();
   if (me.crowded()) forget_sets_in_no_use();
-  touch(p, bytes, [&](std::size_t at, Shadow s) {
-    expect_data(at, "updates", s);
+  touch(p, bytes, [&](std::size_t at, const Shadow& s) {
+    expect_data(me, at, "updates", s);
     expect_known(me, at, "updates", "wrote", s.write);
     expect_known(me, at, "updates", "read", s.read);
-    s.update = me.among(s.update);
-    return s;
+    return [mark = me.among(s.update)](Shadow& t) { t.update = mark; };
   });
 }
 
@@ -164,7 +172,7 @@ void open_copy(const void* to, std::size_t bytes) {
 }
 
 void land_copy(void* to, const void* from, std::size_t bytes, Mark by) {
-  touch(to, bytes, [&](std::size_t, const Shadow&) { return Shadow{by, {}, {}, Holds::data}; });
+  touch(to, bytes, [&](std::size_t, const Shadow&) { return become(by, Holds::data); });
   if (from != nullptr)
     std::memcpy(to, from, bytes);
   else
