@@ -218,21 +218,23 @@ TEST_CASE("an mbarrier orders what came before an arrival with what follows the 
 }
 
 TEST_CASE("who writes must know of every reader", "[cuda]") {
-  const auto kernel = +[](unsigned readers_that_arrive) {
-    Room r(static_cast<int>(readers_that_arrive));
+  const auto kernel = +[](unsigned does_not_arrive) {
+    Room r(does_not_arrive < 40 ? 39 : 40);
     if (threadIdx.x == 63) r.x[0] = 1;
     __syncthreads();
     if (threadIdx.x < 40) {
       [[maybe_unused]] const float y = r.x[0];
-      if (threadIdx.x < readers_that_arrive) r.b[0].arrive();
+      if (threadIdx.x != does_not_arrive) r.b[0].arrive();
     }
     if (threadIdx.x == 63) r.b[0].wait(0), r.x[0] = 2;
   };
-  const auto run_readers = [&](unsigned n) {
-    launch(Stream{}, "kernel", {dim3(1), dim3(64), room}, kernel, n);
+  const auto run_without = [&](unsigned thread) {
+    launch(Stream{}, "kernel", {dim3(1), dim3(64), room}, kernel, thread);
   };
-  CHECK_NOTHROW(run_readers(40));
-  CHECK_THROWS_WITH(run_readers(39), Contains("which thread 39 read") && Contains(race));
+  CHECK_NOTHROW(run_without(40));
+  CHECK_THROWS_WITH(run_without(39), Contains("which thread 39 read") && Contains(race));
+  CHECK_THROWS_WITH(run_without(17), Contains("which thread 17 read") && Contains(race));
+  CHECK_THROWS_WITH(run_without(0), Contains("which thread 0 read") && Contains(race));
 }
 
 TEST_CASE("bytes of a copy belong to who waited for it", "[cuda]") {

@@ -77,7 +77,7 @@ struct Pipeline {
 };
 
 /// C is the length of the rows of both matrices.
-inline __global__ void __launch_bounds__(pipeline_threads)
+static __global__ void __launch_bounds__(pipeline_threads)
     pipeline_kernel(DeviceView<float, 2> y, const __grid_constant__ TensorMap x,
                     const __grid_constant__ TensorMap w, Index C, Mistake mistake) {
   SharedMemory memory;
@@ -107,7 +107,7 @@ inline void pipeline(Stream stream, DeviceView<float, 2> y, DeviceView<const bf1
 }
 
 /// One thread copies rows of floats in bulk, the others add them up.
-inline __global__ void sum_of_rows_kernel(DeviceView<float, 1> y, DeviceView<const float, 2> x) {
+static __global__ void sum_of_rows_kernel(DeviceView<float, 1> y, DeviceView<const float, 2> x) {
   const Index rows = x.shape[0], C = x.shape[1];
   SharedMemory memory;
   const Shared<float> row = memory.take<float>(C);

@@ -162,7 +162,6 @@ Mark release(Clock& clock) {
 
 void acquire(const Clock& clock) {
   join(order.told[static_cast<std::size_t>(thread_number())], clock);
-  ++order.now;
   observe_as(thread_number());
 }
 
