@@ -197,6 +197,17 @@ TEST_CASE("an mbarrier orders what came before an arrival with what follows the 
         }
       }),
       Contains("reads byte 0 of shared memory, which thread 0 wrote") && Contains(race));
+  const auto told = +[](bool lanes_too) {  // one waits, and tells its warp
+    Room r;
+    if (threadIdx.x == 0) r.x[0] = 1, r.b[0].arrive();
+    if (threadIdx.x < 32) return;
+    if (threadIdx.x == 32) r.b[0].wait(0);
+    if (lanes_too) __syncwarp();
+    if (threadIdx.x == 35 && r.x[0] != 1) fail("read something else");
+  };
+  CHECK_NOTHROW(launch(Stream{}, "kernel", {dim3(1), dim3(64), room}, told, true));
+  CHECK_THROWS_WITH(launch(Stream{}, "kernel", {dim3(1), dim3(64), room}, told, false),
+                    Contains("thread 0 wrote") && Contains(race));
   CHECK_THROWS_WITH(run([] {  // nor what a lane did that did not arrive
                       Room r;
                       if (threadIdx.x == 0) r.x[0] = 1;
