@@ -1,6 +1,7 @@
 #include "optimized/cuda/host/order.hpp"
 
 #include <algorithm>
+#include <bitset>
 #include <utility>
 
 #include "optimized/cuda/host/block.hpp"
@@ -8,17 +9,15 @@
 namespace dsa::cuda::host {
 namespace {
 
-constexpr std::size_t many_members = std::size_t{1} << 20;
+constexpr std::size_t many_sets = std::size_t{1} << 18;
 
 struct Order {
   Time now = 1, began = 0, all = 0;
   std::vector<Time> warps;  // the last __syncwarp
   std::vector<Clock> told;  // by thread, what mbarriers told it
 
-  /// Set i is members [begin[i], begin[i + 1]).
-  std::vector<Mark> members;
-  std::vector<std::size_t> begin{0};
-  std::size_t crowded_at = many_members;
+  std::vector<MarkSet> sets;
+  std::size_t crowded_at = many_sets;
   /// To which sets the thread of this mark was added, and what became of them: bytes that were
   /// accessed by the same threads share one.
   Mark adding;
@@ -28,15 +27,18 @@ struct Order {
 
   void know_all() {
     all = now++;
-    members.clear();
-    begin.assign(1, 0);
+    sets.clear();
   }
-  /// Calls f for every mark of several, or for the one.
+  Mark add(const MarkSet& set) {
+    sets.push_back(set);
+    return Mark(set.one.time(), first_set + static_cast<Actor>(sets.size() - 1));
+  }
+  /// Calls f for every mark of several, or for the one; the latest first.
   template <class F>
   void each(Mark mark, F f) const {
-    if (mark.actor() < first_set) return f(mark);
-    const std::size_t set = mark.actor() - first_set;
-    for (std::size_t i = begin[set]; i < begin[set + 1]; ++i) f(members[i]);
+    for (; is_set(mark); mark = sets[mark.actor() - first_set].rest)
+      f(sets[mark.actor() - first_set].one);
+    f(mark);
   }
 };
 
@@ -57,7 +59,7 @@ Observer::Observer(Actor thread) {
   warp_ = thread / warp_size;
   lanes_ = o.warps[warp_];
   told_ = &o.told[thread];
-  crowded_ = o.members.size() > o.crowded_at;
+  crowded_ = o.sets.size() > o.crowded_at;
 }
 
 void observe_as(int thread) { order.observer = Observer(static_cast<Actor>(thread)); }
@@ -74,51 +76,50 @@ Mark Observer::stranger(Mark mark) const {
 
 Mark Observer::added_to(Mark others) const {
   Order& o = order;
+  if (is_set(others) && o.sets[others.actor() - first_set].one == mine_) return others;
   if (o.adding != mine_) o.adding = mine_, o.added.clear();
   for (const auto& [before, after] : o.added)
     if (before == others) return after;
-  const std::size_t first = o.begin.back();
-  if (others.actor() < first_set) {
-    if (!knows(others)) o.members.push_back(others);
-  } else {
-    const std::size_t set = others.actor() - first_set;
-    for (std::size_t i = o.begin[set]; i < o.begin[set + 1]; ++i) {
-      const Mark one = o.members[i];
-      if (!knows(one)) o.members.push_back(one);
-    }
-  }
-  Mark all = mine_;
-  if (o.members.size() > first) {
-    all = Mark(mine_.time(), first_set + static_cast<Actor>(o.begin.size() - 1));
-    o.members.push_back(mine_);
-    o.begin.push_back(o.members.size());
+  const std::size_t most = 2 * o.told.size();
+  Mark all;
+  if (is_set(others) && o.sets[others.actor() - first_set].size < most) {
+    all = o.add({mine_, others, o.sets[others.actor() - first_set].size + 1});
+  } else {  // only what tells something: of every thread the latest, unless I know it
+    std::bitset<first_mbarrier> told;
+    std::vector<Mark> unknown;
+    o.each(others, [&](Mark one) {
+      if (!told[one.actor()] && !knows(one)) unknown.push_back(one);
+      told[one.actor()] = true;
+    });
+    unknown.insert(unknown.begin(), mine_);
+    all = unknown.back();
+    for (std::size_t i = unknown.size() - 1; i-- > 0;)
+      all = o.add({unknown[i], all, unknown.size() - i});
   }
   o.added.emplace_back(others, all);
   return all;
 }
 
-SetsInUse::SetsInUse() : members_(std::move(order.members)), begin_(std::move(order.begin)) {
-  order.members.clear();
-  order.begin.assign(1, 0);
-  order.adding = Mark();
-}
+SetsInUse::SetsInUse() : sets_(std::exchange(order.sets, {})) { order.adding = Mark(); }
 
 SetsInUse::~SetsInUse() {
-  order.crowded_at = std::max(many_members, 2 * order.members.size());
+  order.crowded_at = std::max(many_sets, 2 * order.sets.size());
   observe_as(thread_number());
 }
 
 void SetsInUse::keep(Mark& mark) {
-  if (mark.time() <= order.all || mark.actor() < first_set) return;
-  const std::size_t set = mark.actor() - first_set;
-  const auto [number, is_new] =
-      number_.try_emplace(mark.actor(), first_set + static_cast<Actor>(order.begin.size() - 1));
-  if (is_new) {
-    for (std::size_t i = begin_[set]; i < begin_[set + 1]; ++i)
-      order.members.push_back(members_[i]);
-    order.begin.push_back(order.members.size());
+  if (mark.time() <= order.all) return;
+  std::vector<Actor> to_keep;
+  Mark kept = mark;
+  for (; is_set(kept) && !number_.contains(kept.actor());
+       kept = sets_[kept.actor() - first_set].rest)
+    to_keep.push_back(kept.actor());
+  if (is_set(kept)) kept = number_[kept.actor()];
+  for (auto set = to_keep.rbegin(); set != to_keep.rend(); ++set) {
+    const MarkSet& old = sets_[*set - first_set];
+    number_[*set] = kept = order.add({old.one, kept, old.size});
   }
-  mark = Mark(mark.time(), number->second);
+  mark = kept;
 }
 
 void begin_order(std::size_t threads) {

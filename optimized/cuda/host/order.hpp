@@ -31,6 +31,13 @@ struct Mark {
   bool operator==(const Mark&) const = default;
 };
 inline constexpr Actor first_set = 1 << 15;
+inline bool is_set(Mark mark) { return mark.actor() >= first_set; }
+
+/// The latest mark of a set, the rest of it, and how many there are.
+struct MarkSet {
+  Mark one, rest;
+  std::size_t size;
+};
 
 /// By actor, up to when its accesses are known; beyond its end, not at all.
 using Clock = std::vector<Time>;
@@ -48,13 +55,13 @@ class Observer {
   bool knows(Mark mark) const {
     if (mark.time() <= all_) return true;
     const Actor actor = mark.actor();
-    if (actor >= first_set) return stranger(mark) == Mark();
+    if (is_set(mark)) return stranger(mark) == Mark();
     return actor == mine_.actor() || (actor / 32 == warp_ && mark.time() <= lanes_) ||
            (actor < told_->size() && mark.time() <= (*told_)[actor]);
   }
   /// Of several, one that is not known; else none.
   Mark stranger(Mark mark) const;
-  /// Those of `others` that are not known, and mine.
+  /// `others` and mine. What mine makes superfluous may have been left out.
   Mark among(Mark others) const {
     return others.time() <= all_ || others == mine_ ? mine_ : added_to(others);
   }
@@ -84,9 +91,8 @@ class SetsInUse {
   void keep(Mark& mark);
 
  private:
-  std::vector<Mark> members_;
-  std::vector<std::size_t> begin_;
-  std::unordered_map<Actor, Actor> number_;
+  std::vector<MarkSet> sets_;
+  std::unordered_map<Actor, Mark> number_;
 };
 
 /// A block of so many threads begins, or all of them have come to a barrier: whatever was done is
