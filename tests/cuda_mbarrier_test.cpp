@@ -248,6 +248,27 @@ TEST_CASE("who writes must know of every reader", "[cuda]") {
   CHECK_THROWS_WITH(run_without(0), Contains("which thread 0 read") && Contains(race));
 }
 
+TEST_CASE("readers are remembered however often others read", "[cuda]") {
+  const auto kernel = +[](bool all_arrive) {
+    Room r(all_arrive ? 2 : 1);
+    if (threadIdx.x == 63) r.x[0] = r.x[1] = 1.0f;
+    __syncthreads();
+    [[maybe_unused]] float y = r.x[0] + r.x[1];
+    if (threadIdx.x == 64 && all_arrive) r.b[0].arrive();
+    if (threadIdx.x == 64) return;
+    for (int i = 0; i < 6000; ++i) {  // more sets of readers than are kept
+      __syncwarp();
+      y = r.x[0] + r.x[1];
+    }
+    __syncwarp();
+    if (threadIdx.x == 0) r.b[0].arrive();
+    if (threadIdx.x == 63) r.b[0].wait(0), r.x[1] = 2;
+  };
+  CHECK_NOTHROW(launch(Stream{}, "kernel", {dim3(1), dim3(65), room}, kernel, true));
+  CHECK_THROWS_WITH(launch(Stream{}, "kernel", {dim3(1), dim3(65), room}, kernel, false),
+                    Contains("writes byte 4 of shared memory, which thread 64 read"));
+}
+
 TEST_CASE("bytes of a copy belong to who waited for it", "[cuda]") {
   CHECK_NOTHROW(run_copy([](const float* from) {
     Room r;
