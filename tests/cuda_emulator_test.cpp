@@ -195,6 +195,25 @@ TEST_CASE("the emulator: atomic updates do not race with each other, but with re
                     Contains("no barrier orders the two"));
 }
 
+TEST_CASE("the emulator: an update races with reads and writes, before them and after", "[cuda]") {
+  const auto kernel = +[](bool update_first, bool write) {
+    const auto x = floats();
+    if (threadIdx.x == 0) x[0] = 0;
+    __syncthreads();
+    if (threadIdx.x == (update_first ? 0 : 40)) x.atomic_add(0, 1);
+    if (threadIdx.x != 33) return;
+    if (write) x[0] = 2;
+    [[maybe_unused]] const float y = x[0];
+  };
+  for (const bool update_first : {true, false})
+    for (const bool write : {true, false})
+      CHECK_THROWS_WITH(
+          launch(Stream{}, "kernel", {dim3(1), dim3(64), room}, kernel, update_first, write),
+          Contains(update_first ? (write ? "writes" : "reads") : "updates") &&
+              Contains(update_first ? "updated" : (write ? "wrote" : "read")) &&
+              Contains("no barrier orders the two"));
+}
+
 TEST_CASE("the emulator: a copy lands when it is waited for, and not before", "[cuda]") {
   Buffer<float> buffer(std::vector<float>{1, 2, 3, 4, 5, 6, 7, 8}.data(), 8);
   const auto kernel = +[](DeviceView<const float, 1> x, int pending, bool barrier) {

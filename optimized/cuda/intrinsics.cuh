@@ -22,7 +22,8 @@ struct Shared {
   __device__ T atomic_add(Index i, T value) const { return atomicAdd(data + i, value); }
 };
 
-extern __shared__ __align__(128) unsigned char shared_bytes[];
+// As tensor_copy needs it (async.cuh).
+extern __shared__ __align__(1024) unsigned char shared_bytes[];
 
 class SharedMemory {
  public:

@@ -7,6 +7,8 @@
 
 #include "optimized/cuda/host/fiber.hpp"
 #include "optimized/cuda/host/global_memory.hpp"
+#include "optimized/cuda/host/mbarrier.hpp"
+#include "optimized/cuda/host/order.hpp"
 #include "optimized/cuda/host/shared_memory.hpp"
 
 namespace dsa::cuda::host {
@@ -17,6 +19,7 @@ struct Thread {
   State state = State::ready;
   const char* at = "";  // what it waits at
   int line = 0;
+  const void* mbarrier = nullptr;  // that it sleeps on
 };
 
 /// The lanes of a warp that have come to an operation.
@@ -24,7 +27,6 @@ struct Meeting {
   const char* what = nullptr;
   int line = 0, arrived = 0;
   void* lanes[warp_size] = {};
-  unsigned time = 0;
 };
 
 /// What runs. One for each thread of the operating system.
@@ -33,14 +35,13 @@ struct Machine {
   const std::function<void()>* body = nullptr;
   int thread = -1;  // that runs
   int barrier_line = 0, at_barrier = 0;
-  unsigned time = 0;  // barriers passed, in all blocks
   std::vector<Thread> threads;
   std::vector<Meeting> warps;
   std::vector<std::unique_ptr<Fiber>> fibers;
   std::exception_ptr failure;
 
   void run_block();
-  void sleep(const char* at, int line);
+  void sleep(const char* at, int line, const void* mbarrier = nullptr);
   void life_of_a_thread();
   [[noreturn]] void report_stuck();
 };
@@ -74,36 +75,46 @@ void Machine::life_of_a_thread() {
   }
 }
 
-void Machine::sleep(const char* at, int line) {
+void Machine::sleep(const char* at, int line, const void* mbarrier) {
   Thread& me = threads[static_cast<std::size_t>(thread)];
-  me = {Thread::State::waiting, at, line};
+  me = {Thread::State::waiting, at, line, mbarrier};
   fibers[static_cast<std::size_t>(thread)]->yield();
 }
 
-/// Nobody can go on: tells of one thread that waits and of one that it waits for.
+std::string waiting_place(const Thread& t) {
+  return std::string(t.at) + " of line " + std::to_string(t.line) +
+         (t.mbarrier ? " (" + mbarrier_text(t.mbarrier) + ")" : "");
+}
+
+/// Nobody can go on: tells of one thread that waits, at an mbarrier if there is one, and of one
+/// that it waits for.
 void Machine::report_stuck() {
-  int waits = 0;
-  while (threads[static_cast<std::size_t>(waits)].state != Thread::State::waiting) ++waits;
-  const Thread& waiting = threads[static_cast<std::size_t>(waits)];
-  std::string sentence =
-      whereabouts(waits) + "waits at " + waiting.at + " of line " + std::to_string(waiting.line);
-  for (std::size_t other = 0; other < threads.size(); ++other) {
-    const Thread& it = threads[other];
-    if (it.state == Thread::State::waiting && it.line == waiting.line) continue;
-    sentence += ", and thread " + text(place_of(static_cast<int>(other))) +
-                (it.state == Thread::State::done
-                     ? " has ended"
-                     : " at " + std::string(it.at) + " of line " + std::to_string(it.line));
-    break;
-  }
-  throw Error(sentence + "; every thread must come to it");
+  const auto is_at = [this](bool mbarrier) {
+    return std::find_if(threads.begin(), threads.end(), [&](const Thread& t) {
+      return t.state == Thread::State::waiting && (!mbarrier || t.mbarrier);
+    });
+  };
+  auto waiting = is_at(true);
+  if (waiting == threads.end()) waiting = is_at(false);
+  std::string sentence = "waits at " + waiting_place(*waiting);
+  const auto other = std::find_if(threads.begin(), threads.end(), [&](const Thread& t) {
+    if (t.state == Thread::State::done) return !waiting->mbarrier;
+    return t.line != waiting->line;
+  });
+  if (other != threads.end())
+    sentence +=
+        ", and thread " + text(place_of(static_cast<int>(other - threads.begin()))) +
+        (other->state == Thread::State::done ? " has ended" : " at " + waiting_place(*other));
+  fail(sentence + (waiting->mbarrier ? "; nobody can go on" : "; every thread must come to it"),
+       static_cast<int>(waiting - threads.begin()));
 }
 
 void Machine::run_block() {
   threads.assign(threads.size(), {});
   for (Meeting& warp : warps) warp.arrived = 0;
   at_barrier = 0;
-  ++time;
+  begin_order(threads.size());
+  begin_mbarriers();
   for (std::size_t done = 0; done < threads.size();) {
     bool progress = false;
     done = 0;
@@ -111,6 +122,7 @@ void Machine::run_block() {
       if (threads[i].state == Thread::State::ready) {
         thread = static_cast<int>(i);
         threadIdx = place_of(thread);
+        observe_as(thread);
         fibers[i]->resume();
         if (failure) std::rethrow_exception(failure);
         progress = true;
@@ -119,6 +131,7 @@ void Machine::run_block() {
     }
     if (!progress && done < threads.size()) report_stuck();
   }
+  end_mbarriers();
 }
 
 void check_launch(const char* kernel, Dim3 grid, Dim3 block, std::size_t shared_bytes) {
@@ -132,13 +145,9 @@ void check_launch(const char* kernel, Dim3 grid, Dim3 block, std::size_t shared_
 
 }  // namespace
 
-void fail(const std::string& sentence) { throw Error(whereabouts(machine.thread) + sentence); }
+void fail(const std::string& sentence, int thread) { throw Error(whereabouts(thread) + sentence); }
 
 int thread_number() { return machine.thread; }
-
-Time now() {
-  return {machine.time, machine.warps[static_cast<std::size_t>(machine.thread / warp_size)].time};
-}
 
 void run_grid(const char* kernel, Dim3 grid, Dim3 block, std::size_t shared_bytes,
               const std::function<void()>& body) {
@@ -175,7 +184,7 @@ void block_barrier(int line) {
          std::to_string(m.barrier_line) + "; every thread must come to the same");
   if (++m.at_barrier < static_cast<int>(m.threads.size())) return m.sleep("the barrier", line);
   m.at_barrier = 0;
-  ++m.time;
+  order_block();
   for (Thread& t : m.threads)
     if (t.state == Thread::State::waiting) t.state = Thread::State::ready;
 }
@@ -197,10 +206,17 @@ void warp_operation(const char* what, int line, void* mine, void (*together)(voi
   warp.lanes[m.thread - first] = mine;
   if (++warp.arrived < lanes) return m.sleep(what, line);
   warp.arrived = 0;
-  warp.time += orders;
+  if (orders) order_warp(first, lanes);
   together(warp.lanes);
   for (int i = first; i < first + lanes; ++i)
     if (i != m.thread) m.threads[static_cast<std::size_t>(i)].state = Thread::State::ready;
+}
+
+void sleep_on(const void* mbarrier, int line) { machine.sleep("the mbarrier", line, mbarrier); }
+
+void wake(const void* mbarrier) {
+  for (Thread& t : machine.threads)
+    if (t.state == Thread::State::waiting && t.mbarrier == mbarrier) t.state = Thread::State::ready;
 }
 
 }  // namespace dsa::cuda::host

@@ -8,6 +8,8 @@
 //   - a read of shared memory that nothing was written to, or whose copy is still under way;
 //   - two threads, one of them writing, at one address of shared memory with nothing between
 //     them that orders the two (shared_memory.hpp);
+//   - an mbarrier whose phase nobody will complete, or that is used otherwise than it was
+//     initialised for; the bytes of a bulk copy before its mbarrier was waited for (mbarrier.hpp);
 //   - an access outside a tensor or a buffer (global_memory.hpp).
 #pragma once
 
@@ -34,19 +36,12 @@ inline thread_local Dim3 threadIdx, blockIdx, blockDim, gridDim;
 void run_grid(const char* kernel, Dim3 grid, Dim3 block, std::size_t shared_bytes,
               const std::function<void()>& body);
 
-/// For the thread that runs: throws an Error that begins with kernel, block and thread.
-[[noreturn]] void fail(const std::string& sentence);
-
 /// The number of the running thread in its block, and of its lane.
 int thread_number();
 inline int lane_number() { return thread_number() % warp_size; }
 
-/// How far the running thread has come: two accesses of shared memory are ordered if they differ
-/// in `block`, or, within a warp, in `warp`.
-struct Time {
-  unsigned block = 0, warp = 0;
-};
-Time now();
+/// Throws an Error that begins with kernel, block and thread: the one that runs, or another.
+[[noreturn]] void fail(const std::string& sentence, int thread = thread_number());
 
 /// __syncthreads: waits for every thread of the block.
 void block_barrier(int line);
@@ -56,5 +51,9 @@ void block_barrier(int line);
 /// accesses to shared memory.
 void warp_operation(const char* what, int line, void* mine, void (*together)(void* const* lanes),
                     bool orders);
+
+/// Sleeps until somebody wakes those who sleep on the same mbarrier.
+void sleep_on(const void* mbarrier, int line);
+void wake(const void* mbarrier);
 
 }  // namespace dsa::cuda::host

@@ -14,17 +14,13 @@
 namespace dsa::cuda::host {
 namespace {
 
-constexpr std::int16_t nobody = -1, several = -2;
+enum class Holds : std::uint64_t { data, copy, mbarrier };  // as wide as a mark: no padding
 
-/// The last time a byte was touched in one way, and by whom.
-struct Mark {
-  unsigned block = 0, warp_time = 0;
-  std::int16_t thread = nobody, warp = nobody;  // `several` where there were more than one
-};
-
-/// Of a byte. Marks of blocks before are as good as none: time goes on.
+/// Of a byte. What was marked before the block began is as good as nothing.
 struct Shadow {
-  Mark write, read, update;  // update: atomically
+  Mark write, read, update;  // update: atomically. Both since the last write
+  Holds holds = Holds::data;
+  bool operator==(const Shadow&) const = default;
 };
 
 struct Copy {
@@ -39,9 +35,8 @@ struct Copies {
 
 struct Memory {
   std::size_t bytes = 0;
-  alignas(128) std::byte data[shared_limit];
+  alignas(1024) std::byte data[shared_limit];
   Shadow shadow[shared_limit];
-  bool holds[shared_limit];
   std::map<int, Copies> copies;  // by thread
 };
 
@@ -50,38 +45,77 @@ Memory& memory() {
   return *mine;
 }
 
-struct Me {
-  Time time = now();
-  std::int16_t thread = static_cast<std::int16_t>(thread_number());
-  std::int16_t warp = static_cast<std::int16_t>(thread_number() / warp_size);
-
-  /// Nothing orders my access after the marked one.
-  bool races_with(const Mark& mark) const {
-    if (mark.block != time.block || mark.thread == thread || mark.thread == nobody) return false;
-    return mark.warp != warp || mark.warp_time == time.warp;
-  }
-  void leave(Mark& mark) const {
-    const bool same_interval = mark.block == time.block && mark.thread != nobody;
-    const bool ordered = mark.warp == warp && mark.warp_time != time.warp;
-    const bool alone = !same_interval || mark.thread == thread || ordered;
-    const bool one_warp = !same_interval || mark.warp == warp;
-    mark = {time.block, time.warp, alone ? thread : several, one_warp ? warp : several};
-  }
-};
-
-std::size_t offset_of(const void* p, std::size_t bytes) {
+std::size_t offset_in(const Memory& m, const void* p, std::size_t bytes) {
   const auto at = reinterpret_cast<std::uintptr_t>(p);
-  const auto begin = reinterpret_cast<std::uintptr_t>(memory().data);
-  if (at < begin || at + bytes > begin + memory().bytes)
+  const auto begin = reinterpret_cast<std::uintptr_t>(m.data);
+  if (at < begin || at + bytes > begin + m.bytes)
     fail("touches " + std::to_string(bytes) + " bytes outside the block's shared memory");
   return at - begin;
 }
 
-void race(std::size_t at, const char* mine, const char* theirs, const Mark& mark) {
-  const std::string other =
-      mark.thread >= 0 ? "thread " + std::to_string(mark.thread) : std::string("other threads");
-  fail(std::string(mine) + " byte " + std::to_string(at) + " of shared memory, which " + other +
-       " " + theirs + "; no barrier orders the two");
+std::string byte_text(std::size_t at) { return "byte " + std::to_string(at) + " of shared memory"; }
+
+[[noreturn]] void race(const Observer& me, std::size_t at, const char* mine, const char* theirs,
+                       Mark mark) {
+  const Actor other = me.stranger(mark).actor();
+  const std::string who =
+      other < first_mbarrier ? "thread " + std::to_string(other) : std::string("a copy");
+  fail(std::string(mine) + " " + byte_text(at) + ", which " + who + " " + theirs +
+       "; no barrier orders the two");
+}
+void expect_known(const Observer& me, std::size_t at, const char* mine, const char* theirs,
+                  Mark mark) {
+  if (!me.knows(mark)) race(me, at, mine, theirs, mark);
+}
+
+[[noreturn]] void refuse(std::size_t at, const char* mine, const char* why) {
+  fail(std::string(mine) + " " + byte_text(at) + ", " + why);
+}
+void expect_free(const Observer& me, std::size_t at, const char* mine, const Shadow& s) {
+  if (s.holds == Holds::data || me.precedes_block(s.write)) return;
+  refuse(at, mine,
+         s.holds == Holds::copy ? "to which a copy is still under way" : "which is an mbarrier");
+}
+void expect_data(const Observer& me, std::size_t at, const char* mine, const Shadow& s) {
+  if (me.precedes_block(s.write)) refuse(at, mine, "to which nothing was written");
+  expect_free(me, at, mine, s);
+}
+
+/// Calls f(byte, shadow), which says how to change it: once for neighbours that are alike.
+template <class F>
+void touch(const void* p, std::size_t bytes, F f) {
+  Memory& m = memory();
+  Shadow* const shadow = m.shadow;
+  std::size_t i = offset_in(m, p, bytes);
+  for (const std::size_t end = i + bytes; i < end;) {
+    const Shadow old = shadow[i];
+    const auto change = f(i, old);
+    do change(shadow[i++]);
+    while (i < end && shadow[i] == old);
+  }
+}
+
+auto become(Mark write, Holds holds) {
+  return [=](Shadow& s) { s.write = write, s.read = s.update = Mark(), s.holds = holds; };
+}
+
+/// Whatever it is that makes an end of what the bytes held.
+void overwrite(const void* p, std::size_t bytes, const char* what, Holds holds) {
+  const Observer& me = observer();
+  touch(p, bytes, [&](std::size_t at, const Shadow& s) {
+    expect_free(me, at, what, s);
+    expect_known(me, at, what, "wrote", s.write);
+    expect_known(me, at, what, "read", s.read);
+    expect_known(me, at, what, "updated", s.update);
+    return become(me.mine(), holds);
+  });
+}
+
+void forget_sets_in_no_use() {
+  Memory& m = memory();
+  SetsInUse sets;
+  for (std::size_t i = 0; i < m.bytes; ++i)
+    sets.keep(m.shadow[i].read), sets.keep(m.shadow[i].update);
 }
 
 }  // namespace
@@ -90,7 +124,6 @@ void poison_shared(std::size_t bytes) {
   Memory& m = memory();
   m.bytes = bytes;
   std::memset(m.data, 0xff, bytes);
-  std::memset(m.holds, 0, bytes);
   m.copies.clear();
 }
 
@@ -101,47 +134,49 @@ std::byte* shared_at(std::size_t offset, std::size_t bytes) {
   return memory().data + offset;
 }
 
-void reads_shared(const void* p, std::size_t bytes) {
-  const std::size_t begin = offset_of(p, bytes);
-  const Me me;
-  Memory& m = memory();
-  for (std::size_t i = begin; i < begin + bytes; ++i) {
-    Shadow& s = m.shadow[i];
-    if (me.races_with(s.write)) race(i, "reads", "wrote", s.write);
-    if (me.races_with(s.update)) race(i, "reads", "updated", s.update);
-    if (!m.holds[i])
-      fail("reads byte " + std::to_string(i) +
-           " of shared memory, to which nothing was written or a copy is still under way");
-    me.leave(s.read);
-  }
+std::size_t shared_offset(const void* p, std::size_t bytes) {
+  return offset_in(memory(), p, bytes);
 }
 
-void writes_shared(const void* p, std::size_t bytes) {
-  const std::size_t begin = offset_of(p, bytes);
-  const Me me;
-  Memory& m = memory();
-  for (std::size_t i = begin; i < begin + bytes; ++i) {
-    Shadow& s = m.shadow[i];
-    if (me.races_with(s.write)) race(i, "writes", "wrote", s.write);
-    if (me.races_with(s.read)) race(i, "writes", "read", s.read);
-    if (me.races_with(s.update)) race(i, "writes", "updated", s.update);
-    m.holds[i] = true;
-    me.leave(s.write);
-  }
+void reads_shared(const void* p, std::size_t bytes) {
+  const Observer& me = observer();
+  if (me.crowded()) forget_sets_in_no_use();
+  touch(p, bytes, [&](std::size_t at, const Shadow& s) {
+    expect_data(me, at, "reads", s);
+    expect_known(me, at, "reads", "wrote", s.write);
+    expect_known(me, at, "reads", "updated", s.update);
+    return [mark = me.among(s.read)](Shadow& t) { t.read = mark; };
+  });
 }
+
+void writes_shared(const void* p, std::size_t bytes) { overwrite(p, bytes, "writes", Holds::data); }
 
 void updates_shared(const void* p, std::size_t bytes) {
-  const std::size_t begin = offset_of(p, bytes);
-  const Me me;
-  Memory& m = memory();
-  for (std::size_t i = begin; i < begin + bytes; ++i) {
-    Shadow& s = m.shadow[i];
-    if (me.races_with(s.write)) race(i, "updates", "wrote", s.write);
-    if (me.races_with(s.read)) race(i, "updates", "read", s.read);
-    if (!m.holds[i])
-      fail("updates byte " + std::to_string(i) + " of shared memory, which is not set");
-    me.leave(s.update);
-  }
+  const Observer& me = observer();
+  if (me.crowded()) forget_sets_in_no_use();
+  touch(p, bytes, [&](std::size_t at, const Shadow& s) {
+    expect_data(me, at, "updates", s);
+    expect_known(me, at, "updates", "wrote", s.write);
+    expect_known(me, at, "updates", "read", s.read);
+    return [mark = me.among(s.update)](Shadow& t) { t.update = mark; };
+  });
+}
+
+void claims_shared(const void* p, std::size_t bytes) {
+  overwrite(p, bytes, "initialises an mbarrier at", Holds::mbarrier);
+}
+
+void open_copy(const void* to, std::size_t bytes) {
+  overwrite(to, bytes, "copies to", Holds::copy);
+  std::memset(memory().data + shared_offset(to, bytes), 0xff, bytes);
+}
+
+void land_copy(void* to, const void* from, std::size_t bytes, Mark by) {
+  touch(to, bytes, [&](std::size_t, const Shadow&) { return become(by, Holds::data); });
+  if (from != nullptr)
+    std::memcpy(to, from, bytes);
+  else
+    std::memset(to, 0, bytes);
 }
 
 void begin_copy(void* to, const void* from, std::size_t bytes) {
@@ -149,9 +184,7 @@ void begin_copy(void* to, const void* from, std::size_t bytes) {
       reinterpret_cast<std::uintptr_t>(from) % bytes != 0)
     fail("copies " + std::to_string(bytes) + " bytes to or from an address that is no multiple");
   if (from != nullptr) check_global(from, bytes);
-  writes_shared(to, bytes);
-  std::memset(to, 0xff, bytes);
-  std::memset(memory().holds + offset_of(to, bytes), 0, bytes);
+  open_copy(to, bytes);
   memory().copies[thread_number()].open.push_back(
       {static_cast<std::byte*>(to), static_cast<const std::byte*>(from), bytes});
 }
@@ -165,13 +198,8 @@ void commit_copies() {
 void wait_for_copies(int pending) {
   Copies& mine = memory().copies[thread_number()];
   while (static_cast<int>(mine.groups.size()) > pending) {
-    for (const Copy& copy : mine.groups.front()) {
-      writes_shared(copy.to, copy.bytes);
-      if (copy.from != nullptr)
-        std::memcpy(copy.to, copy.from, copy.bytes);
-      else
-        std::memset(copy.to, 0, copy.bytes);
-    }
+    for (const Copy& copy : mine.groups.front())
+      land_copy(copy.to, copy.from, copy.bytes, observer().mine());
     mine.groups.pop_front();
   }
 }

@@ -1,27 +1,37 @@
 // optimized/cuda/host/shared_memory.hpp — a block's shared memory, and who touched it when.
 //
-// Every byte has a shadow: whether it holds anything, its last writer and its readers since the
-// last barrier. A race is therefore found whatever order the emulator runs the threads in.
+// Every byte has a shadow: what it holds, its last writer, and those who read or updated it since.
+// A race is therefore found whatever order the emulator runs the threads in (order.hpp).
 #pragma once
 
 #include <cstddef>
 
+#include "optimized/cuda/host/order.hpp"
+
 namespace dsa::cuda::host {
 
-/// Fills the block's shared memory with 0xff (NaN in every format) and forgets who touched it.
+/// Fills the block's shared memory with 0xff (NaN in every format).
 void poison_shared(std::size_t bytes);
 
 /// `bytes` of shared memory at `offset`; an Error if the launch asked for less.
 std::byte* shared_at(std::size_t offset, std::size_t bytes);
+/// Where it lies; an Error if that is outside the block's shared memory.
+std::size_t shared_offset(const void* p, std::size_t bytes);
 
 /// For the running thread: an Error if the access is outside shared memory, races, or reads what
 /// was not written. Atomic accesses do not race with each other.
 void reads_shared(const void* p, std::size_t bytes);
 void writes_shared(const void* p, std::size_t bytes);
 void updates_shared(const void* p, std::size_t bytes);
+/// From here on the bytes are an mbarrier: nobody may access them as anything else.
+void claims_shared(const void* p, std::size_t bytes);
 
-/// cp.async: the bytes arrive no sooner than the copying thread waits for them, and until then
-/// cannot be read. `from` may be null: zeros.
+/// From here on until land_copy(), which says by whom they are written then, nobody may touch the
+/// bytes. `from` may be null: zeros.
+void open_copy(const void* to, std::size_t bytes);
+void land_copy(void* to, const void* from, std::size_t bytes, Mark by);
+
+/// cp.async: the bytes arrive no sooner than the copying thread waits for them. `from` may be null.
 void begin_copy(void* to, const void* from, std::size_t bytes);
 void commit_copies();
 /// Lands all but the last `pending` committed groups of the running thread.

@@ -1,0 +1,73 @@
+// optimized/cuda/host/mbarrier.hpp — mbarriers, and the copies that report to them, on the host.
+//
+// An mbarrier's phase is complete when as many have arrived as it was initialised for and as many
+// bytes have landed as they expect. What a thread did before it arrived happens before what
+// another does after it waited for that phase, and nothing else is ordered. Bytes land when
+// somebody waits and nothing else is missing: no sooner. What PTX leaves undefined, or to luck, is
+// an Error:
+//   - a phase that nobody will complete, while somebody waits for it or bytes are under way;
+//   - bytes beyond those that are expected;
+//   - an arrival, or a copy, of somebody who has not seen that the phase before is complete: it may
+//     count for that one. So does an arrival beyond the count;
+//   - an mbarrier that is used before its initialisation is known, initialised a second time, or
+//     accessed as anything else; a copy for it before fence_mbarrier_init.
+// The fence between a thread's own writes and a copy to the same bytes is not emulated.
+#pragma once
+
+#include "optimized/cuda/host/shared_array.hpp"
+
+namespace dsa::cuda::host {
+
+/// Lives in shared memory, and is known by where it lies. PTX ISA, "mbarrier".
+struct Mbarrier {
+  std::uint64_t state;
+
+  /// For so many arrivals a phase, up to 2^20 - 1. One thread's work, before a fence and a barrier.
+  void init(int count);
+  void arrive();
+  /// Arrives, and lets the phase expect so many bytes of copies besides.
+  void arrive_expect_bytes(int bytes);
+  /// Waits for the phase of this parity to be complete: the first is phase 0. The phase before it
+  /// counts as complete.
+  void wait(int parity, int line = __builtin_LINE());
+};
+
+template <>
+struct Shared<Mbarrier> {
+  Mbarrier* data = nullptr;
+  std::int64_t n = 0;
+
+  Mbarrier& operator[](std::int64_t i) const {
+    check_subscript(i, n, 0);
+    return data[i];
+  }
+};
+
+/// Lets copies see the mbarriers that this thread initialised.
+void fence_mbarrier_init();
+
+/// What a copy in boxes reads: a row-major matrix, boxes of 128 bytes by `box_rows` rows. Made by
+/// tensor_map() (async.cuh).
+struct TensorMap {
+  const void* data;
+  std::int64_t rows, columns, element_bytes;
+  std::int64_t box_rows;
+};
+
+/// cp.async.bulk: `bytes` bytes of global memory. Both addresses and `bytes` are multiples of 16.
+void bulk_copy(void* to, const void* from, std::int64_t bytes, Mbarrier& mbarrier);
+
+/// cp.async.bulk.tensor: the box at `column` and `row`, zeros where it lies outside the matrix, as
+/// a Tile of 128 bytes a row (tiles.cuh). It counts as all its bytes. `to` is a multiple of 1024,
+/// where the permutation begins.
+void tensor_copy(void* to, const TensorMap& map, std::int64_t column, std::int64_t row,
+                 Mbarrier& mbarrier);
+
+/// Of a block: none yet; and an Error if somebody's bytes are under way at its end.
+void begin_mbarriers();
+void end_mbarriers();
+
+/// Where the mbarrier is, and what it lacks.
+std::string mbarrier_text(const void* mbarrier);
+
+}  // namespace dsa::cuda::host

@@ -1,0 +1,113 @@
+// optimized/cuda/host/order.hpp — what happened before what among the threads of a block.
+//
+// Time goes on with every event that orders accesses. A mark is an access: who, and when. What a
+// thread knows is up to what time the accesses of each other one happened before its own: of all
+// of them up to the last __syncthreads, of its warp's lanes up to the last __syncwarp, and of
+// single ones as far as an mbarrier told it. These are vector clocks, of which only what an
+// mbarrier tells is stored as a vector.
+#pragma once
+
+#include <cstdint>
+#include <unordered_map>
+#include <vector>
+
+namespace dsa::cuda::host {
+
+/// Who accesses shared memory: a thread, or an mbarrier, in whose name copies land.
+using Actor = unsigned;
+inline constexpr Actor first_mbarrier = 1024;
+
+using Time = std::uint64_t;
+
+/// One access in one word; or several, where the actor stands for a set of marks and the time is
+/// that of the latest. The mark of time 0 is known to everybody.
+struct Mark {
+  std::uint64_t bits = 0;
+
+  Mark() = default;
+  Mark(Time time, Actor actor) : bits(time << 24 | actor) {}
+  Time time() const { return bits >> 24; }
+  Actor actor() const { return static_cast<Actor>(bits & 0xffffff); }
+  bool operator==(const Mark&) const = default;
+};
+inline constexpr Actor first_set = 1 << 15;
+inline bool is_set(Mark mark) { return mark.actor() >= first_set; }
+
+/// The latest mark of a set, the rest of it, and how many there are.
+struct MarkSet {
+  Mark one, rest;
+  std::size_t size;
+};
+
+/// By actor, up to when its accesses are known; beyond its end, not at all.
+using Clock = std::vector<Time>;
+
+/// A thread as it looks at the accesses of others. Good until the next event.
+class Observer {
+ public:
+  Observer() = default;
+  explicit Observer(Actor thread);
+
+  Mark mine() const { return mine_; }
+  /// True of what was marked before the block began, which was done by others.
+  bool precedes_block(Mark mark) const { return mark.time() <= began_; }
+  /// True if the marked access happened before what this thread does now, or is its own.
+  bool knows(Mark mark) const {
+    if (mark.time() <= all_) return true;
+    const Actor actor = mark.actor();
+    if (is_set(mark)) return stranger(mark) == Mark();
+    return actor == mine_.actor() || (actor / 32 == warp_ && mark.time() <= lanes_) ||
+           (actor < told_->size() && mark.time() <= (*told_)[actor]);
+  }
+  /// Of several, one that is not known; else none.
+  Mark stranger(Mark mark) const;
+  /// `others` and mine. What mine makes superfluous may have been left out.
+  Mark among(Mark others) const {
+    return others.time() <= all_ || others == mine_ ? mine_ : added_to(others);
+  }
+  /// True where there are so many sets that those in no use should be forgotten (SetsInUse).
+  bool crowded() const { return crowded_; }
+
+ private:
+  Mark added_to(Mark others) const;
+
+  Mark mine_;
+  Time began_ = 0, all_ = 0, lanes_ = 0;
+  Actor warp_ = 0;
+  const Clock* told_ = nullptr;
+  bool crowded_ = false;
+};
+
+/// Says which thread runs from now on.
+void observe_as(int thread);
+/// Of the running thread.
+const Observer& observer();
+
+/// Forgets all sets but those that keep() is called with, which it renumbers.
+class SetsInUse {
+ public:
+  SetsInUse();
+  ~SetsInUse();
+  void keep(Mark& mark);
+
+ private:
+  std::vector<MarkSet> sets_;
+  std::unordered_map<Actor, Mark> number_;
+};
+
+/// A block of so many threads begins, or all of them have come to a barrier: whatever was done is
+/// known to all.
+void begin_order(std::size_t threads);
+void order_block();
+
+/// Every lane of a warp knows what any of them knows.
+void order_warp(int first_thread, int lanes);
+
+/// An access of an actor, now, which is known to whoever acquires the clock.
+Mark act(Actor actor, Clock& clock);
+/// What the running thread did, and what it knows, for whoever acquires the clock.
+Mark release(Clock& clock);
+/// The running thread learns what was released into the clock.
+void acquire(const Clock& clock);
+
+}  // namespace dsa::cuda::host
