@@ -23,7 +23,7 @@ struct Speaker {
   }
 
   std::string generate(const std::string& options) const {
-    return "dsa-run generate " + dir.string() + " --format fp32 --threads 1 " + options;
+    return "dsa-run generate " + dir.string() + " --format fp32 " + options;
   }
   std::string tokenize(const std::string& options) const {
     return "dsa-run tokenize " + dir.string() + " " + options;
