@@ -62,14 +62,6 @@ struct Parts {
               {splits > 1 ? T : 0, splits, 2}} {}
 };
 
-/// chosen[t,:], of which `taken` places are filled, and nan_at[t]; `nan` is S where there is none.
-__device__ void finish_row(DeviceView<std::int32_t, 2> chosen, DeviceView<std::int32_t, 1> nan_at,
-                           Index nan, Index S, Index taken) {
-  const Index t = blockIdx.x;
-  if (threadIdx.x == 0) nan_at(t) = nan == S ? -1 : std::int32_t(nan);
-  for (Index i = taken + threadIdx.x; i < chosen.shape[1]; i += blockDim.x) chosen(t, i) = -1;
-}
-
 /// What both rungs have in common: one block a query and part of its keys [begin, end). The tile
 /// computes the scores of 64 keys [first, ...): for_each_tile(tile, begin, end, f) calls f(first)
 /// when it has, tile.score(first, i) is one of them.
@@ -105,7 +97,7 @@ __device__ void select_keys(DeviceView<std::int32_t, 2> chosen, DeviceView<std::
   const Index taken = nan == S ? candidates.n : 0;
   for (Index i = threadIdx.x; i < taken; i += blockDim.x)
     chosen(t, i) = std::int32_t(candidates.keys(i));
-  finish_row(chosen, nan_at, nan, S, taken);
+  finish_row(chosen[t], nan_at(t), nan, S, taken);
 }
 
 template <class T>
@@ -225,7 +217,7 @@ __global__ void __launch_bounds__(merge_threads)
                            chosen(t, place) = std::int32_t(candidates(i / most, 1, i % most));
                          });
   }
-  finish_row(chosen, nan_at, nan, S, taken);
+  finish_row(chosen[t], nan_at(t), nan, S, taken);
 }
 
 template <class T>

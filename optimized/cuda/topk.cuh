@@ -198,4 +198,12 @@ __device__ Index take_largest(Rank rank, Index n, Index K, Index visible, Larges
       [&](Index i) { return Index(std::uint32_t(scratch.items[i])); }, kept, scratch.select, take);
 }
 
+/// The end of a row of `chosen` whose first `taken` places are filled: -1 behind them. `nan`: the
+/// first NaN among its S scores, S where there is none.
+__device__ inline void finish_row(DeviceView<std::int32_t, 1> chosen, std::int32_t& nan_at,
+                                  Index nan, Index S, Index taken) {
+  if (threadIdx.x == 0) nan_at = nan == S ? -1 : std::int32_t(nan);
+  for (Index i = taken + threadIdx.x; i < chosen.shape[0]; i += blockDim.x) chosen(i) = -1;
+}
+
 }  // namespace dsa::cuda::DSA_PLACE

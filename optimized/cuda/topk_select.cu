@@ -14,13 +14,6 @@ void expect_shapes(DeviceView<std::int32_t, 2> chosen, DeviceView<std::int32_t, 
           "a row of " + std::to_string(scores.shape[1]) + " scores has subscripts beyond 32 bits");
 }
 
-/// All of the row's places beyond `taken`, and all of them if it holds a NaN, which is told.
-__device__ void finish_row(DeviceView<std::int32_t, 1> chosen, std::int32_t& nan_at, Index nan,
-                           Index S, Index taken) {
-  if (threadIdx.x == 0) nan_at = nan == S ? -1 : std::int32_t(nan);
-  for (Index i = taken + threadIdx.x; i < chosen.shape[0]; i += blockDim.x) chosen(i) = -1;
-}
-
 }  // namespace
 
 namespace v1 {

@@ -74,8 +74,8 @@ DeviceProblem indexer(const Scale& x, const char* op, const std::string& dtype,
   p.output_bytes = 4 * count(T * (selects ? x.K : S));
   p.flops = 2 * pairs_of(B, T, S) * count(x.H * x.D);
   p.bytes = p.input_bytes + p.output_bytes;
-  const Index parts = std::max<Index>(T, 300);  // few queries are split, to fill the device
-  if (selects)                                  // what v2 keeps of candidates, or all scores
+  const Index parts = std::max<Index>(T, 2 * 148);  // two a multiprocessor, where queries are few
+  if (selects)                                      // what v2 keeps of candidates, or all scores
     p.output_bytes += rung == "two passes" ? 4 * count(T * S) : 8 * count(parts * (2 * x.K + 64));
   return p;
 }
