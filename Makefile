@@ -66,7 +66,7 @@ fuzz: packages
 	done
 
 gpu:
-	@python3 experiments/gpu.py $(ARGS)
+	@python3 experiments/device/gpu.py $(ARGS)
 
 mutants: packages
 	tests/mutants/run.sh $(ONLY)

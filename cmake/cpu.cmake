@@ -1,7 +1,8 @@
-# The CPU backend. optimized/cpu/*.cpp once; optimized/cpu/kernels/*.cpp once per tier, in a
-# namespace of the tier's name (optimized/cpu/tier.hpp). -fno-math-errno and no trapping are all
+# The CPU backend. optimized/cpu/{ops,model}/*.cpp once; optimized/cpu/kernels/*.cpp once per tier, in a
+# namespace of the tier's name (optimized/cpu/ops/tier.hpp). -fno-math-errno and no trapping are all
 # that is relaxed: NaN and infinities keep their meaning.
-file(GLOB cpu_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/optimized/cpu/*.cpp)
+file(GLOB cpu_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/optimized/cpu/ops/*.cpp
+     ${PROJECT_SOURCE_DIR}/optimized/cpu/model/*.cpp)
 file(GLOB cpu_kernels CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/optimized/cpu/kernels/*.cpp)
 add_library(dsa_cpu ${cpu_sources})
 target_link_libraries(dsa_cpu PUBLIC dsa_engine PRIVATE OpenMP::OpenMP_CXX)

@@ -1,11 +1,12 @@
 # The CUDA kernels (docs/cuda.md), twice: with the C++ compiler, where optimized/cuda/host/ runs them,
 # and with nvcc where there is one. The two live in different namespaces and in one program.
-file(GLOB cuda_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/optimized/cuda/*.cu)
-file(GLOB cuda_rungs CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/verify/ops/cuda/*.cpp)
-file(GLOB cuda_engine CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/optimized/cuda/*.cpp)
+file(GLOB cuda_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/optimized/cuda/device/*.cu
+     ${PROJECT_SOURCE_DIR}/optimized/cuda/ops/*.cu)
+file(GLOB cuda_rungs CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/verify/kernels/backends/cuda/*.cpp)
+file(GLOB cuda_engine CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/optimized/cuda/model/*.cpp)
 add_subdirectory(optimized/cuda/host)
 add_library(dsa_cuda INTERFACE)         # what verify/ needs to judge them
-add_library(dsa_cuda_engine INTERFACE)  # optimized/cuda/engine.hpp
+add_library(dsa_cuda_engine INTERFACE)  # optimized/cuda/model/engine.hpp
 
 function(dsa_cuda_users place)
   add_library(dsa_cuda_engine_${place} STATIC ${cuda_engine})
@@ -52,7 +53,7 @@ target_compile_options(dsa_cuda_device PRIVATE -std=c++20 --threads 2 -Xptxas -v
 set(launcher ${PROJECT_SOURCE_DIR}/cmake/ptxas_report.sh ${PROJECT_BINARY_DIR}/ptxas ${CMAKE_CXX_COMPILER_LAUNCHER})
 set_target_properties(dsa_cuda_device PROPERTIES CUDA_COMPILER_LAUNCHER "${launcher}")
 string(REPLACE ";" " " architectures "${CMAKE_CUDA_ARCHITECTURES}")
-set_source_files_properties(${PROJECT_SOURCE_DIR}/optimized/cuda/device.cu PROPERTIES COMPILE_DEFINITIONS
+set_source_files_properties(${PROJECT_SOURCE_DIR}/optimized/cuda/device/device.cu PROPERTIES COMPILE_DEFINITIONS
                             "DSA_CUDA_ARCHITECTURES=\"${architectures}\"")
 dsa_cuda_users(device)
 foreach(user rungs engine)

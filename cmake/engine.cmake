@@ -1,7 +1,11 @@
-# A loaded model (optimized/engine.hpp) and what works with any; and, above the backends, their table.
-file(GLOB engine_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/optimized/*.cpp)
-list(REMOVE_ITEM engine_sources ${PROJECT_SOURCE_DIR}/optimized/backends.cpp)
+# What every backend obeys (optimized/shared/), a loaded model (optimized/engine/), above the backends
+# their table, and the flags of every program that runs one of them.
+file(GLOB engine_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/optimized/shared/*.cpp
+     ${PROJECT_SOURCE_DIR}/optimized/engine/*.cpp)
+list(REMOVE_ITEM engine_sources ${PROJECT_SOURCE_DIR}/optimized/engine/arguments.cpp)
 add_library(dsa_engine ${engine_sources})
-target_link_libraries(dsa_engine PUBLIC dsa_core PRIVATE dsa_exact)
+target_link_libraries(dsa_engine PUBLIC dsa_core PRIVATE dsa_exact OpenMP::OpenMP_CXX)
 add_library(dsa_backends ${PROJECT_SOURCE_DIR}/optimized/backends.cpp)
 target_link_libraries(dsa_backends PUBLIC dsa_engine PRIVATE dsa_cpu dsa_cuda_engine dsa_exact)
+add_library(dsa_engine_arguments ${PROJECT_SOURCE_DIR}/optimized/engine/arguments.cpp)
+target_link_libraries(dsa_engine_arguments PUBLIC dsa_backends CLI11::CLI11 PRIVATE dsa_exact)

@@ -1,11 +1,11 @@
 # The definition: exact flags, except that Eigen's double product is built once per instruction set.
-file(GLOB reference_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/reference/*.cpp)
-list(REMOVE_ITEM reference_sources ${PROJECT_SOURCE_DIR}/reference/gemm.cpp)
+file(GLOB_RECURSE reference_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/reference/*.cpp)
+list(REMOVE_ITEM reference_sources ${PROJECT_SOURCE_DIR}/reference/ops/gemm.cpp)
 add_library(dsa_reference ${reference_sources})
 target_link_libraries(dsa_reference PUBLIC dsa_core PRIVATE dsa_exact Eigen3::Eigen OpenMP::OpenMP_CXX)
 
 function(dsa_gemm name)
-  add_library(dsa_gemm_${name} OBJECT ${PROJECT_SOURCE_DIR}/reference/gemm.cpp)
+  add_library(dsa_gemm_${name} OBJECT ${PROJECT_SOURCE_DIR}/reference/ops/gemm.cpp)
   target_link_libraries(dsa_gemm_${name} PRIVATE Eigen3::Eigen)
   target_include_directories(dsa_gemm_${name} PRIVATE ${PROJECT_SOURCE_DIR})
   target_compile_definitions(dsa_gemm_${name} PRIVATE DSA_GEMM=gemm_${name} Eigen=Eigen_${name} NDEBUG)

@@ -81,16 +81,4 @@ template std::vector<float> read_all<float>(const Parameter&);
 template std::vector<double> read_all<double>(const Parameter&);
 template std::vector<long double> read_all<long double>(const Parameter&);
 
-Weights empty_weights(const Config& c) {
-  const auto room = [&](Layer& layer, bool is_moe) {
-    if (is_moe) layer.moe.experts.resize(static_cast<std::size_t>(c.n_routed_experts));
-  };
-  Weights w;
-  w.layers.resize(static_cast<std::size_t>(c.num_hidden_layers));
-  for (std::size_t l = 0; l < w.layers.size(); ++l) room(w.layers[l], c.is_moe[l]);
-  w.mtp.resize(static_cast<std::size_t>(c.num_nextn_predict_layers));
-  for (Mtp& mtp : w.mtp) room(mtp.block, c.n_routed_experts > 0);
-  return w;
-}
-
 }  // namespace dsa

@@ -41,66 +41,87 @@ void read_rows(const Parameter&, Index begin, Index end, Real* out);
 template <class Real>
 std::vector<Real> read_all(const Parameter&);
 
+// The structs below are templates on the leaf: a Parameter of a checkpoint, or a Tensor of its
+// shape (a gradient, a moment of AdamW).
+
 /// y = W x + b. The bias is absent unless the config says otherwise.
-struct Linear {
-  Parameter weight;  // (out, in)
-  Parameter bias;    // (out)
+template <class Leaf>
+struct LinearOf {
+  Leaf weight;  // (out, in)
+  Leaf bias;    // (out)
 };
 
-struct Attention {
-  Linear q_proj;              // (N*(B+P), C)  only where q_lora_rank is null
-  Linear q_a_proj;            // (A, C)
-  Parameter q_a_layernorm;    // (A)
-  Linear q_b_proj;            // (N*(B+P), A)
-  Linear kv_a_proj_with_mqa;  // (R+P, C)
-  Parameter kv_a_layernorm;   // (R)
-  Linear kv_b_proj;           // (N*(B+U), R)
-  Linear o_proj;              // (C, N*U)
+template <class Leaf>
+struct AttentionOf {
+  LinearOf<Leaf> q_proj;              // (N*(B+P), C)  only where q_lora_rank is null
+  LinearOf<Leaf> q_a_proj;            // (A, C)
+  Leaf q_a_layernorm;                 // (A)
+  LinearOf<Leaf> q_b_proj;            // (N*(B+P), A)
+  LinearOf<Leaf> kv_a_proj_with_mqa;  // (R+P, C)
+  Leaf kv_a_layernorm;                // (R)
+  LinearOf<Leaf> kv_b_proj;           // (N*(B+U), R)
+  LinearOf<Leaf> o_proj;              // (C, N*U)
 };
 
-struct IndexerWeights {
-  Linear wq_b;            // (H*D, A)   or (H*D, C) where the query comes from x
-  Linear wk;              // (D, C)
-  Parameter k_norm;       // (D)
-  Parameter k_norm_bias;  // (D)        LayerNorm only
-  Linear weights_proj;    // (H, C)
+template <class Leaf>
+struct IndexerWeightsOf {
+  LinearOf<Leaf> wq_b;          // (H*D, A)   or (H*D, C) where the query comes from x
+  LinearOf<Leaf> wk;            // (D, C)
+  Leaf k_norm;                  // (D)
+  Leaf k_norm_bias;             // (D)        LayerNorm only
+  LinearOf<Leaf> weights_proj;  // (H, C)
 };
 
-struct Mlp {
-  Linear gate_proj, up_proj;  // (F, C)
-  Linear down_proj;           // (C, F)
+template <class Leaf>
+struct MlpOf {
+  LinearOf<Leaf> gate_proj, up_proj;  // (F, C)
+  LinearOf<Leaf> down_proj;           // (C, F)
 };
 
-struct Moe {
-  Linear gate;                        // (E, C)
-  Parameter e_score_correction_bias;  // (E)
-  std::vector<Mlp> experts;           // E; per expert whether stored so or packed
-  Mlp shared_experts;
+template <class Leaf>
+struct MoeOf {
+  LinearOf<Leaf> gate;               // (E, C)
+  Leaf e_score_correction_bias;      // (E)
+  std::vector<MlpOf<Leaf>> experts;  // E; per expert whether stored so or packed
+  MlpOf<Leaf> shared_experts;
 };
 
-struct Layer {
-  Parameter input_layernorm, post_attention_layernorm;  // (C)
-  Attention self_attn;
-  IndexerWeights indexer;  // where config.indexer->computes[l]
-  Mlp mlp;                 // a dense layer
-  Moe moe;                 // a mixture-of-experts layer
+template <class Leaf>
+struct LayerOf {
+  Leaf input_layernorm, post_attention_layernorm;  // (C)
+  AttentionOf<Leaf> self_attn;
+  IndexerWeightsOf<Leaf> indexer;  // where config.indexer->computes[l]
+  MlpOf<Leaf> mlp;                 // a dense layer
+  MoeOf<Leaf> moe;                 // a mixture-of-experts layer
 };
 
 /// One multi-token-prediction block (layer L, L+1, ... of the checkpoint).
-struct Mtp {
-  Parameter enorm, hnorm;  // (C)
-  Linear eh_proj;          // (C, 2C)
-  Layer block;
-  Parameter shared_head_norm;  // (C)
+template <class Leaf>
+struct MtpOf {
+  Leaf enorm, hnorm;       // (C)
+  LinearOf<Leaf> eh_proj;  // (C, 2C)
+  LayerOf<Leaf> block;
+  Leaf shared_head_norm;  // (C)
 };
 
-struct Weights {
-  Parameter embed_tokens;  // (V, C)
-  std::vector<Layer> layers;
-  Parameter norm;        // (C)
-  Linear lm_head;        // (V, C); embed_tokens itself where the embeddings are tied
-  std::vector<Mtp> mtp;  // empty where the checkpoint leaves them out
+template <class Leaf>
+struct WeightsOf {
+  Leaf embed_tokens;  // (V, C)
+  std::vector<LayerOf<Leaf>> layers;
+  Leaf norm;                     // (C)
+  LinearOf<Leaf> lm_head;        // (V, C); embed_tokens itself where the embeddings are tied
+  std::vector<MtpOf<Leaf>> mtp;  // empty where the checkpoint leaves them out
 };
+
+/// Weights as they lie in a checkpoint.
+using Linear = LinearOf<Parameter>;
+using Attention = AttentionOf<Parameter>;
+using IndexerWeights = IndexerWeightsOf<Parameter>;
+using Mlp = MlpOf<Parameter>;
+using Moe = MoeOf<Parameter>;
+using Layer = LayerOf<Parameter>;
+using Mtp = MtpOf<Parameter>;
+using Weights = WeightsOf<Parameter>;
 
 /// Config, weights, and whatever memory the weights borrow from.
 struct Model {
@@ -110,12 +131,23 @@ struct Model {
   std::vector<std::shared_ptr<const MappedFile>> files = {};  // of that memory, those mapped
 };
 
-/// Room for every parameter of the config; none present yet.
-Weights empty_weights(const Config&);
+/// Room for every parameter of the config; no leaf has a value yet.
+template <class Leaf = Parameter>
+WeightsOf<Leaf> empty_weights(const Config& c) {
+  const auto room = [&](LayerOf<Leaf>& layer, bool is_moe) {
+    if (is_moe) layer.moe.experts.resize(static_cast<std::size_t>(c.n_routed_experts));
+  };
+  WeightsOf<Leaf> w;
+  w.layers.resize(static_cast<std::size_t>(c.num_hidden_layers));
+  for (std::size_t l = 0; l < w.layers.size(); ++l) room(w.layers[l], c.is_moe[l]);
+  w.mtp.resize(static_cast<std::size_t>(c.num_nextn_predict_layers));
+  for (MtpOf<Leaf>& mtp : w.mtp) room(mtp.block, c.n_routed_experts > 0);
+  return w;
+}
 
 /// The only list of parameters in the repository: calls f(name, parameter, shape) for every one
-/// that the config promises, experts one by one, MTP blocks last. `w` is (const) Weights of the
-/// config's size.
+/// that the config promises, experts one by one, MTP blocks last. `w` is (const) WeightsOf<Leaf> of
+/// the config's size.
 template <class W, class F>
 void for_each_tensor(W& w, const Config& c, F&& f) {
   using Shape = std::vector<Index>;

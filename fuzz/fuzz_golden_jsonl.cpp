@@ -1,7 +1,7 @@
 // fuzz/fuzz_golden_jsonl.cpp — any text is a golden in JSON lines, or a dsa::Error.
 #include <cstdint>
 
-#include "core/golden_jsonl.hpp"
+#include "core/recording_jsonl.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);

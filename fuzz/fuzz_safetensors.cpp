@@ -1,7 +1,7 @@
 // fuzz/fuzz_safetensors.cpp — any bytes are a safetensors file, a golden, or a dsa::Error.
 #include <cstdint>
 
-#include "core/golden.hpp"
+#include "core/recording.hpp"
 
 namespace {
 
@@ -21,7 +21,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     volatile std::byte keep{0};
     for (const auto& tensor : file.tensors()) keep = sum_of(tensor);
     static_cast<void>(keep);
-    const auto golden = dsa::parse_golden(bytes, "input", "", 0);
+    const auto golden = dsa::parse_recording(bytes, "input", "", 0);
     for (const auto& [name, tensor] : golden.traces) dsa::trace_values(*tensor);
   } catch (const dsa::Error&) {
   }

@@ -1,8 +1,8 @@
 // fuzz/fuzz_tokenizer.cpp — any text is a tokenizer.json that encodes and decodes, or a dsa::Error.
 #include <cstdint>
 
-#include "optimized/text/tokenizer.hpp"
-#include "optimized/text/utf8.hpp"
+#include "text/tokenizer.hpp"
+#include "text/utf8.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);

@@ -1,8 +1,8 @@
 #include "optimized/backends.hpp"
 
 #include "core/words.hpp"
-#include "optimized/cpu/engine.hpp"
-#include "optimized/cuda/engine.hpp"
+#include "optimized/cpu/model/engine.hpp"
+#include "optimized/cuda/model/engine.hpp"
 
 namespace dsa {
 

@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "core/weights.hpp"
-#include "optimized/engine.hpp"
-#include "optimized/plan.hpp"
+#include "optimized/engine/engine.hpp"
+#include "optimized/engine/plan.hpp"
 
 namespace dsa {
 

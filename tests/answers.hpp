@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "optimized/evaluator.hpp"
+#include "optimized/engine/evaluator.hpp"
 
 namespace dsa::test {
 

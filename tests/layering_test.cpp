@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "tests/catch.hpp"
+#include "tests/paths.hpp"
 
 namespace fs = std::filesystem;
 using Strings = std::vector<std::string>;
@@ -86,7 +87,7 @@ bool breaks_arithmetic(const std::string& text) {
 TEST_CASE("includes follow the layers, and no file holds two ideas", "[layering]") {
   for (const auto& [layer, allowed] : may_include) {
     int files = 0;
-    for (const auto& entry : fs::recursive_directory_iterator(fs::path(DSA_SOURCE_DIR) / layer)) {
+    for (const auto& entry : fs::recursive_directory_iterator(fs::path(source_dir()) / layer)) {
       if (!entry.is_regular_file() || !is_source(entry.path())) continue;
       ++files;
       for (const std::string& offence : offences(layer, read(entry.path()))) {
@@ -105,8 +106,8 @@ TEST_CASE("the layering test sees what it is there for", "[layering]") {
   CHECK(offences("core", "#include \"reference/a.hpp\"\n").size() == 1);
   CHECK(offences("reference", "  #  include \"optimized/a.hpp\"\n").size() == 1);
   CHECK(offences("reference", "#include <verify/a.hpp>\n").size() == 1);
-  CHECK(offences("optimized", "#include \"reference/dot.hpp\"\n").size() == 1);
-  CHECK(offences("verify", "#include \"reference/dot.hpp\"\n").empty());
+  CHECK(offences("optimized", "#include \"reference/ops/dot.hpp\"\n").size() == 1);
+  CHECK(offences("verify", "#include \"reference/ops/dot.hpp\"\n").empty());
   CHECK(offences("verify", "#include \"tests/models.hpp\"\n").size() == 1);
   CHECK(offences("verify", "#include \"judge.hpp\"\n").size() == 1);
   CHECK(offences("verify", "#include \"/opt/a.hpp\"\n").size() == 1);
@@ -118,7 +119,7 @@ TEST_CASE("the layering test sees what it is there for", "[layering]") {
 }
 
 TEST_CASE("of the reference, only the matrix product uses a library", "[layering]") {
-  for (const auto& entry : fs::directory_iterator(fs::path(DSA_SOURCE_DIR) / "reference"))
+  for (const auto& entry : fs::directory_iterator(fs::path(source_dir()) / "reference"))
     for (const std::string& line : lines_of(read(entry.path())))
       if (included(line).find("Eigen") != std::string::npos) {
         INFO(entry.path().string());
@@ -127,7 +128,7 @@ TEST_CASE("of the reference, only the matrix product uses a library", "[layering
 }
 
 TEST_CASE("no build file relaxes floating-point arithmetic", "[layering]") {
-  const fs::path root = DSA_SOURCE_DIR;
+  const fs::path root = source_dir();
   std::vector<fs::path> files;
   for (const auto& entry : fs::directory_iterator(root)) {
     const std::string name = entry.path().filename().string();

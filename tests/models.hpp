@@ -16,10 +16,11 @@
 #include <vector>
 
 #include "core/checkpoint.hpp"
-#include "core/golden.hpp"
 #include "core/random.hpp"
-#include "reference/forward.hpp"
-#include "verify/threads.hpp"
+#include "core/recording.hpp"
+#include "reference/model/forward.hpp"
+#include "tests/paths.hpp"
+#include "verify/runs/threads.hpp"
 
 namespace dsa::test {
 
@@ -140,15 +141,15 @@ inline Model random_model(const Config& config, std::uint64_t seed) {
 }
 
 inline std::filesystem::path sample(const std::string& name) {
-  return std::filesystem::path(DSA_SOURCE_DIR) / "data" / "samples" / name;
+  return std::filesystem::path(source_dir()) / "data" / "samples" / name;
 }
 
 inline Model sample_model(const std::string& name) {
   return resident(open_checkpoint(sample(name) / "checkpoint"), Index{1} << 30);
 }
 
-inline Golden sample_golden(const Model& model, const std::string& file) {
-  return read_golden(sample(file + ".safetensors"), "fp64", model.config.vocab_size);
+inline Recording sample_golden(const Model& model, const std::string& file) {
+  return read_recording(sample(file + ".safetensors"), "fp64", model.config.vocab_size);
 }
 
 /// n ids without a pattern.

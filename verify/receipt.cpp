@@ -8,7 +8,7 @@
 
 #include "core/file.hpp"
 #include "core/sha256.hpp"
-#include "reference/linear.hpp"
+#include "reference/ops/linear.hpp"
 #include "verify/build_info.hpp"
 
 namespace dsa::verify {

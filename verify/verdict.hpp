@@ -1,6 +1,7 @@
 // verify/verdict.hpp — what the judge found: the nouns that every report prints.
 //
-// Filled by verify/judge.hpp, printed by verify/report.hpp. docs/report.md describes the JSON form.
+// Filled by verify/judge/judge.hpp, printed by verify/report/report.hpp. docs/report.md describes
+// the JSON form.
 #pragma once
 
 #include <optional>
@@ -48,7 +49,7 @@ struct LogitsMetrics {
 /// One row of logits.
 struct RowResult {
   Place at;
-  double kl = 0, kl_limit = 0;  // the larger of both directions
+  double kl = 0, kl_limit = 0;    // the larger of both directions
   double worst_over_allowed = 0;  // largest |got-want| / allowed of the row
   bool explained = false;   // beyond the limit until decisions within the noise were replayed:
   double kl_explained = 0;  // what remained

@@ -10,7 +10,7 @@
 #include "experiments/bench/bench.hpp"
 #include "experiments/bench/cuda/measure.hpp"
 #include "verify/receipt.hpp"
-#include "verify/report.hpp"
+#include "verify/report/report.hpp"
 
 namespace dsa::bench {
 namespace {

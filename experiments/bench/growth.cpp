@@ -11,9 +11,9 @@
 #include "core/outputs.hpp"
 #include "experiments/bench/bench.hpp"
 #include "experiments/bench/shapes.hpp"
-#include "optimized/cpu/tier.hpp"
+#include "optimized/cpu/ops/tier.hpp"
 #include "verify/receipt.hpp"
-#include "verify/report.hpp"
+#include "verify/report/report.hpp"
 
 namespace dsa::bench {
 namespace {
@@ -64,16 +64,15 @@ double prefill_seconds(const std::vector<std::pair<Index, double>>& at) {
   return sum / 1e3;
 }
 
-constexpr const char* ops[] = {"indexer_topk", "sparse_attention", "dense_attention",
-                               "expanded_attention"};
+constexpr const char* ops[] = {"indexer_topk", "mla_sparse", "mla_dense", "mla_expanded"};
 
 /// Milliseconds of each op, and what indexer and sparse attention cost together; of dense
 /// attention, the form that costs less.
 struct Costs {
   std::map<std::string, double> ms;
 
-  double sparse() const { return ms.at("indexer_topk") + ms.at("sparse_attention"); }
-  double dense() const { return std::min(ms.at("dense_attention"), ms.at("expanded_attention")); }
+  double sparse() const { return ms.at("indexer_topk") + ms.at("mla_sparse"); }
+  double dense() const { return std::min(ms.at("mla_dense"), ms.at("mla_expanded")); }
 };
 
 int run(const GrowthArguments& a) {

@@ -9,8 +9,8 @@
 #include "core/json.hpp"
 #include "core/random.hpp"
 #include "experiments/bench/bench.hpp"
-#include "optimized/run/engine_arguments.hpp"
-#include "optimized/session.hpp"
+#include "optimized/engine/arguments.hpp"
+#include "optimized/engine/session.hpp"
 
 namespace dsa::bench {
 namespace {

@@ -10,14 +10,15 @@
 #include "core/outputs.hpp"
 #include "experiments/bench/bench.hpp"
 #include "experiments/bench/shapes.hpp"
-#include "optimized/cpu/peaks.hpp"
-#include "verify/kernel_suite.hpp"
+#include "optimized/cpu/ops/peaks.hpp"
+#include "verify/kernels/suite.hpp"
 #include "verify/receipt.hpp"
 
 namespace dsa::bench {
 namespace {
 
 using namespace dsa::verify;
+using namespace dsa::verify::kernels;
 
 struct OpsArguments {
   std::string op, tier = std::string(name_of(cpu::usable_tiers().back())), dtype, filter, json;

@@ -2,13 +2,14 @@
 
 #include <algorithm>
 
-#include "verify/ops/indexer.hpp"
-#include "verify/ops/pose.hpp"
+#include "verify/kernels/cases/indexer.hpp"
+#include "verify/kernels/cases/pose.hpp"
 
 namespace dsa::bench {
 namespace {
 
 using namespace dsa::verify;
+using namespace dsa::verify::kernels;
 
 // bench-mid; T tokens of a pass against a cache of S rows.
 constexpr Index C = 1024, V = 8192, A = 384, N = 16, R = 512, P = 64, H = 16, D = 128, K = 512,
@@ -78,7 +79,7 @@ Case attention_case(const char* op, const std::string& dtype, Index T, Index S, 
 }
 
 Case sparse_case(const std::string& dtype, Index T, Index S) {
-  Case c = attention_case("sparse_attention", dtype, T, S, count(std::min(K, S)));
+  Case c = attention_case("mla_sparse", dtype, T, S, count(std::min(K, S)));
   c.sizes['K'] = std::min(K, S);
   Draw draw(c, 2);
   std::vector<double> chosen;
@@ -92,7 +93,7 @@ Case sparse_case(const std::string& dtype, Index T, Index S) {
 }
 
 Case dense_case(const std::string& dtype, Index T, Index S) {
-  Case c = attention_case("dense_attention", dtype, T, S, count(S) - count(T - 1) / 2);
+  Case c = attention_case("mla_dense", dtype, T, S, count(S) - count(T - 1) / 2);
   std::tie(c.in["begin"], c.in["end"]) = ranges(Sees::causal, T, S);
   return finished(std::move(c));
 }
@@ -100,7 +101,7 @@ Case dense_case(const std::string& dtype, Index T, Index S) {
 /// Of the same queries and keys as dense_case.
 Case expanded_case(const std::string& dtype, Index T, Index S) {
   constexpr Index B = 128, U = 128;
-  Case c = start("expanded_attention", dtype,
+  Case c = start("mla_expanded", dtype,
                  {{'T', T}, {'S', S}, {'N', N}, {'R', R}, {'P', P}, {'B', B}, {'U', U}});
   Draw draw(c, 1);
   const Dtype stored = dtype == "fp32" ? Dtype::f32 : Dtype::bf16;
@@ -230,8 +231,8 @@ Case latent_case(Index T) {
 
 Case chunk_case(const std::string& op, const std::string& dtype, Index T, Index S) {
   if (op == "indexer_topk") return index_case("indexer_topk", dtype, T, S);
-  if (op == "sparse_attention") return sparse_case(dtype, T, S);
-  return op == "expanded_attention" ? expanded_case(dtype, T, S) : dense_case(dtype, T, S);
+  if (op == "mla_sparse") return sparse_case(dtype, T, S);
+  return op == "mla_expanded" ? expanded_case(dtype, T, S) : dense_case(dtype, T, S);
 }
 
 std::vector<Shape> bench_mid_shapes() {
@@ -247,10 +248,10 @@ std::vector<Shape> bench_mid_shapes() {
       for (const char* op : {"indexer_scores", "indexer_topk"})
         add(op, size, [=](const string& d) { return index_case(op, d, T, S); });
       add("topk_select", size, [=](const string&) { return topk_case(T, S); });
-      add("sparse_attention", size, [=](const string& d) { return sparse_case(d, T, S); });
+      add("mla_sparse", size, [=](const string& d) { return sparse_case(d, T, S); });
       if (S > 16384) continue;
-      add("dense_attention", size, [=](const string& d) { return dense_case(d, T, S); });
-      add("expanded_attention", size, [=](const string& d) { return expanded_case(d, T, S); });
+      add("mla_dense", size, [=](const string& d) { return dense_case(d, T, S); });
+      add("mla_expanded", size, [=](const string& d) { return expanded_case(d, T, S); });
     }
     for (const auto& [in, out] :
          {std::pair{C, A}, {A, N * 192}, {N * 128, C}, {C, 2 * 2816}, {C, V}})

@@ -7,19 +7,19 @@
 
 #include <vector>
 
-#include "verify/op.hpp"
+#include "verify/kernels/op.hpp"
 
 namespace dsa::bench {
 
 struct Shape {
   std::string op, label;  // "indexer_topk", "T256_S16384"
-  std::function<verify::Case(const std::string& dtype)> pose;
+  std::function<verify::kernels::Case(const std::string& dtype)> pose;
 };
 
 /// Every op, prefill before decoding.
 std::vector<Shape> bench_mid_shapes();
 
-/// indexer_topk, sparse_attention or dense_attention: the last T queries of a context of S.
-verify::Case chunk_case(const std::string& op, const std::string& dtype, Index T, Index S);
+/// indexer_topk, mla_sparse or mla_dense: the last T queries of a context of S.
+verify::kernels::Case chunk_case(const std::string& op, const std::string& dtype, Index T, Index S);
 
 }  // namespace dsa::bench

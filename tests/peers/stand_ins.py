@@ -36,7 +36,7 @@ def exponents(x):
 
 
 def hopper_dots(q, k):
-    """The same by the sums of Hopper's FP8 tensor cores (verify/ops/hopper_fp8.hpp)."""
+    """The same by the sums of Hopper's FP8 tensor cores (verify/kernels/cases/hopper_fp8.hpp)."""
     total = torch.zeros(len(k), len(q), dtype=torch.float64)
     for first in range(0, q.shape[1], 32):
         a, b = k[:, None, first:first + 32].double(), q[None, :, first:first + 32].double()

@@ -7,8 +7,8 @@
 #include <optional>
 #include <string>
 
-#include "verify/backends.hpp"
-#include "verify/judge.hpp"
+#include "verify/judge/judge.hpp"
+#include "verify/runs/backends.hpp"
 
 namespace dsa::verify {
 

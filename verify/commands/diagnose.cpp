@@ -1,4 +1,4 @@
-#include "verify/diagnose.hpp"
+#include "verify/diagnose/diagnose.hpp"
 
 #include "verify/commands/command.hpp"
 

@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "verify/commands/command.hpp"
-#include "verify/report.hpp"
+#include "verify/report/report.hpp"
 
 namespace dsa::verify {
 namespace {

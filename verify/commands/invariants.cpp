@@ -1,7 +1,7 @@
-#include "verify/invariants.hpp"
+#include "verify/invariants/invariants.hpp"
 
 #include "verify/commands/command.hpp"
-#include "verify/report.hpp"
+#include "verify/report/report.hpp"
 
 namespace dsa::verify {
 namespace {

@@ -1,7 +1,7 @@
-#include "verify/localise.hpp"
+#include "verify/localise/localise.hpp"
 
 #include "verify/commands/command.hpp"
-#include "verify/report.hpp"
+#include "verify/report/report.hpp"
 
 namespace dsa::verify {
 namespace {
@@ -22,7 +22,8 @@ Command localise_command(CLI::App& parent) {
   CLI::App* app = parent.add_subcommand(
       "localise",
       "Name the ops of CANDIDATE's implementation that are wrong by themselves: every op of the\n"
-      "reference is fed what CANDIDATE's trace says it was fed (docs/localise.md; verify/hooks/\n"
+      "reference is fed what CANDIDATE's trace says it was fed (docs/localise.md; "
+      "python/dsa/trace/\n"
       "writes traces). With logits only, narrow it down and say what to dump. Exit status: 0\n"
       "nothing departs, 1 something does, 2 usage or bad input, 3 inconclusive.");
   add_checkpoint(*app, *a);

@@ -1,6 +1,6 @@
 #include "verify/commands/command.hpp"
-#include "verify/kernel_files.hpp"
-#include "verify/report.hpp"
+#include "verify/kernels/files.hpp"
+#include "verify/report/report.hpp"
 
 namespace dsa::verify {
 namespace {

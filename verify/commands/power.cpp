@@ -1,4 +1,4 @@
-#include "verify/power.hpp"
+#include "verify/diagnose/power.hpp"
 
 #include "verify/commands/command.hpp"
 

@@ -1,7 +1,7 @@
-#include "verify/samples.hpp"
+#include "verify/judge/samples.hpp"
 
 #include "verify/commands/command.hpp"
-#include "verify/report.hpp"
+#include "verify/report/report.hpp"
 
 namespace dsa::verify {
 namespace {

@@ -4,15 +4,15 @@
 
 namespace dsa::verify {
 
-void around_attention(Altered& altered, std::function<void(Name, AttentionTold&)> f) {
-  around(altered.ops.mla_attention_expanded, anywhere(),
+void around_attention(Variant& altered, std::function<void(Name, AttentionTold&)> f) {
+  around(altered.ops.mla_expanded, anywhere(),
          [f](const auto& inner, Name name, Out3 out, In3 q_nope, In3 q_rope, In3 kv, In k_rope,
              Keys chosen, double scale) {
            AttentionTold told{copy_of(chosen), scale};
            f(name, told);
            inner(name, out, q_nope, q_rope, kv, k_rope, told.chosen, told.scale);
          });
-  around(altered.ops.mla_attention_absorbed, anywhere(),
+  around(altered.ops.mla_absorbed, anywhere(),
          [f](const auto& inner, Name name, Out3 out, In3 q_nope, In3 q_rope, In c_kv, In k_rope,
              const Linear& kv_b, Keys chosen, double scale) {
            AttentionTold told{copy_of(chosen), scale};
@@ -31,9 +31,9 @@ std::string issue(const std::string& name, int number) {
   return repository(name) + "/issues/" + std::to_string(number);
 }
 
-Variant config_variant(std::string name, std::function<void(Config&)> change) {
+DefectVariant config_variant(std::string name, std::function<void(Config&)> change) {
   return {std::move(name),
-          [change = std::move(change)](Altered& altered) { change(altered.model.config); }};
+          [change = std::move(change)](Variant& altered) { change(altered.model.config); }};
 }
 
 std::function<std::pair<double, double>(const Config&)> between(double from, double to) {

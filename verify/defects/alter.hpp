@@ -98,11 +98,11 @@ struct AttentionTold {
   Tensor<Index, 2> chosen;
   double scale;
 };
-void around_attention(Altered&, std::function<void(Name, AttentionTold&)>);
+void around_attention(Variant&, std::function<void(Name, AttentionTold&)>);
 
 /// The selection of keys: f(inner, name, chosen, scores).
 template <class F>
-void around_selection(Altered& altered, F f) {
+void around_selection(Variant& altered, F f) {
   around(altered.ops.topk_select, ends("self_attn.indexer"), std::move(f));
 }
 
@@ -114,7 +114,7 @@ std::string issue(const std::string& repository, int number);
 std::string repository(const std::string& name);
 
 /// A variant that changes the config only.
-Variant config_variant(std::string name, std::function<void(Config&)>);
+DefectVariant config_variant(std::string name, std::function<void(Config&)>);
 
 /// Constants of any model: a range that does not depend on it.
 std::function<std::pair<double, double>(const Config&)> between(double from, double to);

@@ -1,19 +1,19 @@
 // Around the attention: embedding, residual stream, feed-forward networks, shared experts, head.
 #include "verify/defects/alter.hpp"
-#include "verify/run.hpp"
+#include "verify/runs/reference_run.hpp"
 
 namespace dsa::verify {
 namespace {
 
 const std::string residual = "attention_residual";
 
-void swap_gate_and_up(Altered& altered, Where where) {
+void swap_gate_and_up(Variant& altered, Where where) {
   around(altered.ops.swiglu, std::move(where),
          [](const auto& inner, Name name, Out h, In gate, In up) { inner(name, h, up, gate); });
 }
 
 /// What a checkpoint scaled for fp16 needs once is done again in every further dense layer.
-void residual_scaled_again(Altered& altered) {
+void residual_scaled_again(Variant& altered) {
   const Config c = altered.model.config;
   around(altered.ops.add, ends(residual), [c](const auto& inner, Name name, Out y, In x) {
     const Index layer = layer_of(name);
@@ -23,7 +23,7 @@ void residual_scaled_again(Altered& altered) {
   });
 }
 
-void residual_from_norm(Altered& altered) {
+void residual_from_norm(Variant& altered) {
   const Memory<Tensor<double, 2>> normalised;
   around(altered.ops.rmsnorm, ends("input_layernorm"),
          [normalised](const auto& inner, Name name, Out y, In x, const Parameter& g, double eps) {
@@ -36,14 +36,14 @@ void residual_from_norm(Altered& altered) {
   });
 }
 
-void residual_left_out(Altered& altered) {
+void residual_left_out(Variant& altered) {
   around(altered.ops.add, ends(residual), [](const auto& inner, Name name, Out y, In x) {
     std::fill(y.begin(), y.end(), 0.0);
     inner(name, y, x);
   });
 }
 
-void embedding_scaled(Altered& altered) {
+void embedding_scaled(Variant& altered) {
   around(altered.ops.embed, anywhere(), [](const auto& inner, Name name, Out x, auto&&... rest) {
     inner(name, x, rest...);
     for (double& value : x) value *= std::sqrt(static_cast<double>(x.shape[1]));
@@ -51,8 +51,8 @@ void embedding_scaled(Altered& altered) {
 }
 
 /// y += f x for y += x of the shared experts.
-Variant shared_times(std::string name, double (*factor)(const Config&)) {
-  return {std::move(name), [factor](Altered& altered) {
+DefectVariant shared_times(std::string name, double (*factor)(const Config&)) {
+  return {std::move(name), [factor](Variant& altered) {
             const double f = factor(altered.model.config);
             around(altered.ops.add, ends(".mlp"), [f](const auto& inner, Name at, Out y, In x) {
               Tensor<double, 2> scaled = copy_of(x);
@@ -63,7 +63,7 @@ Variant shared_times(std::string name, double (*factor)(const Config&)) {
 }
 
 /// One expert's width where n_shared_experts are stored side by side.
-void one_shared_expert(Altered& altered) {
+void one_shared_expert(Variant& altered) {
   const Index F = altered.model.config.moe_intermediate_size;
   around(altered.ops.swiglu, contains("mlp.shared_experts"),
          [F](const auto& inner, Name name, Out h, In gate, In up) {
@@ -107,7 +107,7 @@ std::vector<Defect> of_stream() {
        "",
        "lm_head",
        [](const Config& c) { return !c.tie_word_embeddings; },
-       {{"", [](Altered& a) { a.model.weights.lm_head.weight = a.model.weights.embed_tokens; }}}},
+       {{"", [](Variant& a) { a.model.weights.lm_head.weight = a.model.weights.embed_tokens; }}}},
   };
 }
 
@@ -119,7 +119,7 @@ std::vector<Defect> of_feed_forward() {
        issue("ml-explore/mlx-lm", 767),
        "mlp.down_proj",
        [](const Config& c) { return !c.is_moe.empty() && !c.is_moe.front(); },
-       {{"", [](Altered& a) { swap_gate_and_up(a, anywhere()); }}}},
+       {{"", [](Variant& a) { swap_gate_and_up(a, anywhere()); }}}},
       {85,
        "swiglu-operands-swapped-but-in-experts",
        "silu(up) gate stands for silu(gate) up in dense and shared networks, not in the routed "
@@ -128,7 +128,7 @@ std::vector<Defect> of_feed_forward() {
        "mlp.down_proj",
        [](const Config& c) { return has_router(c) && !c.is_moe.front(); },
        {{"",
-         [](Altered& a) {
+         [](Variant& a) {
            swap_gate_and_up(
                a, [](Name name) { return name.find("mlp.experts.") == std::string::npos; });
          }}}},
@@ -138,7 +138,7 @@ std::vector<Defect> of_feed_forward() {
        issue("ml-explore/mlx-lm", 767),
        "down_proj",
        has_router,
-       {{"", [](Altered& a) { swap_gate_and_up(a, contains("mlp.experts.")); }}}},
+       {{"", [](Variant& a) { swap_gate_and_up(a, contains("mlp.experts.")); }}}},
       {79,
        "shared-expert-scaled",
        "routed_scaling_factor multiplies, or divides, the shared expert too.",

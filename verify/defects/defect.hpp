@@ -12,20 +12,13 @@
 #include <utility>
 #include <vector>
 
-#include "core/weights.hpp"
-#include "reference/ops.hpp"
+#include "verify/runs/variant.hpp"
 
 namespace dsa::verify {
 
-/// What a variant may change. Changing the config or the weights changes what every op is told.
-struct Altered {
-  Model model;                 // borrows the same memory as the original
-  reference::Ops<double> ops;  // the definition's, or a precision's with its roundings
-};
-
-struct Variant {
+struct DefectVariant {
   std::string name;  // "" where there is only one; else the constant, e.g. "eps=1e-05"
-  std::function<void(Altered&)> apply;
+  std::function<void(Variant&)> apply;
 };
 
 /// A constant that may be wrong by any amount; variants hold the values that were seen.
@@ -33,7 +26,7 @@ struct Constant {
   std::string name;                                               // "eps"
   std::function<std::pair<double, double>(const Config&)> range;  // positive, both ends included
   bool whole = false;                                             // integers only
-  std::function<void(Altered&, double)> apply;
+  std::function<void(Variant&, double)> apply;
 };
 
 struct Defect {
@@ -44,7 +37,7 @@ struct Defect {
   std::string first;     // the first tensor that diverges, by its trace name within a layer:
                          // "self_attn.indexer.q", "mlp.gate.weights", "model.norm"
   std::function<bool(const Config&)> applies;  // false: cannot occur in this model
-  std::vector<Variant> variants;
+  std::vector<DefectVariant> variants;
   std::optional<Constant> constant = {};
 };
 

@@ -5,7 +5,7 @@
 #include <numeric>
 
 #include "core/dtype.hpp"
-#include "reference/hadamard.hpp"
+#include "reference/ops/hadamard.hpp"
 #include "verify/defects/indexer_parts.hpp"
 
 namespace dsa::verify {
@@ -32,7 +32,7 @@ struct Kept {
   std::vector<std::vector<float>> scales;
 };
 
-void rescale(Altered& altered, Where where,
+void rescale(Variant& altered, Where where,
              const std::function<Grid(const Parameter&, const Scales&)>& grid_for) {
   const auto kept = std::make_shared<Kept>();
   kept->before = altered.model.memory;
@@ -52,9 +52,9 @@ void rescale(Altered& altered, Where where,
 }
 
 /// f(scales, row block, column block) in place of every scale.
-Variant scales_each(std::string name, Where where,
-                    std::function<double(const Scales&, Index, Index)> f) {
-  return {std::move(name), [=](Altered& altered) {
+DefectVariant scales_each(std::string name, Where where,
+                          std::function<double(const Scales&, Index, Index)> f) {
+  return {std::move(name), [=](Variant& altered) {
             rescale(altered, where, [&](const Parameter& p, const Scales& scales) {
               return Grid{p.block, [=, block = p.block](Index r, Index c) {
                             return f(scales, r / block, c / block);
@@ -75,7 +75,7 @@ double transposed(const Scales& s, Index r, Index c) {
 double exponent_byte(const Scales& s, Index r, Index c) { return std::ilogb(s.at(r, c)) + 127; }
 
 /// The block's edge derived from the number of blocks: ceil(576 / 5) = 116 instead of 128.
-void block_from_count(Altered& altered) {
+void block_from_count(Variant& altered) {
   rescale(altered, ends("self_attn.kv_a_proj_with_mqa.weight"),
           [](const Parameter& p, const Scales& s) {
             const Index edge_r = blocks(p.rows(), s.rows), edge_c = blocks(p.columns(), s.columns);
@@ -120,8 +120,8 @@ void through_e4m3(View<double, 2> x, Rule rule, const IndexFp8& how) {
   if (how.rotated) reference::hadamard(x);
 }
 
-Variant index_in_fp8(std::string name, IndexFp8 how) {
-  return {std::move(name), [how](Altered& altered) {
+DefectVariant index_in_fp8(std::string name, IndexFp8 how) {
+  return {std::move(name), [how](Variant& altered) {
             around_score_inputs(altered, [how](ScoreInputs& in) {
               const auto [T, H, D] = in.q.shape();
               through_e4m3({in.q.data(), {T * H, D}}, how.query, how);

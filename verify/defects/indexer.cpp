@@ -1,9 +1,9 @@
 // The lightning indexer up to its inputs: query, key, head weights.
 #include "core/dtype.hpp"
-#include "reference/hadamard.hpp"
+#include "reference/ops/hadamard.hpp"
 #include "verify/defects/alter.hpp"
 #include "verify/defects/indexer_parts.hpp"
-#include "verify/run.hpp"
+#include "verify/runs/reference_run.hpp"
 
 namespace dsa::verify {
 namespace {
@@ -25,7 +25,7 @@ bool reads_latent(const Config& c) {
   return c.indexer && c.q_lora_rank && c.indexer->query_source == Indexer::QuerySource::q_latent;
 }
 
-Variant layout(RopeLayout to) {
+DefectVariant layout(RopeLayout to) {
   return config_variant("", [to](Config& c) { c.indexer->rope_layout = to; });
 }
 
@@ -33,14 +33,14 @@ RopeLayout other(RopeLayout layout) {
   return layout == RopeLayout::half ? RopeLayout::interleaved : RopeLayout::half;
 }
 
-void turn_key_the_other_way(Altered& altered) {
+void turn_key_the_other_way(Variant& altered) {
   around(altered.ops.rope, ends(key),
          [](const auto& inner, Name name, Out3 x, In cos, In sin, RopeLayout is) {
            inner(name, x, cos, sin, other(is));
          });
 }
 
-void query_from_raw_latent(Altered& altered) {
+void query_from_raw_latent(Variant& altered) {
   const Memory<Tensor<double, 2>> raw;
   around(altered.ops.rmsnorm, ends("self_attn.q_a_layernorm"),
          [raw](const auto& inner, Name name, Out y, In x, const Parameter& g, double eps) {
@@ -54,7 +54,7 @@ void query_from_raw_latent(Altered& altered) {
 }
 
 /// LayerNorm less its bias; or with `rms`, RMSNorm plus the bias.
-void change_key_norm(Altered& altered, bool rms) {
+void change_key_norm(Variant& altered, bool rms) {
   around(altered.ops.index_key_norm, anywhere(),
          [rms](const auto& inner, Name name, Out y, In x, const IndexerWeights& w,
                const Indexer& indexer) {
@@ -69,7 +69,7 @@ void change_key_norm(Altered& altered, bool rms) {
          });
 }
 
-void key_norm_in_bf16(Altered& altered) {
+void key_norm_in_bf16(Variant& altered) {
   for (Layer& layer : altered.model.weights.layers) {
     layer.indexer.k_norm.loaded_as = Dtype::bf16;
     layer.indexer.k_norm_bias.loaded_as = Dtype::bf16;
@@ -77,7 +77,7 @@ void key_norm_in_bf16(Altered& altered) {
 }
 
 /// sqrt(var D/(D-1) + eps) for sqrt(var + eps).
-void unbiased_variance(Altered& altered) {
+void unbiased_variance(Variant& altered) {
   around(altered.ops.index_key_norm, anywhere(),
          [](const auto& inner, Name name, Out y, In x, const IndexerWeights& w,
             const Indexer& indexer) {
@@ -95,7 +95,7 @@ void unbiased_variance(Altered& altered) {
 }
 
 /// The rotated key reaches an op whole where it is cached.
-void key_norm_after_rope(Altered& altered) {
+void key_norm_after_rope(Variant& altered) {
   using Norm = std::function<void(Out, In)>;
   const Memory<Norm> norm;
   around(altered.ops.index_key_norm, anywhere(),
@@ -111,7 +111,7 @@ void key_norm_after_rope(Altered& altered) {
   });
 }
 
-void hadamard_before_rope(Altered& altered) {
+void hadamard_before_rope(Variant& altered) {
   const Index D = altered.model.config.indexer->head_dim;
   around(altered.ops.linear, ends("self_attn.indexer.wq_b"),
          [D](const auto& inner, Name name, Out y, In x, const Linear& w) {
@@ -126,7 +126,7 @@ void hadamard_before_rope(Altered& altered) {
          });
 }
 
-void weights_in_bf16(Altered& altered) {
+void weights_in_bf16(Variant& altered) {
   around(altered.ops.index_head_weights, anywhere(),
          [](const auto& inner, Name name, Out w, In x, const Linear& p) {
            Tensor<double, 2> x16 = copy_of(x);
@@ -139,8 +139,8 @@ void weights_in_bf16(Altered& altered) {
 }
 
 /// Every row of head weights w (H) goes through f.
-Variant weights_through(std::string name, std::function<void(View<double, 1>)> f) {
-  return {std::move(name), [f = std::move(f)](Altered& altered) {
+DefectVariant weights_through(std::string name, std::function<void(View<double, 1>)> f) {
+  return {std::move(name), [f = std::move(f)](Variant& altered) {
             around(altered.ops.index_head_weights, anywhere(),
                    [f](const auto& inner, Name at, Out w, In x, const Linear& p) {
                      inner(at, w, x, p);
@@ -149,7 +149,7 @@ Variant weights_through(std::string name, std::function<void(View<double, 1>)> f
           }};
 }
 
-Variant weights_each(std::string name, double (*f)(double)) {
+DefectVariant weights_each(std::string name, double (*f)(double)) {
   return weights_through(std::move(name), [f](View<double, 1> w) {
     for (double& value : w) value = f(value);
   });
@@ -164,7 +164,7 @@ void softmax_of(View<double, 1> w, double factor) {
 
 double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 
-std::vector<Variant> squashed_weights() {
+std::vector<DefectVariant> squashed_weights() {
   return {weights_through("softmax", [](View<double, 1> w) { softmax_of(w, 1); }),
           weights_through("softmax of scaled",
                           [](View<double, 1> w) {
@@ -180,8 +180,8 @@ std::vector<Variant> squashed_weights() {
           weights_each("ones", [](double) { return 1.0; })};
 }
 
-std::vector<Variant> key_norm_epsilons() {
-  std::vector<Variant> variants;
+std::vector<DefectVariant> key_norm_epsilons() {
+  std::vector<DefectVariant> variants;
   for (const double eps : {1e-5, 1e-4, 1e-3, 1e-8})
     variants.push_back(
         config_variant(constant("eps", eps), [eps](Config& c) { c.indexer->key_norm_eps = eps; }));
@@ -190,8 +190,8 @@ std::vector<Variant> key_norm_epsilons() {
   return variants;
 }
 
-Variant no_rope(std::string name, Where where) {
-  return {std::move(name), [where](Altered& altered) { leave_out(altered.ops.rope, where); }};
+DefectVariant no_rope(std::string name, Where where) {
+  return {std::move(name), [where](Variant& altered) { leave_out(altered.ops.rope, where); }};
 }
 
 std::vector<Defect> of_rotation() {
@@ -259,18 +259,18 @@ std::vector<Defect> of_key_norm() {
        has_layer_norm,
        {config_variant("without bias",
                        [](Config& c) { c.indexer->key_norm = Indexer::KeyNorm::rms_norm; }),
-        {"with bias", [](Altered& a) { change_key_norm(a, true); }}}},
+        {"with bias", [](Variant& a) { change_key_norm(a, true); }}}},
       {10,
        "indexer-key-norm-bias-missing",
        "LayerNorm of the indexer's key leaves out its bias.",
        issue("PaddlePaddle/FastDeploy", 7398),
        normed,
        has_layer_norm,
-       {{"", [](Altered& a) { change_key_norm(a, false); }}}},
+       {{"", [](Variant& a) { change_key_norm(a, false); }}}},
       {11, "indexer-key-norm-eps", "LayerNorm of the indexer's key uses another eps than 1e-6.",
        issue("ikawrakow/ik_llama.cpp", 2063), normed, has_layer_norm, key_norm_epsilons(),
        Constant{"eps", between(1e-9, 1), false,
-                [](Altered& a, double eps) { a.model.config.indexer->key_norm_eps = eps; }}},
+                [](Variant& a, double eps) { a.model.config.indexer->key_norm_eps = eps; }}},
       {12,
        "indexer-key-norm-bf16",
        "Gain and bias of the indexer's LayerNorm are cast to bf16.",

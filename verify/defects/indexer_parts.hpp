@@ -33,7 +33,7 @@ struct ScoreInputs {
 };
 
 /// Runs the inner op on inputs that `change` has rewritten.
-void around_score_inputs(Altered&, std::function<void(ScoreInputs&)> change);
+void around_score_inputs(Variant&, std::function<void(ScoreInputs&)> change);
 
 /// Runs indexer_scores with one head at a time: H tensors (T, S).
 using ScoresOp =

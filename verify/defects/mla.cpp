@@ -1,6 +1,6 @@
 // Multi-head latent attention but for its rotary embedding (rope.cpp) and norms (norm.cpp).
-#include "reference/dot.hpp"
-#include "reference/rope.hpp"
+#include "reference/ops/dot.hpp"
+#include "reference/ops/rope.hpp"
 #include "verify/defects/alter.hpp"
 
 namespace dsa::verify {
@@ -15,17 +15,18 @@ double mscale_twice(const Config& c) {
   return plain_scale(c) * std::pow(mscale(c, c.rope.mscale_all_dim), 4);
 }
 
-Variant softmax_scale(std::string name, double (*scale)(const Config&)) {
-  return {std::move(name), [scale](Altered& altered) {
+DefectVariant softmax_scale(std::string name, double (*scale)(const Config&)) {
+  return {std::move(name), [scale](Variant& altered) {
             const double wrong = scale(altered.model.config);
             around_attention(altered, [wrong](Name, AttentionTold& told) { told.scale = wrong; });
           }};
 }
 
 /// kv (S, N, B+U) read otherwise: from(kv[s], n, i) takes the place of kv(s, n, i).
-Variant kv_read(std::string name, std::function<double(In kv, Index B, Index n, Index i)> from) {
-  return {std::move(name), [from](Altered& altered) {
-            around(altered.ops.mla_attention_expanded, anywhere(),
+DefectVariant kv_read(std::string name,
+                      std::function<double(In kv, Index B, Index n, Index i)> from) {
+  return {std::move(name), [from](Variant& altered) {
+            around(altered.ops.mla_expanded, anywhere(),
                    [from](const auto& inner, Name at, Out3 out, In3 q_nope, In3 q_rope, In3 kv,
                           In k_rope, Keys chosen, double scale) {
                      Tensor<double, 3> wrong(kv.shape);
@@ -80,8 +81,8 @@ Tensor<Index, 2> half_of(Keys chosen, Index middle, bool before) {
 }
 
 /// Keys in two parts, each with its log-sum-exp, merged by powers of 2 where they are of e.
-void merge_in_base_two(Altered& altered) {
-  around(altered.ops.mla_attention_expanded, anywhere(),
+void merge_in_base_two(Variant& altered) {
+  around(altered.ops.mla_expanded, anywhere(),
          [](const auto& inner, Name name, Out3 out, In3 q_nope, In3 q_rope, In3 kv, In k_rope,
             Keys chosen, double scale) {
            const auto [T, N, U] = out.shape;
@@ -109,7 +110,7 @@ void merge_in_base_two(Altered& altered) {
 }
 
 /// A query's head read as [rotary | rest]. The rest of the split is what the rope op is told.
-void query_split_swapped(Altered& altered) {
+void query_split_swapped(Variant& altered) {
   const Memory<Tensor<double, 2>> q;
   const Config& c = altered.model.config;
   const Index N = c.num_attention_heads, B = c.qk_nope_head_dim, P = c.qk_rope_head_dim;
@@ -129,7 +130,7 @@ void query_split_swapped(Altered& altered) {
                for (Index i = 0; i < P; ++i) x(t, n, i) = (*q.get())(t, n * (B + P) + i);
            inner(name, x, cos, sin, layout);
          });
-  around(altered.ops.mla_attention_expanded, anywhere(),
+  around(altered.ops.mla_expanded, anywhere(),
          [=](const auto& inner, Name name, Out3 out, In3 q_nope, In3 q_rope, In3 kv, In k_rope,
              Keys chosen, double scale) {
            Tensor<double, 3> rest(q_nope.shape);
@@ -183,7 +184,7 @@ std::vector<Defect> of_scale() {
         softmax_scale("1/ln 2",
                       [](const Config& c) { return c.attention_scale() / std::log(2.0); })},
        Constant{"times", between(0.05, 20), false,
-                [](Altered& a, double factor) {
+                [](Variant& a, double factor) {
                   const double wrong = factor * a.model.config.attention_scale();
                   around_attention(a, [wrong](Name, AttentionTold& told) { told.scale = wrong; });
                 }}},

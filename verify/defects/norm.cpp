@@ -31,40 +31,40 @@ double bf16_mean_of_bf16(View<const double, 1> x) {
 
 double bf16_mean(View<const double, 1> x) { return in_bf16(mean_square(x)); }
 
-std::vector<Variant> epsilons(double Config::*which) {
-  std::vector<Variant> variants;
+std::vector<DefectVariant> epsilons(double Config::*which) {
+  std::vector<DefectVariant> variants;
   for (const double eps : {1e-5, 1e-4, 1e-3, 1e-6, 1e-8})
     variants.push_back(config_variant(constant("eps", eps), [=](Config& c) { c.*which = eps; }));
   return variants;
 }
 
-void set_every_eps(Altered& altered, double eps) {
+void set_every_eps(Variant& altered, double eps) {
   altered.model.config.rms_norm_eps = altered.model.config.latent_norm_eps = eps;
 }
 
-std::vector<Variant> every_epsilon() {
-  std::vector<Variant> variants;
+std::vector<DefectVariant> every_epsilon() {
+  std::vector<DefectVariant> variants;
   for (const double eps : {1e-5, 1e-4, 1e-3})
-    variants.push_back({constant("eps", eps), [eps](Altered& a) { set_every_eps(a, eps); }});
+    variants.push_back({constant("eps", eps), [eps](Variant& a) { set_every_eps(a, eps); }});
   return variants;
 }
 
-void set_key_latent_eps(Altered& altered, double wrong) {
+void set_key_latent_eps(Variant& altered, double wrong) {
   around(altered.ops.rmsnorm, ends(key_latent),
          [wrong](const auto& inner, Name name, Out y, In x, const Parameter& g, double) {
            inner(name, y, x, g, wrong);
          });
 }
 
-std::vector<Variant> key_latent_epsilons() {
-  std::vector<Variant> variants;
+std::vector<DefectVariant> key_latent_epsilons() {
+  std::vector<DefectVariant> variants;
   for (const double eps : {1e-5, 1e-4, 1e-3, 1e-8})
-    variants.push_back({constant("eps", eps), [eps](Altered& a) { set_key_latent_eps(a, eps); }});
+    variants.push_back({constant("eps", eps), [eps](Variant& a) { set_key_latent_eps(a, eps); }});
   return variants;
 }
 
 /// y times sqrt(right mean square / wrong mean square), each with eps.
-void scaled_by_mean_square(Altered& altered, Where where,
+void scaled_by_mean_square(Variant& altered, Where where,
                            std::function<double(View<const double, 1> x, Index t)> wrong) {
   around(altered.ops.rmsnorm, std::move(where),
          [wrong](const auto& inner, Name name, Out y, In x, const Parameter& g, double eps) {
@@ -76,15 +76,15 @@ void scaled_by_mean_square(Altered& altered, Where where,
          });
 }
 
-Variant mean_square_by(std::string name, double (*wrong)(View<const double, 1>)) {
-  return {std::move(name), [wrong](Altered& altered) {
+DefectVariant mean_square_by(std::string name, double (*wrong)(View<const double, 1>)) {
+  return {std::move(name), [wrong](Variant& altered) {
             scaled_by_mean_square(altered, anywhere(),
                                   [wrong](View<const double, 1> x, Index) { return wrong(x); });
           }};
 }
 
 /// The mean square is taken over [c_kv | k_rope].
-void over_latent_and_rope(Altered& altered) {
+void over_latent_and_rope(Variant& altered) {
   const Memory<Tensor<double, 2>> kv_a;
   around(altered.ops.linear, ends("self_attn.kv_a_proj_with_mqa"),
          [kv_a](const auto& inner, Name name, Out y, In x, const Linear& w) {
@@ -96,15 +96,15 @@ void over_latent_and_rope(Altered& altered) {
   });
 }
 
-Variant left_out(std::string name, const std::string& end) {
-  return {std::move(name), [end](Altered& altered) {
+DefectVariant left_out(std::string name, const std::string& end) {
+  return {std::move(name), [end](Variant& altered) {
             around(altered.ops.rmsnorm, ends(end),
                    [](const auto&, Name, Out y, In x, auto&&...) { copy_into(y, x); });
           }};
 }
 
 /// (1 + g) x / rms.
-void gain_plus_one(Altered& altered) {
+void gain_plus_one(Variant& altered) {
   around(altered.ops.rmsnorm, anywhere(),
          [](const auto& inner, Name name, Out y, In x, const Parameter& g, double eps) {
            inner(name, y, x, g, eps);
@@ -115,7 +115,7 @@ void gain_plus_one(Altered& altered) {
          });
 }
 
-void mean_subtracted(Altered& altered) {
+void mean_subtracted(Variant& altered) {
   around(altered.ops.rmsnorm, anywhere(),
          [](const auto& inner, Name name, Out y, In x, const Parameter& g, double eps) {
            Tensor<double, 2> centred = copy_of(x);
@@ -133,7 +133,7 @@ std::vector<Defect> of_eps() {
       {68, "block-norm-eps", "The blocks' norms use another eps than the config's.",
        issue("pytorch/torchtitan", 4395), block, any_model, epsilons(&Config::rms_norm_eps),
        Constant{"eps", between(1e-9, 1), false,
-                [](Altered& a, double eps) { a.model.config.rms_norm_eps = eps; }}},
+                [](Variant& a, double eps) { a.model.config.rms_norm_eps = eps; }}},
       {68, "every-norm-eps", "Every RMSNorm, those of the latents too, uses the same wrong eps.",
        issue("pytorch/torchtitan", 4395), block, any_model, every_epsilon(),
        Constant{"eps", between(1e-9, 1), false, set_every_eps}},
@@ -148,7 +148,7 @@ std::vector<Defect> of_eps() {
         config_variant("eps=0.001", [](Config& c) { c.latent_norm_eps = 1e-3; }),
         config_variant("eps=1e-08", [](Config& c) { c.latent_norm_eps = 1e-8; })},
        Constant{"eps", between(1e-9, 1), false,
-                [](Altered& a, double eps) { a.model.config.latent_norm_eps = eps; }}},
+                [](Variant& a, double eps) { a.model.config.latent_norm_eps = eps; }}},
       {68, "key-latent-norm-eps", "Only kv_a_layernorm uses another eps than 1e-6.",
        issue("huggingface/transformers", 44585), key_latent, any_model, key_latent_epsilons(),
        Constant{"eps", between(1e-9, 1), false, set_key_latent_eps}},

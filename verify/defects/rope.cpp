@@ -1,5 +1,5 @@
 // Rotary embedding of MLA, and the frequencies that MLA and the indexer share.
-#include "reference/rope.hpp"
+#include "reference/ops/rope.hpp"
 
 #include "verify/defects/alter.hpp"
 
@@ -9,8 +9,8 @@ namespace {
 const std::string query = "self_attn.q_rope", key = "self_attn.k_rope";
 
 /// Another table of cos and sin, from other parameters but with the right attention factor.
-Variant frequencies(std::string name, std::function<void(Rope&)> change) {
-  return {std::move(name), [change = std::move(change)](Altered& altered) {
+DefectVariant frequencies(std::string name, std::function<void(Rope&)> change) {
+  return {std::move(name), [change = std::move(change)](Variant& altered) {
             around(altered.ops.rope_table, anywhere(),
                    [change](const auto& inner, Name at, Out cos, Out sin,
                             std::span<const Index> positions, const Rope& rope) {
@@ -22,7 +22,7 @@ Variant frequencies(std::string name, std::function<void(Rope&)> change) {
           }};
 }
 
-std::vector<Variant> wrong_yarn() {
+std::vector<DefectVariant> wrong_yarn() {
   return {
       frequencies("off", [](Rope& r) { r.factor = 1; }),
       frequencies("betas swapped", [](Rope& r) { std::swap(r.beta_fast, r.beta_slow); }),
@@ -34,7 +34,7 @@ std::vector<Variant> wrong_yarn() {
   };
 }
 
-void amplify_by(Altered& altered, double m) {
+void amplify_by(Variant& altered, double m) {
   around(altered.ops.rope_table, anywhere(),
          [m](const auto& inner, Name name, Out cos, Out sin, auto&&... rest) {
            inner(name, cos, sin, rest...);
@@ -43,14 +43,14 @@ void amplify_by(Altered& altered, double m) {
          });
 }
 
-double factor_of_scale(const Altered& altered) {
+double factor_of_scale(const Variant& altered) {
   return mscale(altered.model.config, altered.model.config.rope.mscale_all_dim);
 }
 
-void amplify(Altered& altered) { amplify_by(altered, factor_of_scale(altered)); }
+void amplify(Variant& altered) { amplify_by(altered, factor_of_scale(altered)); }
 
 /// The indexer's rotation stays right.
-void amplify_mla(Altered& altered) {
+void amplify_mla(Variant& altered) {
   around(
       altered.ops.rope, [](Name name) { return name.ends_with(query) || name.ends_with(key); },
       [m = factor_of_scale(altered)](const auto& inner, Name name, Out3 x, auto&&... rest) {
@@ -59,7 +59,7 @@ void amplify_mla(Altered& altered) {
       });
 }
 
-void amplify_instead(Altered& altered) {
+void amplify_instead(Variant& altered) {
   amplify(altered);
   const double scale = 1 / std::sqrt(static_cast<double>(altered.model.config.qk_head_dim()));
   around_attention(altered, [scale](Name, AttentionTold& told) { told.scale = scale; });
@@ -68,13 +68,13 @@ void amplify_instead(Altered& altered) {
 /// A run that is taken for short: neither frequencies nor scales of YaRN.
 void gated_off(Config& c) { c.rope.yarn = false; }
 
-Variant no_rope(std::string name, Where where) {
-  return {std::move(name), [where](Altered& altered) { leave_out(altered.ops.rope, where); }};
+DefectVariant no_rope(std::string name, Where where) {
+  return {std::move(name), [where](Variant& altered) { leave_out(altered.ops.rope, where); }};
 }
 
 /// Key s holds k_rope of key s + by; the first or last one its own.
-Variant shifted_key(std::string name, Index by) {
-  return {std::move(name), [by](Altered& altered) {
+DefectVariant shifted_key(std::string name, Index by) {
+  return {std::move(name), [by](Variant& altered) {
             around(altered.ops.cache, ends(key), [by](const auto& inner, Name at, Out k) {
               const Tensor<double, 2> right = copy_of(k);
               const Index S = k.shape[0];
@@ -85,7 +85,7 @@ Variant shifted_key(std::string name, Index by) {
           }};
 }
 
-void restart_positions(Altered& altered, double chunk) {
+void restart_positions(Variant& altered, double chunk) {
   around(altered.ops.rope_table, anywhere(),
          [size = static_cast<Index>(chunk)](const auto& inner, Name at, Out cos, Out sin,
                                             std::span<const Index> positions, const Rope& rope) {
@@ -95,18 +95,18 @@ void restart_positions(Altered& altered, double chunk) {
          });
 }
 
-std::vector<Variant> chunks_of_positions() {
-  std::vector<Variant> variants;
+std::vector<DefectVariant> chunks_of_positions() {
+  std::vector<DefectVariant> variants;
   for (const double size : {16, 32, 64})
     variants.push_back(
-        {constant("chunk", size), [size](Altered& altered) { restart_positions(altered, size); }});
+        {constant("chunk", size), [size](Variant& altered) { restart_positions(altered, size); }});
   return variants;
 }
 
 bool has_yarn(const Config& c) { return c.rope.yarn && c.rope.factor > 1; }
 
-std::vector<Variant> wrong_theta() {
-  std::vector<Variant> variants;
+std::vector<DefectVariant> wrong_theta() {
+  std::vector<DefectVariant> variants;
   for (const double theta : {1e4, 1e5, 1e6})
     variants.push_back(
         frequencies(constant("theta", theta), [theta](Rope& r) { r.theta = theta; }));
@@ -138,7 +138,7 @@ std::vector<Defect> rope_defects() {
       {65, "yarn-frequencies", "The frequencies are not YaRN's, or its ramp is wrong.",
        issue("pytorch/torchtitan", 3787), query, has_yarn, wrong_yarn(),
        Constant{"factor", between(1, 200), false,
-                [](Altered& a, double factor) {
+                [](Variant& a, double factor) {
                   frequencies("", [factor](Rope& r) { r.factor = factor; }).apply(a);
                 }}},
       {66,
@@ -177,11 +177,11 @@ std::vector<Defect> rope_defects() {
        "Plausible: positions are counted from the beginning of a chunk.", "", query, any_model,
        chunks_of_positions(),
        Constant{"chunk", between(4, 128), true,
-                [](Altered& a, double chunk) { restart_positions(a, chunk); }}},
+                [](Variant& a, double chunk) { restart_positions(a, chunk); }}},
       {310, "rope-theta", "Plausible: rope_theta is a default's, not the config's.", "", query,
        any_model, wrong_theta(),
        Constant{"theta", between(100, 1e8), false,
-                [](Altered& a, double theta) {
+                [](Variant& a, double theta) {
                   frequencies("", [theta](Rope& r) { r.theta = theta; }).apply(a);
                 }}},
   };

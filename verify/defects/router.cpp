@@ -1,5 +1,5 @@
 // Which experts a token goes to, with what weight, and what becomes of the shared ones.
-#include "reference/router.hpp"
+#include "reference/ops/router.hpp"
 
 #include <limits>
 
@@ -18,7 +18,7 @@ struct Routed {
   std::vector<double> bias;     // (E) or empty
 };
 
-Memory<Routed> remember_choice(Altered& altered) {
+Memory<Routed> remember_choice(Variant& altered) {
   Memory<Routed> memory;
   around(altered.ops.router_choice, anywhere(),
          [memory](const auto& inner, Name name, Out y, In s, const Parameter& bias) {
@@ -30,7 +30,7 @@ Memory<Routed> remember_choice(Altered& altered) {
 }
 
 /// Weights from f(what the choice was made of) instead of the unbiased scores.
-void weights_from(Altered& altered, std::function<Tensor<double, 2>(const Routed&)> f) {
+void weights_from(Variant& altered, std::function<Tensor<double, 2>(const Routed&)> f) {
   const Memory<Routed> routed = remember_choice(altered);
   around(altered.ops.router_weights, anywhere(),
          [=](const auto& inner, Name name, Out w, In, Keys chosen, bool normalise, double scale) {
@@ -49,8 +49,8 @@ Tensor<double, 2> by_subtraction(const Routed& routed) {
 }
 
 /// f(group's choices) for every group.
-Variant group_score(std::string name, std::function<double(std::vector<double>)> f) {
-  return {std::move(name), [f = std::move(f)](Altered& altered) {
+DefectVariant group_score(std::string name, std::function<double(std::vector<double>)> f) {
+  return {std::move(name), [f = std::move(f)](Variant& altered) {
             around(altered.ops.router_group_scores, anywhere(),
                    [f](const auto&, Name, Out scores, In choices, Router::Groups) {
                      const Index G = scores.shape[1], size = choices.shape[1] / G;
@@ -63,8 +63,8 @@ Variant group_score(std::string name, std::function<double(std::vector<double>)>
           }};
 }
 
-Variant best_of_group(std::string name, std::function<Index(const Config&)> how_many) {
-  return {std::move(name), [how_many](Altered& altered) {
+DefectVariant best_of_group(std::string name, std::function<Index(const Config&)> how_many) {
+  return {std::move(name), [how_many](Variant& altered) {
             const Index n = how_many(altered.model.config);
             group_score("", [n](std::vector<double> s) {
               std::sort(s.begin(), s.end(), std::greater<>());
@@ -76,7 +76,7 @@ Variant best_of_group(std::string name, std::function<Index(const Config&)> how_
           }};
 }
 
-void groups_unbiased(Altered& altered) {
+void groups_unbiased(Variant& altered) {
   const Memory<Routed> routed = remember_choice(altered);
   around(altered.ops.router_group_scores, anywhere(),
          [routed](const auto& inner, Name name, Out scores, In, Router::Groups rule) {
@@ -84,7 +84,7 @@ void groups_unbiased(Altered& altered) {
          });
 }
 
-std::vector<Variant> group_rules() {
+std::vector<DefectVariant> group_rules() {
   return {config_variant("maximum", [](Config& c) { c.router.groups = Router::Groups::maximum; }),
           best_of_group("sum of all", [](const Config& c) { return c.n_routed_experts; }),
           best_of_group("sum of best k/topk_group",
@@ -93,7 +93,7 @@ std::vector<Variant> group_rules() {
 }
 
 /// The experts are chosen by f(choices as they came, choices with groups dropped).
-void experts_by(Altered& altered, std::function<Tensor<double, 2>(const Routed&, In dropped)> f) {
+void experts_by(Variant& altered, std::function<Tensor<double, 2>(const Routed&, In dropped)> f) {
   const Memory<Routed> routed = remember_choice(altered);
   around(altered.ops.topk_select, ends(experts),
          [=](const auto& inner, Name name, Chosen chosen, In dropped) {
@@ -101,12 +101,12 @@ void experts_by(Altered& altered, std::function<Tensor<double, 2>(const Routed&,
          });
 }
 
-void no_group_limit(Altered& altered) {
+void no_group_limit(Variant& altered) {
   experts_by(altered, [](const Routed& routed, In) { return routed.choice; });
 }
 
 /// Kept groups compete without the bias.
-void experts_unbiased(Altered& altered) {
+void experts_unbiased(Variant& altered) {
   experts_by(altered, [](const Routed& routed, In dropped) {
     Tensor<double, 2> by = copy_of(dropped);
     for (Index i = 0; i < by.size(); ++i)
@@ -116,7 +116,7 @@ void experts_unbiased(Altered& altered) {
 }
 
 /// Groups of E / num_experts_per_tok experts.
-void group_size_by_topk(Altered& altered) {
+void group_size_by_topk(Variant& altered) {
   const Config c = altered.model.config;
   const auto select = altered.ops.topk_select;
   experts_by(altered, [c, select](const Routed& routed, In) {
@@ -138,7 +138,7 @@ void group_size_by_topk(Altered& altered) {
   });
 }
 
-void logits_in_bf16(Altered& altered) {
+void logits_in_bf16(Variant& altered) {
   around(altered.ops.router_logits, anywhere(),
          [](const auto& inner, Name name, Out z, In x, const Linear& gate) {
            Tensor<double, 2> x16 = copy_of(x);
@@ -150,7 +150,7 @@ void logits_in_bf16(Altered& altered) {
          });
 }
 
-void bias_in_bf16(Altered& altered) {
+void bias_in_bf16(Variant& altered) {
   around(altered.ops.router_choice, anywhere(),
          [](const auto& inner, Name name, Out y, In s, const Parameter& bias) {
            Parameter bias16 = bias;
@@ -159,7 +159,7 @@ void bias_in_bf16(Altered& altered) {
          });
 }
 
-void bias_ignored(Altered& altered) {
+void bias_ignored(Variant& altered) {
   around(altered.ops.router_choice, anywhere(),
          [](const auto& inner, Name name, Out y, In s, const Parameter&) {
            inner(name, y, s, Parameter());
@@ -167,7 +167,7 @@ void bias_ignored(Altered& altered) {
 }
 
 /// The right weights w (k) of a token, rewritten.
-void weights_rewritten(Altered& altered, void (*f)(View<double, 1>)) {
+void weights_rewritten(Variant& altered, void (*f)(View<double, 1>)) {
   around(altered.ops.router_weights, anywhere(),
          [f](const auto& inner, Name name, Out w, auto&&... rest) {
            inner(name, w, rest...);
@@ -183,7 +183,7 @@ void all_alike(View<double, 1> w) {
   std::fill(w.begin(), w.end(), mean);
 }
 
-Variant factor(std::string name, double (*of)(double)) {
+DefectVariant factor(std::string name, double (*of)(double)) {
   return config_variant(std::move(name),
                         [of](Config& c) { c.routed_scaling_factor = of(c.routed_scaling_factor); });
 }
@@ -262,7 +262,7 @@ std::vector<Defect> of_choice() {
          return has_groups(c) && c.router.scoring == Router::Scoring::sigmoid;
        },
        {{"",
-         [](Altered& a) {
+         [](Variant& a) {
            a.model.config.router.scoring = Router::Scoring::softmax;
            no_group_limit(a);
          }}}},
@@ -305,7 +305,7 @@ std::vector<Defect> of_weights() {
        issue("vllm-project/vllm", 11971),
        weights,
        biased,
-       {{"", [](Altered& a) { weights_from(a, [](const Routed& r) { return r.choice; }); }}}},
+       {{"", [](Variant& a) { weights_from(a, [](const Routed& r) { return r.choice; }); }}}},
       {79,
        "router-scaling-factor",
        "routed_scaling_factor is missing or applied twice.",
@@ -315,7 +315,7 @@ std::vector<Defect> of_weights() {
        {factor("missing", [](double) { return 1.0; }),
         factor("twice", [](double f) { return f * f; })},
        Constant{"routed_scaling_factor", between(0.05, 20), false,
-                [](Altered& a, double f) { a.model.config.routed_scaling_factor = f; }}},
+                [](Variant& a, double f) { a.model.config.routed_scaling_factor = f; }}},
       {80,
        "router-weights-not-normalised",
        "norm_topk_prob is ignored: weights do not sum to 1.",
@@ -336,21 +336,21 @@ std::vector<Defect> of_weights() {
        issue("flashinfer-ai/flashinfer", 3875),
        weights,
        biased,
-       {{"", [](Altered& a) { weights_from(a, by_subtraction); }}}},
+       {{"", [](Variant& a) { weights_from(a, by_subtraction); }}}},
       {307,
        "router-first-expert-only",
        "Plausible: only the best expert's weight is used.",
        "",
        weights,
        has_router,
-       {{"", [](Altered& a) { weights_rewritten(a, first_only); }}}},
+       {{"", [](Variant& a) { weights_rewritten(a, first_only); }}}},
       {308,
        "router-weights-alike",
        "Plausible: the chosen experts all get the same weight.",
        "",
        weights,
        has_router,
-       {{"", [](Altered& a) { weights_rewritten(a, all_alike); }}}},
+       {{"", [](Variant& a) { weights_rewritten(a, all_alike); }}}},
   };
 }
 

@@ -51,8 +51,8 @@ void drop_keys(View<Index, 1> row, const std::function<bool(Index)>& drop) {
 }
 
 /// After the right selection, every row is rewritten: f(row, scores, t).
-Variant rewritten(std::string name, std::function<void(View<Index, 1>, In, Index)> f) {
-  return {std::move(name), [f = std::move(f)](Altered& altered) {
+DefectVariant rewritten(std::string name, std::function<void(View<Index, 1>, In, Index)> f) {
+  return {std::move(name), [f = std::move(f)](Variant& altered) {
             around_selection(altered, [f](const auto& inner, Name at, Chosen chosen, In scores) {
               inner(at, chosen, scores);
               for (Index t = 0; t < chosen.shape[0]; ++t) f(chosen[t], scores, t);
@@ -61,8 +61,8 @@ Variant rewritten(std::string name, std::function<void(View<Index, 1>, In, Index
 }
 
 /// Selects by f(scores, t, s) in place of the score, among visible keys.
-Variant selected_by(std::string name, std::function<double(In, Index, Index)> f) {
-  return {std::move(name), [f = std::move(f)](Altered& altered) {
+DefectVariant selected_by(std::string name, std::function<double(In, Index, Index)> f) {
+  return {std::move(name), [f = std::move(f)](Variant& altered) {
             around_selection(altered, [f](const auto& inner, Name at, Chosen chosen, In scores) {
               Tensor<double, 2> other = copy_of(scores);
               for (Index t = 0; t < scores.shape[0]; ++t)
@@ -77,8 +77,8 @@ Variant selected_by(std::string name, std::function<double(In, Index, Index)> f)
 /// -inf (HuggingFace's), a softmax of equal logits: the mean of all values, future ones included.
 enum class Mask { never, to_zeros, to_mean_of_all };
 
-void mean_of_all_where_empty(Altered& altered) {
-  around(altered.ops.mla_attention_expanded, anywhere(),
+void mean_of_all_where_empty(Variant& altered) {
+  around(altered.ops.mla_expanded, anywhere(),
          [](const auto& inner, Name at, Out3 out, In3 q_nope, In3 q_rope, In3 kv, auto&&... rest) {
            inner(at, out, q_nope, q_rope, kv, rest...);
            const Keys chosen = std::get<1>(std::tie(rest...));
@@ -96,8 +96,8 @@ void mean_of_all_where_empty(Altered& altered) {
 }
 
 /// Scores, and so top-k, are f(unmasked score, is visible); the attention may mask afterwards.
-Variant select_unmasked(std::string name, double (*f)(double, bool), Mask afterwards) {
-  return {std::move(name), [=](Altered& altered) {
+DefectVariant select_unmasked(std::string name, double (*f)(double, bool), Mask afterwards) {
+  return {std::move(name), [=](Variant& altered) {
             const Memory<Tensor<double, 2>> right;
             around(altered.ops.indexer_scores, anywhere(),
                    [=](const auto& inner, Name at, Out scores, In3 q, In k, In w,
@@ -140,8 +140,8 @@ int bin(double score) {
 }
 
 /// Of the bin that the K-th score falls into, only the first `room` candidates are kept.
-Variant radix(std::string name, std::function<Index(Index K)> room_for) {
-  return {std::move(name), [room_for](Altered& altered) {
+DefectVariant radix(std::string name, std::function<Index(Index K)> room_for) {
+  return {std::move(name), [room_for](Variant& altered) {
             around_selection(altered,
                              [room_for](const auto& inner, Name at, Chosen chosen, In scores) {
                                inner(at, chosen, scores);
@@ -160,7 +160,7 @@ Variant radix(std::string name, std::function<Index(Index K)> room_for) {
           }};
 }
 
-void highest_of_ties(Altered& altered) {
+void highest_of_ties(Variant& altered) {
   around_selection(altered, [](const auto& inner, Name name, Chosen chosen, In scores) {
     const Index T = scores.shape[0], S = scores.shape[1];
     Tensor<double, 2> mirrored(scores.shape);
@@ -172,22 +172,22 @@ void highest_of_ties(Altered& altered) {
   });
 }
 
-Variant topk(std::string name, Index (*of)(Index)) {
+DefectVariant topk(std::string name, Index (*of)(Index)) {
   return config_variant(std::move(name), [of](Config& c) {
     c.indexer->topk = std::max<Index>(1, of(c.indexer->topk));
   });
 }
 
-Variant chunks(std::string name, std::function<Index(Index S)> size) {
+DefectVariant chunks(std::string name, std::function<Index(Index S)> size) {
   return selected_by(std::move(name), [size](In scores, Index t, Index s) {
     const Index S = scores.shape[1], chunk = size(S), at = S - scores.shape[0] + t;
     return s >= at / chunk * chunk ? scores(t, s) : unseen;
   });
 }
 
-std::vector<Variant> chunk_sizes() {
-  std::vector<Variant> variants = {chunks("chunk=S/2", [](Index S) { return (S + 1) / 2; }),
-                                   chunks("chunk=S/4", [](Index S) { return (S + 3) / 4; })};
+std::vector<DefectVariant> chunk_sizes() {
+  std::vector<DefectVariant> variants = {chunks("chunk=S/2", [](Index S) { return (S + 1) / 2; }),
+                                         chunks("chunk=S/4", [](Index S) { return (S + 3) / 4; })};
   for (const Index size : {16, 32, 64})
     variants.push_back(chunks("chunk=" + std::to_string(size), [size](Index) { return size; }));
   return variants;
@@ -202,7 +202,7 @@ double one_if_visible(double score, bool visible) { return score + visible; }
 double one_if_masked(double score, bool visible) { return score + !visible; }
 
 /// Equal scores are common then; which of them are taken is torch's affair.
-void select_as_stored_in_e4m3(Altered& altered) {
+void select_as_stored_in_e4m3(Variant& altered) {
   around_selection(altered, [](const auto&, Name, Chosen chosen, In scores) {
     Tensor<double, 2> stored = copy_of(scores);
     for (Index t = 0; t < scores.shape[0]; ++t) {
@@ -252,7 +252,7 @@ std::vector<Defect> of_masks() {
                   return std::pair{4.0, 128.0};
                 },
                 true,
-                [](Altered& a, double chunk) {
+                [](Variant& a, double chunk) {
                   chunks("", [chunk](Index) { return static_cast<Index>(chunk); }).apply(a);
                 }}},
   };
@@ -282,7 +282,7 @@ std::vector<Defect> of_topk() {
              return std::pair{std::max(1.0, std::floor(K / 2)), 2 * K};
            },
            true,
-           [](Altered& a, double K) { a.model.config.indexer->topk = static_cast<Index>(K); }}},
+           [](Variant& a, double K) { a.model.config.indexer->topk = static_cast<Index>(K); }}},
       {33,
        "selection-radix-candidates-dropped",
        "A radix top-k keeps only so many candidates of the bin at the threshold; the rest is lost.",

@@ -3,7 +3,7 @@
 #include <map>
 
 #include "verify/defects/indexer_parts.hpp"
-#include "verify/run.hpp"
+#include "verify/runs/reference_run.hpp"
 
 namespace dsa::verify {
 
@@ -19,7 +19,7 @@ struct Selected {
   Tensor<Index, 2> chosen;
 };
 
-Memory<Selected> remember_selection(Altered& altered) {
+Memory<Selected> remember_selection(Variant& altered) {
   Memory<Selected> memory;
   around_selection(altered, [memory](const auto& inner, Name name, Chosen chosen, In scores) {
     inner(name, chosen, scores);
@@ -28,7 +28,7 @@ Memory<Selected> remember_selection(Altered& altered) {
   return memory;
 }
 
-void keep_all_ties(Altered& altered) {
+void keep_all_ties(Variant& altered) {
   const Memory<Selected> last = remember_selection(altered);
   around_attention(altered, [last](Name, AttentionTold& told) {
     const auto selected = last.get();
@@ -56,8 +56,9 @@ std::vector<Index> lowest_first(View<const double, 1> scores, Index K) {
 }
 
 /// Rows of fewer than K visible keys read masked ones as well.
-Variant filled_up(std::string name, std::vector<Index> (*keys)(View<const double, 1>, Index K)) {
-  return {std::move(name), [keys](Altered& altered) {
+DefectVariant filled_up(std::string name,
+                        std::vector<Index> (*keys)(View<const double, 1>, Index K)) {
+  return {std::move(name), [keys](Variant& altered) {
             const Memory<Selected> last = remember_selection(altered);
             around_attention(altered, [=](Name, AttentionTold& told) {
               const auto selected = last.get();
@@ -74,7 +75,7 @@ bool computes(const Config& c, Index layer) {
 }
 
 /// Layers that share a selection read that of the layer before the last one that computed.
-void share_stale(Altered& altered) {
+void share_stale(Variant& altered) {
   const Memory<std::map<Index, Tensor<Index, 2>>> by_layer;
   around_selection(altered, [by_layer](const auto& inner, Name name, Chosen chosen, In scores) {
     inner(name, chosen, scores);
@@ -95,7 +96,7 @@ void share_stale(Altered& altered) {
   });
 }
 
-void share_nothing(Altered& altered) {
+void share_nothing(Variant& altered) {
   const Memory<Selected> last = remember_selection(altered);
   around_attention(altered, [last, c = altered.model.config](Name name, AttentionTold& told) {
     if (layer_of(name) >= c.num_hidden_layers || computes(c, layer_of(name))) return;
@@ -107,7 +108,7 @@ void share_nothing(Altered& altered) {
 }
 
 /// Head n of the attention reads what head n (modulo H) of the indexer selects for itself.
-void each_head_its_own(Altered& altered) {
+void each_head_its_own(Variant& altered) {
   const Memory<std::vector<Tensor<double, 2>>> by_head;
   around(altered.ops.indexer_scores, anywhere(),
          [by_head](const auto& inner, Name name, Out scores, In3 q, In k, In w,
@@ -115,7 +116,7 @@ void each_head_its_own(Altered& altered) {
            inner(name, scores, q, k, w, indexer, visible);
            by_head.put(scores_by_head(inner, name, q, k, w, indexer, visible));
          });
-  around(altered.ops.mla_attention_expanded, anywhere(),
+  around(altered.ops.mla_expanded, anywhere(),
          [by_head, select = altered.ops.topk_select](const auto& inner, Name name, Out3 out,
                                                      In3 q_nope, In3 q_rope, In3 kv, In k_rope,
                                                      Keys chosen, double scale) {
@@ -131,7 +132,7 @@ void each_head_its_own(Altered& altered) {
          });
 }
 
-void of_previous_query(Altered& altered) {
+void of_previous_query(Variant& altered) {
   around_selection(altered, [](const auto& inner, Name name, Chosen chosen, In scores) {
     inner(name, chosen, scores);
     for (Index t = chosen.shape[0] - 1; t > 0; --t) copy_into(chosen[t], chosen[t - 1]);

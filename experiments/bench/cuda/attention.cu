@@ -1,5 +1,5 @@
 #include "experiments/bench/cuda/work.cuh"
-#include "optimized/cuda/attention.cuh"
+#include "optimized/cuda/ops/mla.cuh"
 
 namespace dsa::bench::DSA_PLACE {
 namespace {
@@ -30,7 +30,7 @@ Work work(const DeviceProblem& p) {
     if (v1)
       v1::attention<T>(Stream{}, out, lse, x.q, x.kv, Chosen{x.chosen}, scale);
     else
-      sparse_attention(Stream{}, out, lse, x.q, x.kv, x.chosen, scale, workspace);
+      mla_sparse(Stream{}, out, lse, x.q, x.kv, x.chosen, scale, workspace);
     (void)memory;
   };
 }

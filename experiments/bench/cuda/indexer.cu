@@ -1,7 +1,7 @@
 #include "experiments/bench/cuda/work.cuh"
-#include "optimized/cuda/indexer_scores.cuh"
-#include "optimized/cuda/indexer_topk.cuh"
-#include "optimized/cuda/topk_select.cuh"
+#include "optimized/cuda/ops/indexer_scores.cuh"
+#include "optimized/cuda/ops/indexer_topk.cuh"
+#include "optimized/cuda/ops/topk_select.cuh"
 
 namespace dsa::bench::DSA_PLACE {
 namespace {

@@ -1,6 +1,6 @@
 #include "experiments/bench/cuda/product.cuh"
 #include "experiments/bench/cuda/work.cuh"
-#include "optimized/cuda/linear.cuh"
+#include "optimized/cuda/ops/linear.cuh"
 
 namespace dsa::bench::DSA_PLACE {
 namespace {
@@ -48,7 +48,7 @@ Work linear_work(const DeviceProblem& p) {
 
 Work work_of(const DeviceProblem& p) {
   if (p.op == "linear") return linear_work(p);
-  return p.op == "sparse_attention" ? attention_work(p) : indexer_work(p);
+  return p.op == "mla_sparse" ? attention_work(p) : indexer_work(p);
 }
 
 }  // namespace dsa::bench::DSA_PLACE

@@ -1,7 +1,7 @@
 #include "experiments/bench/cuda/measure.hpp"
 #include "experiments/bench/cuda/roof.cuh"
 #include "experiments/bench/cuda/work.cuh"
-#include "optimized/cuda/device.cuh"
+#include "optimized/cuda/device/device.cuh"
 
 namespace dsa::bench::DSA_PLACE {
 namespace {

@@ -1,6 +1,6 @@
 #include "experiments/bench/cuda/memory.cuh"
-#include "optimized/cuda/launch.cuh"
-#include "optimized/cuda/numbers.cuh"
+#include "optimized/cuda/device/launch.cuh"
+#include "optimized/cuda/device/numbers.cuh"
 
 namespace dsa::bench::DSA_PLACE {
 namespace {
@@ -69,10 +69,11 @@ void fill_rows(DeviceView<e4m3, 2> x, Index before, Index scales, unsigned seed)
          seed);
 }
 
-void choose(DeviceView<std::int32_t, 2> chosen, Index S, Index queries_a_sequence, unsigned seed) {
+void choose(DeviceView<std::int32_t, 2> chosen, Index S, Index queries_per_sequence,
+            unsigned seed) {
   require(chosen.shape[1] <= S, "more chosen keys than there are");
   launch(Stream{}, "choose", {grid_of(chosen.shape[0]), threads}, choose_kernel, chosen, S,
-         queries_a_sequence, seed);
+         queries_per_sequence, seed);
 }
 
 }  // namespace dsa::bench::DSA_PLACE

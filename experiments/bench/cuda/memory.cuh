@@ -4,7 +4,7 @@
 #include <memory>
 #include <vector>
 
-#include "optimized/cuda/buffer.cuh"
+#include "optimized/cuda/device/buffer.cuh"
 
 namespace dsa::bench::DSA_PLACE {
 
@@ -13,12 +13,12 @@ using namespace cuda::DSA_PLACE;
 /// Numbers uniform in [-1, 1), rounded to the type. T: float, bf16 or e4m3.
 template <class T>
 void fill(DeviceView<T, 1>, unsigned seed);
-/// Rows of bytes as optimized/cpu/rows.hpp has them: `before` e4m3, `scales` floats which are 1,
+/// Rows of bytes as optimized/shared/rows.hpp has them: `before` e4m3, `scales` floats which are 1,
 /// and bf16.
 void fill_rows(DeviceView<e4m3, 2>, Index before, Index scales, unsigned seed);
 /// (T, K): ascending, one key of every K-th part of the S keys of the query's sequence, whose first
-/// key is S t / queries_a_sequence.
-void choose(DeviceView<std::int32_t, 2> chosen, Index S, Index queries_a_sequence, unsigned seed);
+/// key is S t / queries_per_sequence.
+void choose(DeviceView<std::int32_t, 2> chosen, Index S, Index queries_per_sequence, unsigned seed);
 
 /// Owns what it hands out.
 class Memory {
@@ -38,9 +38,9 @@ class Memory {
     const auto n = static_cast<Index>(values.size());
     return keep(Buffer<T>(values.data(), n)).template view<1>({n});
   }
-  DeviceView<std::int32_t, 2> keys(Index T, Index K, Index S, Index queries_a_sequence) {
+  DeviceView<std::int32_t, 2> keys(Index T, Index K, Index S, Index queries_per_sequence) {
     const auto chosen = space<std::int32_t, 2>({T, K});
-    choose(chosen, S, queries_a_sequence, ++seed_);
+    choose(chosen, S, queries_per_sequence, ++seed_);
     return chosen;
   }
   /// Rows (S, channels) in pages of 64, as served caches have them. Of e4m3: `channels` with a

@@ -28,7 +28,7 @@ const Scale tiny = {3, 4, 128, 32, 8, 2, 32, {16, 24, 32, 40}, 2, 2, 16, 64, 2, 
 
 double element(const std::string& dtype) { return dtype == "fp8" ? 1 : 2; }
 
-/// Bytes of a cache's row (optimized/cpu/rows.hpp).
+/// Bytes of a cache's row (optimized/shared/rows.hpp).
 double latent_bytes(const std::string& dtype, Index R, Index P) {
   return dtype == "fp8" ? count(R + 4 * ((R + 127) / 128) + 2 * P) : 2 * count(R + P);
 }
@@ -43,7 +43,7 @@ double distinct_keys(Index queries, Index K, Index S) {
 
 DeviceProblem attention(const Scale& x, const std::string& dtype, const std::string& rung,
                         const std::string& label, Index B, Index T, Index S, Index N) {
-  DeviceProblem p{"sparse_attention",
+  DeviceProblem p{"mla_sparse",
                   dtype,
                   rung,
                   label,
@@ -154,7 +154,7 @@ std::string DeviceProblem::shape() const {
 
 const std::map<std::string, std::string>& formulas() {
   static const std::map<std::string, std::string> all = {
-      {"sparse_attention",
+      {"mla_sparse",
        "flops 2 T K N (R+P + R); bytes: q, chosen, out and lse in fp32, and every row that some "
        "query chose once: S (1 - (1 - K/S)^(T/B)) of each of B sequences"},
       {"indexer_scores",

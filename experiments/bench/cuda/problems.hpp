@@ -15,7 +15,7 @@ namespace dsa::bench {
 
 /// B sequences share the T queries evenly, and have S keys each.
 struct DeviceProblem {
-  std::string op, dtype, rung, label;        // "sparse_attention", "bf16", "dispatch", "prefill"
+  std::string op, dtype, rung, label;        // "mla_sparse", "bf16", "dispatch", "prefill"
   std::map<char, Index> sizes;               // by axis letter (core/config.hpp)
   double flops = 0, bytes = 0;               // counted: formulas()
   double input_bytes = 0, output_bytes = 0;  // on the device; of inputs there are several copies

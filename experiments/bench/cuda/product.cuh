@@ -1,7 +1,7 @@
 // experiments/bench/cuda/product.cuh — the matrix product that others ship: cuBLAS.
 #pragma once
 
-#include "optimized/cuda/linear.cuh"
+#include "optimized/cuda/ops/linear.cuh"
 
 #ifndef DSA_CUDA_ON_HOST
 #include <cublas_v2.h>

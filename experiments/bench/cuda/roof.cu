@@ -1,7 +1,7 @@
 #include "experiments/bench/cuda/memory.cuh"
 #include "experiments/bench/cuda/product.cuh"
 #include "experiments/bench/cuda/roof.cuh"
-#include "optimized/cuda/launch.cuh"
+#include "optimized/cuda/device/launch.cuh"
 
 namespace dsa::bench::DSA_PLACE {
 namespace {

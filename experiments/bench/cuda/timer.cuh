@@ -9,7 +9,7 @@
 #include <functional>
 #include <vector>
 
-#include "optimized/cuda/buffer.cuh"
+#include "optimized/cuda/device/buffer.cuh"
 
 namespace dsa::bench::DSA_PLACE {
 

@@ -199,13 +199,13 @@ def attention(x, s, kv, mask):
     return {"out": torch.einsum("tnk,tkr->tnr", p, kv.expand(len(p), -1, -1)[..., :R]), "lse": lse}
 
 
-def sparse_attention(x, s):
+def mla_sparse(x, s):
     chosen, kv = x["chosen"].long(), latents(x, int(s["R"]))
     kv = torch.cat((kv, kv.new_zeros(1, kv.shape[1])))  # -1: the last row
     return attention(x, s, kv[chosen], chosen >= 0)
 
 
-def dense_attention(x, s):
+def mla_dense(x, s):
     mask = visible(x, len(x["kv"]))
     kv = latents(x, int(s["R"])).masked_fill(~mask.any(0)[:, None], 0.0)
     return attention(x, s, kv[None], mask)
@@ -213,7 +213,7 @@ def dense_attention(x, s):
 
 TORCH = {f.__name__: f for f in (
     embed, rmsnorm, layernorm, rope, hadamard_e4m3, latent_e4m3, linear, swiglu, router, experts,
-    indexer_scores, topk_select, indexer_topk, sparse_attention, dense_attention)}
+    indexer_scores, topk_select, indexer_topk, mla_sparse, mla_dense)}
 
 
 class Absent(Exception):
@@ -302,9 +302,9 @@ def deepseek_index(x, s):
 
 PEERS = {  # what computes an op, and the layout of its cases
     "torch": (None, TORCH),
-    "flashmla": ("flashmla", {"sparse_attention": flashmla}),
-    "tilelang": ("tilelang", {"sparse_attention": tilelang}),
-    "tilelang-pipelined": ("tilelang", {"sparse_attention": tilelang_pipelined}),
+    "flashmla": ("flashmla", {"mla_sparse": flashmla}),
+    "tilelang": ("tilelang", {"mla_sparse": tilelang}),
+    "tilelang-pipelined": ("tilelang", {"mla_sparse": tilelang_pipelined}),
     "deepgemm": ("deepgemm", {"indexer_scores": deepgemm}),
     "deepgemm-paged": ("deepgemm", {"indexer_scores": deepgemm_paged}),
     "tilelang-index": ("deepgemm", {"indexer_scores": tilelang_index}),

@@ -42,7 +42,7 @@ def chosen_keys(T, K, S):
     return first + (torch.rand(T, K) * room).long()
 
 
-def sparse_attention(T, S, N, R, P, K, **_):
+def mla_sparse(T, S, N, R, P, K, **_):
     q, kv, chosen = numbers(T, N, R + P), numbers(S, R + P), chosen_keys(T, K, S)
 
     def work():
@@ -84,7 +84,7 @@ def linear(T, C, F, **_):
     return lambda: torch.nn.functional.linear(x, w)
 
 
-OPS = {f.__name__: f for f in (sparse_attention, indexer_scores, indexer_topk, topk_select, linear)}
+OPS = {f.__name__: f for f in (mla_sparse, indexer_scores, indexer_topk, topk_select, linear)}
 
 
 def timed(work, flush):

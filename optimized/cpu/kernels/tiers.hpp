@@ -8,7 +8,7 @@
 
 #include <cstdint>
 
-#include "optimized/cpu/tier.hpp"
+#include "optimized/cpu/ops/tier.hpp"
 
 #if defined(__x86_64__)
 #define DSA_DECLARE_IN_EVERY_TIER(Type, name)                                     \

@@ -1,6 +1,6 @@
 // optimized/cuda/absent/cublaslt.cu — a device build whose toolkit lacks cuBLASLt: every shape is
 // refused, and linear goes to v2.
-#include "optimized/cuda/linear.cuh"
+#include "optimized/cuda/ops/linear.cuh"
 
 namespace dsa::cuda::device::cublaslt {
 

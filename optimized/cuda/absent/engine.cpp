@@ -1,5 +1,5 @@
 // optimized/cuda/absent/engine.cpp — the device's functions of a build without nvcc.
-#include "optimized/cuda/engine.hpp"
+#include "optimized/cuda/model/engine.hpp"
 
 namespace dsa::cuda::device {
 namespace {

@@ -5,7 +5,7 @@
 #include <limits>
 
 #include "core/dtype.hpp"
-#include "optimized/cuda/numbers.cuh"
+#include "optimized/cuda/device/numbers.cuh"
 
 namespace dsa::cuda::host {
 

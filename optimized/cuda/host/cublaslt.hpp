@@ -1,11 +1,12 @@
-// optimized/cuda/host/cublaslt.hpp — the words of cublasLt.h that optimized/cuda/cublaslt.cu uses.
+// optimized/cuda/host/cublaslt.hpp — the words of cublasLt.h that optimized/cuda/ops/cublaslt.cu
+// uses.
 //
-// Names, numbers and signatures are the header's (tests/cublaslt_words_test.cpp); what a descriptor
-// holds is not. The library's place is taken by a plain product with sums in fp32, of bf16 matrices
-// into an fp32 one. So what runs here is our call (shapes, strides, types, alignment, addresses,
-// and whether the algorithm was asked for this very product), not NVIDIA's code. A mistake is
-// CUBLAS_STATUS_INVALID_VALUE, and cublasLtGetStatusString tells which; an address outside every
-// buffer is the emulator's Error.
+// Names, numbers and signatures are the header's (tests/cuda/cublaslt_words_test.cpp); what a
+// descriptor holds is not. The library's place is taken by a plain product with sums in fp32, of
+// bf16 matrices into an fp32 one. So what runs here is our call (shapes, strides, types, alignment,
+// addresses, and whether the algorithm was asked for this very product), not NVIDIA's code. A
+// mistake is CUBLAS_STATUS_INVALID_VALUE, and cublasLtGetStatusString tells which; an address
+// outside every buffer is the emulator's Error.
 #pragma once
 
 #include <cstddef>

@@ -1,0 +1,42 @@
+// experiments/rates/common.hpp — what the experiments share: results that grow a row at a time.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <string>
+
+#include "core/json.hpp"
+#include "core/recording.hpp"
+#include "verify/judge/against_definition.hpp"
+
+namespace dsa::experiments {
+
+/// One sample at one precision.
+struct Setting {
+  std::filesystem::path checkpoint, golden;
+  std::string family;
+  reference::Precision precision = reference::Precision::fp64;
+  std::string name() const;  // "v32:hf-bf16"
+};
+
+/// "v32:hf-bf16" -> the sample of that name under `samples`. Error: malformed, or not there.
+Setting setting_named(const std::filesystem::path& samples, const std::string& name);
+
+/// Tokens of a golden without its logits.
+Recording without_logits(const Setting&);
+
+/// What an implementation at this precision computes for the golden's tokens, its roundings drawn
+/// by `seed` and its decisions its own. Traces are kept of tensors that `keep` asks for.
+std::vector<verify::Run> correct_runs(const verify::ModelPair&, const std::vector<Sequence>&,
+                                      std::uint64_t seed,
+                                      const std::function<bool(const std::string&)>& keep = {});
+
+/// Writes `rows` to `file`; rows of the same "setting" in it are replaced, others kept. Each row
+/// gets the receipt of its setting.
+void write_rows(const std::filesystem::path& file, const std::string& what, const Json& rows);
+
+/// The receipt of one setting's rows.
+Json receipt_of(const Setting&, const verify::JudgeOptions&, const std::string& command_line,
+                double seconds);
+
+}  // namespace dsa::experiments

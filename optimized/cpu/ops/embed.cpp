@@ -1,0 +1,41 @@
+#include "optimized/cpu/ops/embed.hpp"
+
+#include <algorithm>
+#include <type_traits>
+
+#include "optimized/cpu/kernels/convert.hpp"
+
+namespace dsa::cpu {
+namespace {
+
+template <class T>
+void convert_row(Cpu, T* y, const T* x, Index n) {
+  std::copy_n(x, n, y);
+}
+void convert_row(Cpu cpu, float* y, const bf16* x, Index n) {
+  widen_row_of[int(cpu.tier)](y, &x->bits, n);
+}
+void convert_row(Cpu cpu, bf16* y, const float* x, Index n) {
+  narrow_row_of[int(cpu.tier)](&y->bits, x, n);
+}
+
+}  // namespace
+
+template <class Y, class W>
+void embed(Cpu cpu, View<Y, 2> y, View<const W, 2> table, View<const std::int32_t, 1> tokens) {
+  const Index T = tokens.shape[0], V = table.shape[0], C = table.shape[1];
+  expect_shape("y", y, {T, C});
+  for (Index t = 0; t < T; ++t)
+    if (!(0 <= tokens(t) && tokens(t) < V))
+      throw Error("token " + std::to_string(t) + " is " + std::to_string(tokens(t)) +
+                  "; expected one of a vocabulary of " + std::to_string(V));
+#pragma omp parallel for schedule(static)
+  for (Index t = 0; t < T; ++t) convert_row(cpu, y.data + t * C, table.data + tokens(t) * C, C);
+}
+
+template void embed(Cpu, View<float, 2>, View<const float, 2>, View<const std::int32_t, 1>);
+template void embed(Cpu, View<float, 2>, View<const bf16, 2>, View<const std::int32_t, 1>);
+template void embed(Cpu, View<bf16, 2>, View<const float, 2>, View<const std::int32_t, 1>);
+template void embed(Cpu, View<bf16, 2>, View<const bf16, 2>, View<const std::int32_t, 1>);
+
+}  // namespace dsa::cpu

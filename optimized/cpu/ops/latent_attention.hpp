@@ -1,0 +1,239 @@
+// optimized/cpu/ops/latent_attention.hpp — who attends to which chunk of keys: both attentions.
+//
+// `Keys` says which keys a query sees as positions, cut into chunks at multiples of 128:
+//   list(t, thread's memory)  made ready for query t (the chosen keys)
+//   range(t)                  the positions of query t
+//   row(position)             the address of a row
+// With at least as many queries (times groups of heads) as threads, each thread takes some of them
+// whole, in blocks of queries that share the rows of a chunk. With fewer, the threads take the
+// chunks of one query, a wave of one chunk a thread at a time, and add them up in ascending order,
+// each thread for some of the heads. Both ways compute the same function of the same chunks.
+#pragma once
+
+#include <omp.h>
+
+#include <cmath>
+#include <limits>
+
+#include "optimized/cpu/kernels/latent_attention.hpp"
+#include "optimized/cpu/ops/stored.hpp"
+#include "optimized/cpu/ops/tier.hpp"
+#include "optimized/shared/pieces.hpp"
+
+namespace dsa::cpu {
+
+/// Chunks that hold keys of a range, and the keys of one of them.
+inline Range chunks_of(Range keys) {
+  if (keys.begin >= keys.end) return {};
+  return {keys.begin / chunk_keys, (keys.end + chunk_keys - 1) / chunk_keys};
+}
+inline Range within(Range keys, Index chunk) {
+  return {std::max(keys.begin, chunk * chunk_keys), std::min(keys.end, (chunk + 1) * chunk_keys)};
+}
+
+/// Sums over all chunks of `keys` become their mean (n channels). Returns the logarithm of l.
+inline float finish_sums(float* out, Index n, float m, float l, Range keys) {
+  const bool none = keys.begin >= keys.end;
+  const float reciprocal = 1 / l;
+  for (Index i = 0; i < n; ++i) out[i] = none ? 0 : out[i] * reciprocal;
+  return none ? -std::numeric_limits<float>::infinity()
+              : static_cast<float>(m + std::log(static_cast<double>(l)));
+}
+
+/// What a thread needs for a block of queries.
+struct LatentWorkspace {
+  LatentWorkspace(Pieces& pieces, Index block, Index N, Index R, Index P)
+      : heads(std::min(N, heads_at_once)),
+        query_words(latent_query_bytes(heads, R, P) / 4),
+        q(pieces.take<std::uint32_t>(block * query_words)),
+        widened(pieces.take_bytes(latent_rows_bytes(R, P))),
+        chunk(pieces.take_bytes(latent_chunk_bytes)),
+        partial{pieces.take<float>(heads * padded(R)), pieces.take<float>(heads),
+                pieces.take<float>(heads)},
+        m(pieces.take<float>(block * heads)),
+        l(pieces.take<float>(block * heads)) {}
+
+  Index heads, query_words;
+  std::uint32_t* q;    // a block of packed queries
+  std::byte* widened;  // rows of a chunk
+  std::byte* chunk;
+  Partial partial;
+  float *m, *l;  // (block, heads): of all chunks so far
+};
+
+/// Queries [first, first + count), heads [head, head + heads).
+struct LatentUnit {
+  Index first, count, head, heads;
+};
+
+template <class Q, class T, class Keys>
+class LatentAttention {
+ public:
+  LatentAttention(Cpu cpu, View<float, 3> out, View<float, 2> lse, View<const Q, 3> q, Keys keys,
+                  double scale, Index block, Scratch scratch)
+      : out_(out),
+        lse_(lse),
+        q_(q),
+        keys_(keys),
+        scale_(static_cast<float>(scale)),
+        block_(block),
+        scratch_(scratch),
+        shape_{storage_of<T>, out.shape[2], q.shape[2] - out.shape[2]},
+        pack_(pack_latent_query_of[int(cpu.tier)]),
+        widen_(widen_latent_rows_of[int(cpu.tier)]),
+        attend_(attend_chunk_of[int(cpu.tier)]),
+        add_(add_chunk_of[int(cpu.tier)]) {}
+
+  void operator()() const {
+    const Index T_ = q_.shape[0], N = q_.shape[1];
+    const Index head_groups = (N + heads_at_once - 1) / heads_at_once;
+    const Index threads = omp_get_max_threads();
+    const bool alone = T_ * head_groups >= threads;
+    const Index count = alone ? std::clamp<Index>(T_ * head_groups / threads, 1, block_) : 1;
+    const Index units = (T_ + count - 1) / count * head_groups;
+    const auto unit_of = [&](Index u) {
+      const Index first = u / head_groups * count, head = u % head_groups * heads_at_once;
+      return LatentUnit{first, std::min(count, T_ - first), head,
+                        std::min(heads_at_once, N - head)};
+    };
+    if (alone) {
+      // The last queries see the most keys: begin with them, so that no thread ends alone.
+#pragma omp parallel for schedule(dynamic)
+      for (Index u = units - 1; u >= 0; --u) attend_alone(unit_of(u));
+    } else {
+      for (Index u = 0; u < units; ++u) attend_together(unit_of(u));
+    }
+  }
+
+ private:
+  LatentWorkspace workspace(int thread, Pieces& pieces) const {
+    pieces = Pieces(scratch_.of_thread(thread));
+    return LatentWorkspace(pieces, block_, q_.shape[1], shape_.R, shape_.P);
+  }
+
+  ChunkShape chunk_shape() const { return {shape_.storage, 0, shape_.R + shape_.P, shape_.R}; }
+  /// The smallest range that holds those of a unit's queries.
+  Range range_of_unit(const Keys& keys, const LatentUnit& unit) const {
+    Range all;
+    for (Index t = unit.first; t < unit.first + unit.count; ++t) {
+      const Range one = keys.range(t);
+      if (one.begin >= one.end) continue;
+      all = all.begin == all.end
+                ? one
+                : Range{std::min(all.begin, one.begin), std::max(all.end, one.end)};
+    }
+    return all;
+  }
+
+  void pack(const LatentWorkspace& work, const LatentUnit& unit) const {
+    for (Index i = 0; i < unit.count; ++i) {
+      const Index row = (unit.first + i) * q_.shape[1] + unit.head;
+      pack_(work.q + i * work.query_words, bytes_at(q_.data + row * q_.shape[2]),
+            q_.shape[2] * static_cast<Index>(sizeof(Q)), shape_, unit.heads, work.widened);
+    }
+  }
+
+  /// Rows [at.begin, at.end) made ready.
+  void find(const LatentWorkspace& work, const Keys& keys, Range at, const std::byte** rows) const {
+    for (Index s = at.begin; s < at.end; ++s) rows[s - at.begin] = keys.row(s);
+    widen_(rows, at.end - at.begin, shape_, work.widened);
+  }
+
+  void attend_alone(const LatentUnit& unit) const {
+    Pieces pieces;
+    const LatentWorkspace work = workspace(omp_get_thread_num(), pieces);
+    Keys keys = keys_;
+    keys.list(unit.first, pieces);
+    pack(work, unit);
+    const Range all = range_of_unit(keys, unit);
+    for (Index chunk = chunks_of(all).begin; chunk < chunks_of(all).end; ++chunk) {
+      const Range at = within(all, chunk);
+      const std::byte* rows[chunk_keys];
+      find(work, keys, at, rows);
+      for (Index i = 0; i < unit.count; ++i) {
+        const Index t = unit.first + i;
+        const Range mine = within(keys.range(t), chunk);
+        if (mine.begin >= mine.end) continue;
+        attend_(work.partial, work.q + i * work.query_words, rows + (mine.begin - at.begin),
+                mine.end - mine.begin, {}, scale_, chunk_shape(), unit.heads, work.chunk);
+        add_(&out_(t, unit.head, 0), work.m + i * work.heads, work.l + i * work.heads, work.partial,
+             chunk == chunks_of(keys.range(t)).begin, unit.heads, shape_.R);
+      }
+    }
+    for (Index i = 0; i < unit.count; ++i)
+      for (Index h = 0; h < unit.heads; ++h)
+        finish(unit.first + i, unit.head + h, work.m[i * work.heads + h],
+               work.l[i * work.heads + h], keys.range(unit.first + i));
+  }
+
+  /// All threads; the unit is one query.
+  void attend_together(const LatentUnit& unit) const {
+#pragma omp parallel
+    {
+      const Index thread = omp_get_thread_num(), threads = omp_get_num_threads();
+      Pieces pieces, first_pieces;
+      const LatentWorkspace work = workspace(static_cast<int>(thread), pieces),
+                            total = workspace(0, first_pieces);
+      Keys keys = keys_;
+      keys.list(unit.first, pieces);
+      pack(work, unit);
+      const Range mine = keys.range(unit.first), chunks = chunks_of(mine);
+      for (Index wave = chunks.begin; wave < chunks.end; wave += threads) {
+        if (wave + thread < chunks.end) {
+          const Range at = within(mine, wave + thread);
+          const std::byte* rows[chunk_keys];
+          find(work, keys, at, rows);
+          attend_(work.partial, work.q, rows, at.end - at.begin, {}, scale_, chunk_shape(),
+                  unit.heads, work.chunk);
+        }
+#pragma omp barrier
+#pragma omp for
+        for (Index h = 0; h < unit.heads; ++h)
+          for (Index part = 0; part < std::min(threads, chunks.end - wave); ++part) {
+            Pieces part_pieces;
+            const Partial partial = workspace(static_cast<int>(part), part_pieces).partial;
+            add_(&out_(unit.first, unit.head + h, 0), total.m + h, total.l + h,
+                 {partial.out + h * padded(shape_.R), partial.m + h, partial.l + h},
+                 wave + part == chunks.begin, 1, shape_.R);
+          }
+      }
+#pragma omp for
+      for (Index h = 0; h < unit.heads; ++h)
+        finish(unit.first, unit.head + h, total.m[h], total.l[h], mine);
+    }
+  }
+
+  void finish(Index t, Index n, float m, float l, Range keys) const {
+    lse_(t, n) = finish_sums(&out_(t, n, 0), shape_.R, m, l, keys);
+  }
+
+  View<float, 3> out_;
+  View<float, 2> lse_;
+  View<const Q, 3> q_;
+  Keys keys_;
+  float scale_;
+  Index block_;
+  Scratch scratch_;
+  LatentShape shape_;
+  PackLatentQuery* pack_;
+  WidenLatentRows* widen_;
+  AttendChunk* attend_;
+  AddChunk* add_;
+};
+
+/// What both attentions are promised.
+template <class Q, class T>
+void expect_latent(View<float, 3> out, View<float, 2> lse, View<const Q, 3> q, Pages<const T> kv) {
+  const Index T_ = q.shape[0], N = q.shape[1], R = out.shape[2], P = q.shape[2] - R;
+  expect_shape("out", out, {T_, N, R});
+  expect_shape("lse", lse, {T_, N});
+  if (!(R > 0 && P >= 0))
+    throw Error("out has " + std::to_string(R) + " channels, expected 1 to " +
+                std::to_string(q.shape[2]) + ", those of q");
+  const Index width = std::is_same_v<T, e4m3> ? fp8_latent_bytes(R, P) : R + P;
+  if (!(kv.width == width))
+    throw Error("kv has rows of " + std::to_string(kv.width) + ", expected " +
+                std::to_string(width));
+}
+
+}  // namespace dsa::cpu

@@ -1,0 +1,23 @@
+#include "optimized/cpu/ops/rope.hpp"
+
+#include "optimized/cpu/kernels/rope.hpp"
+
+namespace dsa::cpu {
+
+void rope(Cpu cpu, View<float, 3> x, View<const float, 2> cos, View<const float, 2> sin,
+          Index first, RopeLayout layout) {
+  const Index T = x.shape[0], heads = x.shape[1], width = x.shape[2], half = cos.shape[1];
+  expect_shape("cos", cos, {T, half});
+  expect_shape("sin", sin, {T, half});
+  if (!(0 <= first && first + 2 * half <= width))
+    throw Error("rope turns channels " + std::to_string(first) + " to " +
+                std::to_string(first + 2 * half) + " of heads of " + std::to_string(width) +
+                "; expected them to lie within the head");
+  RopeHeads* const turn = rope_heads_of[int(cpu.tier)];
+#pragma omp parallel for schedule(static)
+  for (Index t = 0; t < T; ++t)
+    turn(x.data + t * heads * width + first, heads, width, cos.data + t * half, sin.data + t * half,
+         half, layout == RopeLayout::interleaved);
+}
+
+}  // namespace dsa::cpu

@@ -1,0 +1,110 @@
+// optimized/cuda/device/tiles.cuh — rows of a matrix in shared memory, and products of them on
+// tensor cores.
+//
+// A tile is a number of rows of the same number of bytes, a multiple of 128. Its 16-byte chunks are
+// permuted within eight (chunk ^ row % 8), so that ldmatrix meets no bank conflict. Rows are copied
+// byte by byte from global memory; what lies beyond a row's end, or beyond the matrix, is zero.
+// A step is 32 bytes of a row: 16 bf16 or 32 e4m3. e4m3 numbers are bf16 numbers too, and their
+// products are exact in fp32: they go through the bf16 instruction on every architecture, because
+// the e4m3 instruction of sm_89 and sm_90 keeps fewer bits of its sums than fp32 has.
+#pragma once
+
+#include "optimized/cuda/device/numbers.cuh"
+
+namespace dsa::cuda::DSA_PLACE {
+
+__host__ __device__ constexpr Index tile_row_bytes(Index bytes) {
+  return (bytes + 127) / 128 * 128;
+}
+
+struct Tile {
+  Shared<unsigned char> bytes;
+  Index row_bytes;
+
+  __device__ unsigned char* chunk(Index row, Index c) const {
+    return bytes.address(row * row_bytes + 16 * (c ^ row % 8));
+  }
+};
+
+__device__ inline Tile take_tile(SharedMemory& memory, Index rows, Index row_bytes) {
+  return {memory.take<unsigned char>(rows * row_bytes), row_bytes};
+}
+
+/// Begins to copy `bytes` bytes (a multiple of 4) from `from` into a row of the tile, in pieces of
+/// 16 bytes where `wide` says that every address is a multiple of 16, else of 4. `from` null:
+/// zeros. Threads [0, threads) share the work; this one is number `thread`.
+__device__ inline void copy_row(Tile tile, Index row, const void* from, Index bytes, bool wide,
+                                int thread, int threads) {
+  const auto* source = static_cast<const unsigned char*>(from);
+  if (wide) {
+    for (Index c = thread; c < tile.row_bytes / 16; c += threads) {
+      const bool valid = source != nullptr && 16 * c < bytes;
+      copy_async_16(tile.chunk(row, c), source + (valid ? 16 * c : 0), valid);
+    }
+    return;
+  }
+  for (Index i = thread; i < tile.row_bytes / 4; i += threads) {
+    const bool valid = source != nullptr && 4 * i < bytes;
+    copy_async_4(tile.chunk(row, i / 4) + 4 * (i % 4), source + (valid ? 4 * i : 0), valid);
+  }
+}
+
+/// An operand of 16 rows, and one of 8, over one step: one or two instructions' worth.
+template <class T>
+inline constexpr int instructions = std::is_same_v<T, e4m3> ? 2 : 1;
+template <class T>
+struct RowFragment {
+  std::uint32_t r[instructions<T>][4];
+};
+template <class T>
+struct ColumnFragment {
+  std::uint32_t r[instructions<T>][2];
+};
+
+/// Elements 2 i and 2 i + 1 of four e4m3 numbers, as bf16.
+__device__ inline std::uint32_t bf16_pair(std::uint32_t four, int i) {
+  const float low = widen(e4m3{std::uint8_t(four >> 16 * i)});
+  const float high = widen(e4m3{std::uint8_t(four >> (16 * i + 8))});
+  return bits_of(low) >> 16 | (bits_of(high) & 0xffff0000u);
+}
+
+/// Rows [row, row + 16) of a tile. Which 16 of an e4m3 step's 32 channels an instruction takes, and
+/// in what order, is the same for both operands; nothing else matters to the sum.
+template <class T>
+__device__ RowFragment<T> load_rows(Tile tile, Index row, Index step) {
+  const int lane = threadIdx.x % warp_size;
+  std::uint32_t raw[4];
+  load_matrices(raw, tile.chunk(row + lane % 16, 2 * step + lane / 16), false);
+  if constexpr (std::is_same_v<T, e4m3>) {
+    RowFragment<T> f;
+    for (int i = 0; i < 2; ++i)
+      for (int j = 0; j < 2; ++j)
+        f.r[i][j] = bf16_pair(raw[2 * i + j], 0), f.r[i][2 + j] = bf16_pair(raw[2 * i + j], 1);
+    return f;
+  } else {
+    return {{{raw[0], raw[1], raw[2], raw[3]}}};
+  }
+}
+
+/// Rows [row, row + 16) of a tile as the columns of two operands of 8.
+template <class T>
+__device__ void load_columns(ColumnFragment<T> (&f)[2], Tile tile, Index row, Index step) {
+  const int lane = threadIdx.x % warp_size;
+  std::uint32_t raw[4];
+  load_matrices(raw, tile.chunk(row + lane % 8 + lane / 16 * 8, 2 * step + lane / 8 % 2), false);
+  for (int n = 0; n < 2; ++n)
+    for (int i = 0; i < 2; ++i) {
+      if constexpr (std::is_same_v<T, e4m3>)
+        f[n].r[i][0] = bf16_pair(raw[2 * n + i], 0), f[n].r[i][1] = bf16_pair(raw[2 * n + i], 1);
+      else
+        f[n].r[0][i] = raw[2 * n + i];
+    }
+}
+
+/// d (16 x 8) += a (16 x step) b (step x 8).
+template <class T>
+__device__ void multiply(float (&d)[4], const RowFragment<T>& a, const ColumnFragment<T>& b) {
+  for (int i = 0; i < instructions<T>; ++i) mma_bf16(d, a.r[i], b.r[i]);
+}
+
+}  // namespace dsa::cuda::DSA_PLACE

@@ -1,0 +1,101 @@
+// The CPU backend before the judge: goldens of every family, every format, every tier; invariants.
+#include "optimized/cpu/ops/tier.hpp"
+#include "tests/catch.hpp"
+#include "tests/verify/judge_helpers.hpp"
+#include "verify/invariants/invariants.hpp"
+#include "verify/runs/backends.hpp"
+
+using namespace dsa;
+using namespace dsa::test;
+using namespace dsa::verify;
+using Catch::Contains;
+
+namespace {
+
+Verdict judged(const std::string& family, const std::string& golden, const BackendChoice& choice) {
+  const auto checkpoint = sample(family) / "checkpoint";
+  const OpenedBackend backend = open_backend(checkpoint, choice);
+  return judge(checkpoint, sample(family) / golden, backend.implementation,
+               quick(backend.precision));
+}
+
+Invariants invariants_of(const std::string& family, const BackendChoice& choice) {
+  const auto checkpoint = sample(family) / "checkpoint";
+  const OpenedBackend backend = open_backend(checkpoint, choice);
+  return check_invariants(checkpoint, backend.implementation, {quick(backend.precision), 0});
+}
+
+}  // namespace
+
+TEST_CASE("cpu passes the goldens of every family in every format", "[cpu-judged]") {
+  for (const char* family : {"v2", "v2lite", "v3", "v32", "glm", "ties", "fp8"})
+    for (const char* format : {"fp32", "bf16", "fp8"}) {
+      const Verdict verdict = judged(family, "logits.safetensors", {"cpu", format, ""});
+      INFO(family << " " << format << ": " << verdict.why);
+      CHECK(verdict.outcome == Outcome::pass);
+      CHECK(verdict.candidate.find(format) != std::string::npos);
+      REQUIRE(verdict.judged.logits);
+      CHECK(verdict.judged.logits->all.rows > 80);
+      int decisions = 0;
+      for (const TensorResult& tensor : verdict.judged.tensors)
+        decisions += tensor.kind != TensorResult::Kind::tensor && tensor.n > 0;
+      CHECK(decisions > 0);
+    }
+}
+
+TEST_CASE("cpu passes the goldens in both forms of MLA", "[cpu-judged]") {
+  for (const char* family : {"v2", "v2lite", "v3", "v32", "glm", "ties", "fp8"})
+    for (const char* format : {"fp32", "bf16", "fp8"})
+      for (const char* mla : {"absorbed", "expanded"}) {
+        const Verdict verdict = judged(family, "logits.safetensors", {"cpu", format, "", mla});
+        INFO(family << " " << format << " " << mla << ": " << verdict.why);
+        CHECK(verdict.outcome == Outcome::pass);
+        CHECK(verdict.candidate.find(mla) != std::string::npos);
+      }
+}
+
+TEST_CASE("cpu passes in every tier of this machine", "[cpu-judged]") {
+  for (const cpu::Tier tier : cpu::usable_tiers())
+    for (const char* format : {"fp32", "bf16", "fp8"}) {
+      const Verdict verdict =
+          judged("v32", "left-padded.safetensors", {"cpu", format, std::string(name_of(tier))});
+      INFO(name_of(tier) << " " << format << ": " << verdict.why);
+      CHECK(verdict.outcome == Outcome::pass);
+    }
+}
+
+TEST_CASE("cpu judged by a trace, and by another golden than its own", "[cpu-judged]") {
+  CHECK(judged("glm", "trace.fp64.safetensors", {"cpu", "fp32", ""}).outcome == Outcome::pass);
+  CHECK(judged("v3", "golden.jsonl", {"cpu", "fp32", ""}).outcome == Outcome::pass);
+
+  const auto checkpoint = sample("v32") / "checkpoint";
+  const OpenedBackend bf16 = open_backend(checkpoint, {"cpu", "bf16", ""});
+  const Verdict as_fp32 = judge(checkpoint, sample("v32") / "logits.safetensors",
+                                bf16.implementation, quick(reference::Precision::hf_fp32));
+  CHECK(as_fp32.outcome == Outcome::fail);  // the limits of fp32 are too narrow for bf16
+}
+
+TEST_CASE("cpu keeps the invariants", "[cpu-judged]") {
+  for (const char* family : {"v2lite", "v3", "v32", "glm"})
+    for (const char* format : {"fp32", "bf16"}) {
+      const Invariants result = invariants_of(family, {"cpu", format, ""});
+      INFO(family << " " << format << ": " << result.why);
+      CHECK(result.outcome == Outcome::pass);
+      for (const Invariant& i : result.invariants)
+        if (i.name == "packed = separate" || i.name == "prefill = decode")
+          CHECK(i.held == Held::pass);
+    }
+}
+
+TEST_CASE("a backend that is not there is refused in a sentence", "[cpu-judged]") {
+  const auto checkpoint = sample("v32") / "checkpoint";
+  CHECK_THROWS_WITH(open_backend(checkpoint, {"tpu", "", ""}),
+                    Contains("no backend \"tpu\"; choose reference") && Contains("cpu"));
+  CHECK_THROWS_WITH(open_backend(checkpoint, {"cpu", "fp64", ""}),
+                    Contains("no format \"fp64\"; choose fp32, bf16 or fp8"));
+  CHECK_THROWS_WITH(open_backend(checkpoint, {"cpu", "", "sse"}), Contains("no tier \"sse\""));
+  CHECK_THROWS_WITH(open_backend(checkpoint, {"reference", "", "avx2"}), Contains("--cpu"));
+  CHECK_THROWS_WITH(open_backend(checkpoint, {"reference", "", "", "expanded"}), Contains("--mla"));
+  CHECK_THROWS_WITH(open_backend(checkpoint, {"cpu", "", "", "naive"}), Contains("no form"));
+  CHECK(open_backend(checkpoint, {}).implementation.ours);
+}

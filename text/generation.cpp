@@ -1,0 +1,86 @@
+#include "text/generation.hpp"
+
+#include <algorithm>
+#include <chrono>
+
+#include "core/check.hpp"
+#include "text/utf8.hpp"
+
+namespace dsa::text {
+namespace {
+
+class Stopwatch {
+ public:
+  double seconds() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  }
+
+ private:
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+}  // namespace
+
+Generator::Generator(LanguageModel model, const Tokenizer& tokenizer, GenerationOptions options)
+    : model_(std::move(model)), tokenizer_(tokenizer), options_(std::move(options)) {
+  require(tokenizer.size() <= model_.vocab_size,
+          "tokenizer.json has ids up to " + std::to_string(tokenizer.size() - 1) +
+              ", but the model's vocab_size is " + std::to_string(model_.vocab_size) +
+              "; they do not belong together");
+}
+
+bool Generator::stops(Token token) const {
+  return std::find(options_.stop.begin(), options_.stop.end(), token) != options_.stop.end();
+}
+
+/// Feeds what the model has not seen of the prompt: at least the last token, for its logits.
+View<const float, 1> Generator::feed(std::span<const Token> prompt, Generated& result) {
+  const auto differs = std::mismatch(prompt.begin(), prompt.end() - 1, seen_.begin(), seen_.end());
+  const auto same = static_cast<std::size_t>(differs.first - prompt.begin());
+  if (same < seen_.size()) model_.keep(static_cast<Index>(same));
+  const auto logits = model_.append(prompt.subspan(same));
+  seen_.assign(prompt.begin(), prompt.end());
+  result.reused_tokens = static_cast<Index>(same);
+  return logits;
+}
+
+Generated Generator::run(std::span<const Token> prompt, const Emit& emit,
+                         const std::function<bool()>& interrupted) {
+  const auto length = static_cast<Index>(prompt.size());
+  require(length > 0, "the prompt is empty; give a text of at least one token");
+  require(length < model_.longest, "the prompt has " + std::to_string(length) +
+                                       " tokens; with what follows it the model takes " +
+                                       std::to_string(model_.longest));
+  Generated result;
+  result.prompt_tokens = length;
+  const Stopwatch prompt_watch;
+  auto logits = feed(prompt, result);
+  result.prompt_seconds = prompt_watch.seconds();
+
+  const Stopwatch watch;
+  Utf8Stream stream;
+  const Index most = std::min(options_.max_tokens, model_.longest - length);
+  while (static_cast<Index>(result.tokens.size()) < most) {
+    if (interrupted()) {
+      result.end = Generated::End::interrupted;
+      break;
+    }
+    const Token next = sample(logits, options_.sampling, drawn_++);
+    if (stops(next)) {
+      result.end = Generated::End::stop;
+      break;
+    }
+    result.tokens.push_back(next);
+    // Ids beyond the tokenizer's pad the model's vocabulary: they have no text.
+    if (next < tokenizer_.size() && !tokenizer_.is_special(next))
+      emit(stream.push(tokenizer_.bytes_of(next)));
+    if (static_cast<Index>(result.tokens.size()) == most) break;
+    logits = model_.append({&next, 1});
+    seen_.push_back(next);
+  }
+  emit(stream.finish());
+  result.seconds = watch.seconds();
+  return result;
+}
+
+}  // namespace dsa::text

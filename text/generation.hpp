@@ -1,0 +1,59 @@
+// text/generation.hpp — a model, a tokenizer and a prompt: text, as it comes.
+#pragma once
+
+#include <functional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "text/sampling.hpp"
+#include "text/tokenizer.hpp"
+
+namespace dsa::text {
+
+/// A model that is fed tokens one after another and keeps what it computed of them.
+struct LanguageModel {
+  Index vocab_size = 0;
+  Index longest = 0;  // tokens that it takes in all
+  std::function<View<const float, 1>(std::span<const Token>)> append;  // logits (V) of the last
+  std::function<void(Index)> keep;  // forgets all but the first n tokens
+};
+
+struct GenerationOptions {
+  Sampling sampling;
+  Index max_tokens = 0;
+  std::vector<Token> stop;  // ends the text and is not part of it
+};
+
+struct Generated {
+  enum class End { stop, length, interrupted };
+  std::vector<Token> tokens;
+  End end = End::length;
+  Index prompt_tokens = 0, reused_tokens = 0;  // of the prompt, what the model had seen already
+  double prompt_seconds = 0, seconds = 0;      // the latter from the first token on
+};
+
+class Generator {
+ public:
+  /// The tokenizer must outlive it. An Error if the two have different vocabularies.
+  Generator(LanguageModel, const Tokenizer&, GenerationOptions);
+
+  using Emit = std::function<void(std::string_view)>;
+  /// Continues the prompt. `emit` gets the text in whole characters, without special tokens, and
+  /// may throw; `interrupted` is asked before every token. An Error if the prompt is empty or too
+  /// long.
+  Generated run(std::span<const Token> prompt, const Emit& emit,
+                const std::function<bool()>& interrupted);
+
+ private:
+  View<const float, 1> feed(std::span<const Token> prompt, Generated&);
+  bool stops(Token) const;
+
+  LanguageModel model_;
+  const Tokenizer& tokenizer_;
+  GenerationOptions options_;
+  std::vector<Token> seen_;  // by the model
+  std::uint64_t drawn_ = 0;  // tokens, over all runs
+};
+
+}  // namespace dsa::text

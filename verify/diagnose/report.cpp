@@ -1,0 +1,88 @@
+// The diagnosis as a table and as JSON.
+#include "verify/report/report.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "verify/diagnose/diagnose.hpp"
+
+namespace dsa::verify {
+namespace {
+
+constexpr std::size_t most_shown = 12;
+
+std::string numbers_of(const Ranked& r) {
+  std::string text;
+  for (int number : r.numbers) text += (text.empty() ? "" : "+") + std::to_string(number);
+  return text;
+}
+
+/// A finite number, or null: there were no logits.
+Json or_null(double x) { return std::isfinite(x) ? Json(x) : Json(); }
+
+std::string row(const Ranked& r) {
+  return fmt::format("{:<8} {:<40} {:<26} {:>10.3g} {:>10.3g}  {}\n", numbers_of(r), r.name,
+                     r.variant, r.distance, r.kl_max_after,
+                     r.explained ? "yes"
+                     : r.tried   ? "no"
+                                 : "-");
+}
+
+}  // namespace
+
+std::string table(const Diagnosis& d) {
+  std::string text = fmt::format("checkpoint {}\ncandidate  {}, computed as {}\n", d.checkpoint,
+                                 d.candidate, d.precision);
+  text += fmt::format("against the definition: {} ({})\n", std::string(name_of(d.plain.outcome)),
+                      d.plain.why);
+  if (!d.ranking.empty()) {
+    text += fmt::format("\n{} variants of known defects; before: KL max {:.3g}, distance {:.3g}\n",
+                        d.variants, d.kl_max_before, d.distance_before);
+    text += fmt::format("{:<8} {:<40} {:<26} {:>10} {:>10}  {}\n", "defect", "name", "variant",
+                        "remains", "KL max", "explained");
+    for (std::size_t i = 0; i < std::min(d.ranking.size(), most_shown); ++i)
+      text += row(d.ranking[i]);
+    if (d.conclusion == "defect") {
+      text += fmt::format("\nfirst to diverge: {}\n", d.ranking.front().first);
+      if (!d.ranking.front().link.empty())
+        text += fmt::format("reported at:      {}\n", d.ranking.front().link);
+    }
+  }
+  return text + fmt::format("\n{}: {} -> exit {}\n", d.conclusion, d.why, exit_code(d));
+}
+
+Json to_json(const Diagnosis& d) {
+  Json ranking = Json::array();
+  for (const Ranked& r : d.ranking)
+    ranking.push_back({{"defect", r.numbers.front()},
+                       {"defects", r.numbers},
+                       {"name", r.name},
+                       {"variant", r.variant},
+                       {"sentence", r.sentence},
+                       {"link", r.link},
+                       {"first", r.first},
+                       {"distance_after", r.distance},
+                       {"kl_max_before", or_null(d.kl_max_before)},
+                       {"kl_max_after", or_null(r.kl_max_after)},
+                       {"tried", r.tried},
+                       {"explained", r.explained}});
+  return {{"conclusion", d.conclusion},
+          {"why", d.why},
+          {"exit_code", exit_code(d)},
+          {"defects", d.defects},
+          {"also", d.also},
+          {"suspects", d.suspects},
+          {"ranking", ranking},
+          {"checkpoint", d.checkpoint},
+          {"candidate", d.candidate},
+          {"precision", d.precision},
+          {"verdict", name_of(d.plain.outcome)},
+          {"distance_before", d.distance_before},
+          {"kl_max_before", or_null(d.kl_max_before)},
+          {"first_departure", d.plain.first_departure ? Json(*d.plain.first_departure) : Json()},
+          {"receipt", receipt_json(d.receipt)}};
+}
+
+}  // namespace dsa::verify

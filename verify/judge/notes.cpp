@@ -1,0 +1,71 @@
+#include "verify/judge/notes.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+
+#include "verify/measure/divergence.hpp"
+
+namespace dsa::verify {
+
+std::string emulation_note(const ModelPair& models, const Recording& side,
+                           const std::vector<SequenceResult>& results) {
+  const Variant rounded = models.rounded({});
+  RunOptions run;
+  run.span = {0, rounded.model.config.num_hidden_layers};
+  run.record_decisions = false;
+  double emulated = 0, definition = 0, emulated_max = 0, definition_max = 0, rows = 0;
+  for (std::size_t b = 0; b < side.logits.size(); ++b) {
+    const Run emulation = run_reference(rounded.model, side.sequences[b], rounded.ops, run);
+    for (Index t = 0; t < side.sequences[b].size(); ++t) {
+      if (side.sequences[b].documents[static_cast<std::size_t>(t)] < 0) continue;
+      const auto theirs = side.logits[b].view()[t];
+      const double e = kl_divergence(theirs, emulation.logits.view()[t]);
+      const double d = kl_divergence(theirs, results[b].base.logits.view()[t]);
+      emulated += e, definition += d, ++rows;
+      emulated_max = std::max(emulated_max, e), definition_max = std::max(definition_max, d);
+    }
+  }
+  char text[256];
+  std::snprintf(text, sizeof text,
+                "emulated %s, rounded to nearest: KL mean %.2g max %.2g (the definition: mean %.2g "
+                "max %.2g)",
+                std::string(name_of(models.precision)).c_str(), emulated / rows, emulated_max,
+                definition / rows, definition_max);
+  return text;
+}
+
+std::string own_error_note(const Model& model, const Sequence& sequence, const Run& base) {
+  const auto ops = reference::definition<long double>();
+  reference::Pass<long double> pass{model, ops};
+  pass.tap.decision = [&](const std::string& name, View<const long double, 2>,
+                          View<Index, 2> chosen) {
+    const Tensor<Index, 2>& held = base.find(name)->chosen;
+    std::copy(held.begin(), held.end(), chosen.begin());
+  };
+  reference::Cache<long double> cache;
+  const Tensor<long double, 2> exact = reference::forward(pass, sequence, cache);
+  double worst = 0;
+  for (Index i = 0; i < exact.size(); ++i)
+    worst = std::max(worst, std::abs(static_cast<double>(exact.data()[i]) - base.logits.data()[i]));
+  char text[128];
+  std::snprintf(text, sizeof text,
+                "the reference's own rounding (double against long double): %.2g in a logit",
+                worst);
+  return text;
+}
+
+std::string unknown_tensors_note(const Recording& side, const std::vector<TensorResult>& judged) {
+  std::string names;
+  int count = 0;
+  for (const auto& [name, stored] : side.traces) {
+    const bool known = std::any_of(judged.begin(), judged.end(),
+                                   [&](const TensorResult& r) { return r.name == name; });
+    if (!known && ++count <= 3) names += (names.empty() ? "" : ", ") + name;
+  }
+  if (count == 0) return {};
+  return std::to_string(count) + " tensors of the file were not compared, since the reference " +
+         "has none of that name: " + names + (count > 3 ? ", ..." : "");
+}
+
+}  // namespace dsa::verify

@@ -1,0 +1,21 @@
+// verify/judge/notes.hpp — remarks beside a judgement: nothing of them decides.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "verify/judge/against_definition.hpp"
+
+namespace dsa::verify {
+
+/// The emulated precision, to nearest: how much of the difference it explains.
+std::string emulation_note(const ModelPair&, const Recording& side,
+                           const std::vector<SequenceResult>&);
+
+/// The reference in long double against itself in double, decisions held.
+std::string own_error_note(const Model&, const Sequence&, const Run& base);
+
+/// Which tensors of the file the reference does not know; empty if none.
+std::string unknown_tensors_note(const Recording& side, const std::vector<TensorResult>& judged);
+
+}  // namespace dsa::verify

@@ -1,0 +1,267 @@
+#include "verify/judge/traces.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "verify/measure/divergence.hpp"
+#include "verify/measure/selection.hpp"
+
+namespace dsa::verify {
+namespace {
+
+constexpr double inf = std::numeric_limits<double>::infinity();
+
+bool is_padding(const Sequence& sequence, Index t) {
+  return sequence.documents[static_cast<std::size_t>(t)] < 0;
+}
+
+/// The other name where `name` ends so; else itself.
+std::string renamed(const std::string& name, std::string_view end, std::string_view other) {
+  return name.ends_with(end) ? name.substr(0, name.size() - end.size()) + std::string(other) : name;
+}
+std::string experts_name(const std::string& name) { return renamed(name, ".groups", ".experts"); }
+std::string groups_name(const std::string& name) { return renamed(name, ".experts", ".groups"); }
+
+/// One element in units of what it is allowed; NaN and a wrong infinity count apart.
+void judge_element(TensorResult& r, double got, double want, double allowed, Index t, Index c) {
+  ++r.n;
+  if (is_masked(want) && is_masked(got)) return;
+  if (!std::isfinite(got) || !std::isfinite(want)) {
+    if (r.wrong_kind++ == 0)
+      r.worst_over_allowed = inf, r.at = {0, t, c}, r.got = got, r.want = want, r.allowed = allowed;
+    return;
+  }
+  const double error = std::abs(got - want);
+  const double ratio = error == 0 ? 0 : error / allowed;
+  if (!(ratio <= 1)) ++r.over;
+  if (r.at.position < 0 || is_worse(ratio, r.worst_over_allowed))
+    r.worst_over_allowed = ratio, r.at = {0, t, c}, r.got = got, r.want = want, r.allowed = allowed;
+}
+
+/// Router weights are stored in the order in which each side names its experts: ours, by expert.
+void align_experts(Tensor<double, 2>& weights, const Tensor<double, 2>& theirs,
+                   const Tensor<Index, 2>& ours, std::vector<bool>& comparable) {
+  const Index T = weights.shape()[0], k = weights.shape()[1];
+  for (Index t = 0; t < T; ++t) {
+    std::vector<double> row(static_cast<std::size_t>(k));
+    for (Index i = 0; i < k; ++i) {
+      Index j = 0;
+      while (j < k && static_cast<Index>(theirs(t, j)) != ours(t, i)) ++j;
+      if (j == k)
+        comparable[static_cast<std::size_t>(t)] = false;
+      else
+        row[static_cast<std::size_t>(i)] = weights(t, j);
+    }
+    if (comparable[static_cast<std::size_t>(t)])
+      std::copy(row.begin(), row.end(), weights.view()[t].begin());
+  }
+}
+
+}  // namespace
+
+bool is_masked(double x) { return x <= -1e38; }
+
+TracedDecisions::TracedDecisions(const Recording& side, const Config& config, Reading reading)
+    : reading_(reading), n_experts_(config.n_routed_experts) {
+  for (const auto& [name, stored] : side.traces)
+    if (name.ends_with("self_attn.indexer") || name.ends_with("mlp.gate.experts") ||
+        name.ends_with("mlp.gate.groups"))
+      ids_.emplace(name, trace_values(*stored));
+}
+
+bool TracedDecisions::told(const std::string& name) const {
+  return tells(name) || tells(experts_name(name));
+}
+
+std::vector<Index> TracedDecisions::row(const std::string& name, Index t,
+                                        View<const double, 1> scores) const {
+  std::vector<Index> ids;
+  for (double id : ids_.at(name).view()[t]) {
+    const auto s = static_cast<Index>(id);
+    const bool unseen = s < 0 || (s < scores.size() && scores(s) == -inf);
+    if (unseen && (s < 0 || reading_ == Reading::masked)) continue;
+    ids.push_back(s);
+  }
+  std::sort(ids.begin(), ids.end());
+  return ids;
+}
+
+void TracedDecisions::replay(const std::string& name, View<const double, 2> scores,
+                             View<Index, 2> chosen) const {
+  const auto told = ids_.find(name);
+  if (told == ids_.end()) {
+    if (tells(experts_name(name))) replay_groups(experts_name(name), scores, chosen);
+    return;
+  }
+  const Index T = scores.shape[0];
+  if (told->second.shape()[0] != T)
+    throw Error("trace " + name + " has " + std::to_string(told->second.shape()[0]) +
+                " rows, expected one for each of " + std::to_string(T) + " tokens");
+  for (Index t = 0; t < T; ++t) {
+    if (refused_.contains({name, t})) continue;
+    std::vector<Index> ids = row(name, t, scores[t]);
+    if (!is_wellformed(ids, scores[t], chosen.shape[1])) continue;
+    std::stable_sort(ids.begin(), ids.end(),
+                     [&](Index a, Index b) { return scores(t, a) > scores(t, b); });
+    std::fill(chosen[t].begin(), chosen[t].end(), -1);
+    std::copy(ids.begin(), ids.end(), chosen[t].begin());
+  }
+}
+
+void TracedDecisions::replay_groups(const std::string& experts, View<const double, 2> scores,
+                                    View<Index, 2> chosen) const {
+  const Index G = scores.shape[1], K = chosen.shape[1], size = n_experts_ / G;
+  for (Index t = 0; t < std::min(scores.shape[0], ids_.at(experts).shape()[0]); ++t) {
+    if (refused_.contains({experts, t})) continue;
+    std::vector<bool> needed(static_cast<std::size_t>(G));
+    for (const double id : ids_.at(experts).view()[t])
+      if (id >= 0 && id < static_cast<double>(n_experts_))
+        needed[static_cast<std::size_t>(static_cast<Index>(id) / size)] = true;
+    if (std::count(needed.begin(), needed.end(), true) > K) continue;
+    std::vector<Index> groups(static_cast<std::size_t>(G));
+    std::iota(groups.begin(), groups.end(), Index{0});
+    std::stable_sort(groups.begin(), groups.end(), [&](Index a, Index b) {
+      const bool a_is = needed[static_cast<std::size_t>(a)],
+                 b_is = needed[static_cast<std::size_t>(b)];
+      return a_is != b_is ? a_is : scores(t, a) > scores(t, b);
+    });
+    std::copy_n(groups.begin(), K, chosen[t].begin());
+  }
+}
+
+namespace {
+
+/// The significant bits of the narrowest format that holds every number of a tensor.
+int bits_of_numbers(const Tensor<double, 2>& x) {
+  for (const auto& [format, bits] : {std::pair{Dtype::bf16, 8}, std::pair{Dtype::f32, 24}})
+    if (std::all_of(x.begin(), x.end(), [&, to = format](double v) {
+          return !std::isfinite(v) || round_to(to, v) == v;
+        }))
+      return bits;
+  return 53;
+}
+
+}  // namespace
+
+void add_last_place(Limits& limits, const Recording& side, const Run& base) {
+  for (auto& [name, allowed] : limits.tensors) {
+    const Tensor<double, 2>& values = base.trace.find(name)->values;
+    const int bits = bits_of_numbers(trace_values(*side.traces.at(name)));
+    for (Index i = 0; i < allowed.size(); ++i)
+      if (const double x = values.data()[i]; x != 0 && std::isfinite(x))
+        allowed.data()[i] += std::ldexp(1.0, std::ilogb(x) + 1 - bits);
+  }
+}
+
+namespace {
+
+/// The groups that were replayed for a row of experts, against those of the definition.
+struct Groups {
+  bool turned = false, explained = true;
+};
+
+Groups groups_of(const std::string& experts, Index t, const Run& base, const Limits& limits,
+                 const reference::Ops<double>& ops) {
+  const std::string name = groups_name(experts);
+  const Decision* groups = base.find(name);
+  if (groups == nullptr) return {};
+  const Index G = groups->scores.shape()[1], K = groups->chosen.shape()[1];
+  Tensor<Index, 2> own({1, K});
+  ops.topk_select(name, own, View<const double, 2>{groups->scores.view()[t].data, {1, G}});
+  const std::vector<Index> theirs = sorted_set(groups->chosen.view()[t]);
+  if (theirs == sorted_set(own.view()[0])) return {};
+  return {true,
+          is_explained(theirs, groups->scores.view()[t], limits.scores.at(name).view()[t], K)};
+}
+
+}  // namespace
+
+std::vector<TensorResult> judge_decisions(TracedDecisions& told, const Run& base,
+                                          const Limits& limits, const reference::Ops<double>& ops,
+                                          const Sequence& sequence, const std::string& origin,
+                                          const Skip& skip) {
+  std::vector<TensorResult> results;
+  for (const Decision& decision : base.decisions) {
+    if (!told.tells(decision.name)) continue;
+    const bool selection = decision.name.ends_with("self_attn.indexer");
+    TensorResult r;
+    r.name = decision.name;
+    r.kind = selection ? TensorResult::Kind::selection : TensorResult::Kind::routing;
+    r.from = origin + "; a decision is right if scores within their noise would have made it";
+    Tensor<Index, 2> own(decision.chosen.shape());
+    ops.topk_select(decision.name, own, decision.scores);
+    for (Index t = 0; t < decision.scores.shape()[0]; ++t) {
+      if (is_padding(sequence, t) || (skip && skip(decision.name, t))) continue;
+      const auto scores = decision.scores.view()[t];
+      const auto allowed = limits.scores.at(decision.name).view()[t];
+      const std::vector<Index> mine = sorted_set(own.view()[t]),
+                               theirs = told.row(decision.name, t, scores);
+      ++r.n;
+      if (selection) r.agreement_by_position.push_back(jaccard(mine, theirs));
+      // Groups that are told are judged by themselves.
+      const bool by_group = !selection && !told.tells(groups_name(decision.name));
+      const Groups groups = by_group ? groups_of(decision.name, t, base, limits, ops) : Groups{};
+      if (!groups.turned && mine == theirs) {
+        ++r.agreeing;
+        continue;
+      }
+      if (groups.explained &&
+          (mine == theirs || is_explained(theirs, scores, allowed, decision.chosen.shape()[1]))) {
+        ++r.explained;
+        continue;
+      }
+      if (r.over++ == 0) r.at = {0, t, -1};
+      told.refuse(decision.name, t);
+    }
+    r.worst_over_allowed = r.over > 0 ? inf : 0;
+    results.push_back(std::move(r));
+  }
+  return results;
+}
+
+std::vector<TensorResult> judge_tensors(const Recording& side, const Run& base,
+                                        const Limits& limits, const Sequence& sequence,
+                                        std::vector<TensorResult> decisions,
+                                        const std::string& origin, const Skip& skip) {
+  std::vector<TensorResult> results;
+  for (const std::string& name : base.order) {
+    const auto decided = std::find_if(decisions.begin(), decisions.end(),
+                                      [&](const TensorResult& d) { return d.name == name; });
+    if (decided != decisions.end()) {
+      results.push_back(std::move(*decided));
+      continue;
+    }
+    const Trace::Entry* entry = base.trace.find(name);
+    const auto stored = side.traces.find(name);
+    if (entry == nullptr || stored == side.traces.end()) continue;
+    Tensor<double, 2> theirs = trace_values(*stored->second);
+    if (theirs.shape() != entry->values.shape())
+      throw Error(side.path.string() + ": tensor " + name + " has shape " +
+                  to_string<2>(theirs.shape()) + ", expected " +
+                  to_string<2>(entry->values.shape()) + "; is it a trace of another model?");
+    std::vector<bool> comparable(static_cast<std::size_t>(sequence.size()), true);
+    if (name.ends_with("mlp.gate.weights")) {
+      const std::string experts = name.substr(0, name.size() - 7) + "experts";
+      const auto ids = side.traces.find(experts);
+      if (ids == side.traces.end()) continue;  // weights of unnamed experts cannot be compared
+      align_experts(theirs, trace_values(*ids->second), base.find(experts)->chosen, comparable);
+    }
+    TensorResult r;
+    r.name = name;
+    r.from = origin;
+    const Tensor<double, 2>& allowed = limits.tensors.at(name);
+    for (Index t = 0; t < entry->values.shape()[0]; ++t) {
+      if (is_padding(sequence, t) || !comparable[static_cast<std::size_t>(t)] ||
+          (skip && skip(name, t)))
+        continue;
+      for (Index c = 0; c < entry->values.shape()[1]; ++c)
+        judge_element(r, theirs(t, c), entry->values(t, c), allowed(t, c), t, c);
+    }
+    results.push_back(std::move(r));
+  }
+  return results;
+}
+
+}  // namespace dsa::verify

@@ -1,0 +1,38 @@
+#include "verify/kernels/cases/all.hpp"
+#include "verify/kernels/cases/indexer.hpp"
+#include "verify/kernels/decision.hpp"
+
+namespace dsa::verify::kernels {
+namespace {
+
+Case pose(const IndexPlan& plan, std::uint64_t seed) {
+  IndexProblem p = index_problem("indexer_topk", plan, seed);
+  p.c.scalars["topk"] = static_cast<double>(plan.K);
+  p.c.out["chosen"] = Array(Dtype::i32, {plan.T, plan.K});
+  if (p.c.refusal.empty()) set_selection(p.c, p.scores, p.allowed, plan.K);
+  return finished(std::move(p.c));
+}
+
+std::vector<OutputVerdict> judge(const Case& c, const Arrays& out) {
+  return {{"chosen", c.out.at("chosen").shape(), judge_selection(c, values_of(c, out, "chosen"))}};
+}
+
+Poses cases(std::uint64_t seed) {
+  Poses poses;
+  for (const IndexPlan& plan : index_plans())
+    poses.push_back({plan.dtype, plan.flops(), [=] { return pose(plan, seed); }});
+  return poses;
+}
+
+}  // namespace
+
+Op indexer_topk_op() {
+  return {
+      "indexer_topk",
+      "chosen[t,:] = the min(K, visible) keys of largest indexer_scores[t,:], ascending, then -1",
+      {"fp32", "bf16", "fp8"},
+      cases,
+      judge};
+}
+
+}  // namespace dsa::verify::kernels

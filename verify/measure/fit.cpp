@@ -1,0 +1,77 @@
+#include "verify/measure/fit.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "core/check.hpp"
+
+namespace dsa::verify {
+namespace {
+
+constexpr int scanned = 17;      // points of the scan
+constexpr double few = 128;      // integers that are all tried
+constexpr int sections = 26;     // 0.618^26: a valley of e^4 is known to 2e-5
+constexpr double as_good = 1.1;  // of a rounder number: what remains is rounding noise
+
+/// x with so many decimal digits.
+double rounded(double x, int digits) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.*e", digits - 1, x);
+  return std::strtod(text, nullptr);
+}
+
+double golden_section(const std::function<double(double)>& left, double a, double b) {
+  const double ratio = (std::sqrt(5.0) - 1) / 2;
+  double x = b - ratio * (b - a), y = a + ratio * (b - a);
+  double at_x = left(std::exp(x)), at_y = left(std::exp(y));
+  for (int i = 0; i < sections; ++i) {
+    if (at_x < at_y) {
+      b = y, y = x, at_y = at_x;
+      x = b - ratio * (b - a), at_x = left(std::exp(x));
+    } else {
+      a = x, x = y, at_x = at_y;
+      y = a + ratio * (b - a), at_y = left(std::exp(y));
+    }
+  }
+  return std::exp((a + b) / 2);
+}
+
+/// The best integer of [a, b]: every one where they are few; else a scan, then its neighbourhood.
+double best_integer(const std::function<double(double)>& left, double a, double b) {
+  while (b - a > few) {
+    double best = a, least = left(a);
+    const double step = (b - a) / (scanned - 1);
+    for (int i = 1; i < scanned; ++i) {
+      const double x = std::round(a + step * i), value = left(x);
+      if (value < least) least = value, best = x;
+    }
+    a = std::max(a, std::ceil(best - step)), b = std::min(b, std::floor(best + step));
+  }
+  double best = a, least = left(a);
+  for (double x = a + 1; x <= b; ++x)
+    if (const double value = left(x); value < least) least = value, best = x;
+  return best;
+}
+
+}  // namespace
+
+double fit(const std::function<double(double)>& left, double from, double to, bool whole) {
+  require(0 < from && from <= to, "a constant is fitted between positive numbers");
+  if (whole) return best_integer(left, from, to);
+  const double a = std::log(from), b = std::log(to), step = (b - a) / (scanned - 1);
+  double best = a, least = left(from);
+  for (int i = 1; i < scanned; ++i)
+    if (const double value = left(std::exp(a + step * i)); value < least)
+      least = value, best = a + step * i;
+  const double found = golden_section(left, std::max(a, best - step), std::min(b, best + step));
+  least = left(found);
+  for (int digits = 1; digits <= 4; ++digits)
+    if (const double rounder = rounded(found, digits); left(rounder) <= as_good * least)
+      return rounder;
+  return found;
+}
+
+}  // namespace dsa::verify

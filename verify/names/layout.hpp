@@ -1,0 +1,37 @@
+// verify/names/layout.hpp — a tensor of somebody's dump, laid out as the reference has it.
+//
+// Elements are moved, never rounded: the dtype stays. Selections become subscripts in I32.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "core/config.hpp"
+#include "core/recording.hpp"
+
+namespace dsa::verify {
+
+/// A tensor with bytes of its own.
+struct OwnTensor : StoredTensor {
+  std::vector<std::byte> bytes;
+};
+
+/// What an adapter may need to know.
+struct LayoutTold {
+  std::string name;  // the reference's, of what the tensor becomes
+  const Config& config;
+  Index sequences, tokens;  // of the file: B, S
+};
+
+using Adapter = std::function<void(OwnTensor&, const LayoutTold&)>;
+
+/// The adapter of a word in a name map, such as "rope-half" or "first(kv_lora_rank)"; docs/
+/// localise.md lists them. Error: there is none of that name, or its argument is missing or
+/// unknown.
+Adapter adapter_named(const std::string& word);
+
+/// A copy of `stored`, adapted, as (T, width) of the first sequence.
+OwnTensor laid_out(const StoredTensor& stored, const std::vector<Adapter>&, const LayoutTold&);
+
+}  // namespace dsa::verify

@@ -1,0 +1,118 @@
+#include "verify/runs/backends.hpp"
+
+#include <algorithm>
+#include <memory>
+#include <span>
+
+#include "core/checkpoint.hpp"
+#include "core/words.hpp"
+#include "optimized/backends.hpp"
+#include "optimized/engine/evaluator.hpp"
+#include "verify/judge/against_definition.hpp"
+
+namespace dsa::verify {
+namespace {
+
+namespace fs = std::filesystem;
+using reference::Precision;
+
+/// What a backend computes in, and the precision whose limits it is held to. Engines round less
+/// than HuggingFace and the official code do (docs/limits.md).
+struct Format {
+  const char* name;
+  Precision precision;
+};
+constexpr Format of_reference[] = {{"fp64", Precision::fp64}};
+constexpr Format of_engines[] = {
+    {"fp32", Precision::hf_fp32}, {"bf16", Precision::hf_bf16}, {"fp8", Precision::official_fp8}};
+
+/// Tokens of a pass.
+constexpr Index chunk = 512;
+
+/// Below so many bytes of weights one thread is faster than waiting for others.
+constexpr Index small_model = Index{1} << 26;
+
+std::vector<std::string> names() {
+  std::vector<std::string> all = backend_names();
+  all.insert(all.begin(), "reference");
+  return all;
+}
+
+Format format_of(const BackendChoice& choice) {
+  const std::span<const Format> formats =
+      choice.name == "reference" ? std::span<const Format>(of_reference) : of_engines;
+  if (choice.format.empty()) return formats.front();
+  std::vector<std::string> known;
+  for (const Format& format : formats) {
+    if (choice.format == format.name) return format;
+    known.push_back(format.name);
+  }
+  throw Error("the backend " + choice.name + " has no format \"" + choice.format + "\"; choose " +
+              alternatives(known));
+}
+
+Implementation open_reference(const fs::path& checkpoint) {
+  const ModelPair models = open_models(checkpoint, Precision::fp64);
+  return reference_implementation(models.exact(), models.in_memory);
+}
+
+/// Logits of a batch; the trace is of its first sequence.
+Said answer(Evaluator& evaluator, const std::vector<Sequence>& batch,
+            const std::vector<Index>& ends, Trace* trace) {
+  Said said{{}, "fp32"};
+  for (const Sequence& sequence : batch) {
+    Tensor<double, 2> logits({sequence.size(), evaluator.engine().config().vocab_size});
+    evaluator.run(
+        sequence, ends,
+        [&](Index t, View<const float, 1> row) {
+          std::copy(row.begin(), row.end(), logits.view()[t].begin());
+        },
+        said.logits.empty() ? trace : nullptr);
+    said.logits.push_back(std::move(logits));
+  }
+  return said;
+}
+
+Implementation open_engine(const fs::path& checkpoint, const Backend& backend,
+                           EngineOptions options) {
+  const Model model = open_checkpoint(checkpoint);
+  const Plan plan = backend.plan(model.config, options, chunk, chunk);
+  require_fits(plan);
+  if (plan.weights < small_model) options.threads = 1;
+  const auto evaluator = std::make_shared<Evaluator>(backend.open(model, options));
+
+  Implementation implementation;
+  implementation.name = evaluator->engine().name();
+  implementation.in_process = true;
+  implementation.run = [=](const std::vector<Sequence>& batch) {
+    return answer(*evaluator, batch, {}, nullptr);
+  };
+  implementation.run_traced = [=](const std::vector<Sequence>& batch, Trace& trace) {
+    return answer(*evaluator, batch, {}, &trace);
+  };
+  implementation.run_in_chunks = [=](const Sequence& sequence, const std::vector<Index>& ends) {
+    return answer(*evaluator, {sequence}, ends, nullptr);
+  };
+  return implementation;
+}
+
+}  // namespace
+
+std::string judged_backends() { return alternatives(names()); }
+
+OpenedBackend open_backend(const fs::path& checkpoint, const BackendChoice& choice) {
+  const std::vector<std::string> all = names();
+  require(std::find(all.begin(), all.end(), choice.name) != all.end(),
+          "this build has no backend \"" + choice.name + "\"; choose " + alternatives(all));
+  const Format format = format_of(choice);
+  EngineOptions options;
+  options.format = format.name;
+  options.tier = choice.tier;
+  options.mla = choice.mla;
+  options.chunk = chunk;
+  check_options(choice.name, options);
+  if (choice.name == "reference") return {open_reference(checkpoint), format.precision};
+  return {open_engine(checkpoint, backend_named(choice.name), options), format.precision};
+}
+
+}  // namespace dsa::verify
