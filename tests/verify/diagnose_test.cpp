@@ -7,6 +7,7 @@
 #include "tests/catch.hpp"
 #include "tests/scratch.hpp"
 #include "tests/verify/judge_helpers.hpp"
+#include "verify/defects/defect.hpp"
 #include "verify/diagnose/power.hpp"
 
 namespace {

@@ -8,6 +8,7 @@
 #include "tests/catch.hpp"
 #include "tests/models.hpp"
 #include "tests/scratch.hpp"
+#include "verify/defects/defect.hpp"
 #include "verify/invariants/parts.hpp"
 #include "verify/report/report.hpp"
 

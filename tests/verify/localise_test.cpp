@@ -8,6 +8,7 @@
 #include "tests/catch.hpp"
 #include "tests/scratch.hpp"
 #include "tests/verify/localise_helpers.hpp"
+#include "verify/defects/defect.hpp"
 
 namespace {
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "verify/defects/defect.hpp"
 #include "verify/diagnose/diagnose.hpp"
 #include "verify/report/page.hpp"
 #include "verify/report/svg.hpp"

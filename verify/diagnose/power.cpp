@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "core/failure.hpp"
+#include "verify/defects/defect.hpp"
 #include "verify/judge/against_definition.hpp"
 #include "verify/judge/samples.hpp"
 #include "verify/measure/divergence.hpp"
