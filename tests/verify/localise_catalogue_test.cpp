@@ -7,6 +7,7 @@
 
 #include "tests/catch.hpp"
 #include "tests/verify/localise_helpers.hpp"
+#include "verify/defects/defect.hpp"
 
 namespace {
 
