@@ -113,10 +113,14 @@ void check(const KlSemantics& semantics) {
 
 Sequence seen_by(const KlSemantics& semantics, Sequence sequence) {
   if (!semantics.padding_counted) return sequence;
-  const auto& documents = sequence.documents;
+  std::vector<Index>& documents = sequence.documents;
   const Index own =
       documents.empty() ? 0 : *std::max_element(documents.begin(), documents.end()) + 1;
-  std::replace(sequence.documents.begin(), sequence.documents.end(), Index{-1}, own);
+  for (std::size_t t = 0; t < documents.size(); ++t)
+    if (documents[t] < 0) {
+      documents[t] = own;
+      sequence.positions[t] = static_cast<Index>(t);
+    }
   return sequence;
 }
 

@@ -60,7 +60,8 @@ KlSemantics in_warmup(KlSemantics);
 /// A reading whose teacher has keys that its student lacks has an infinite loss: an Error.
 void check(const KlSemantics&);
 
-/// `sequence` as this reading sees it: where padding is counted, it becomes a document of its own.
+/// One sequence of a batch as this reading sees it, before join(): where padding is counted, it
+/// becomes a document of its own, at its places in the sequence.
 Sequence seen_by(const KlSemantics&, Sequence sequence);
 
 /// Weights of the reduction over tokens: padding 0.
