@@ -113,5 +113,6 @@ Tensor<Real, 2> Block<Real>::attention(const Tensor<Real, 2>& x, bool computes_i
 
 template struct Block<double>;
 template struct Block<long double>;
+template struct Block<Dual>;
 
 }  // namespace dsa::reference

@@ -1,7 +1,7 @@
 // reference/model/block.hpp — one transformer block at work; the parts of
 // reference/model/forward.cpp.
 //
-// attention.cpp holds MLA and the indexer, mixture.cpp the feed-forward networks, forward.cpp the
+// attention.cpp holds MLA and the indexer, moe.cpp the feed-forward networks, forward.cpp the
 // rest. Nothing outside reference/ includes this file.
 #pragma once
 
@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "reference/dual.hpp"
 #include "reference/model/forward.hpp"
 
 namespace dsa::reference {
@@ -48,6 +49,30 @@ Tensor<Real, 2> slice(const Tensor<Real, 2>& x, Index heads, Index begin, Index 
         part(t, h * (end - begin) + i - begin) = x(t, h * width + i);
   return part;
 }
+
+inline std::string layer_name(Index l) { return "model.layers." + std::to_string(l) + "."; }
+
+template <class Real>
+struct Angles {
+  Tensor<Real, 2> cos, sin;  // (T, P/2)
+
+  Angles(const Pass<Real>& pass, const Sequence& sequence)
+      : cos({sequence.size(), pass.model.config.qk_rope_head_dim / 2}), sin(cos.shape()) {
+    pass.ops.rope_table("model.rotary_emb", cos, sin, sequence.positions, pass.model.config.rope);
+  }
+};
+
+/// What the first multi-token-prediction block reads: row t is made of x[t] and token t+1.
+template <class Real>
+struct MtpInput {
+  Sequence now;             // tokens 0 to T-2
+  std::vector<Token> next;  // tokens 1 to T-1
+  Tensor<Real, 2> e, h;     // (T-1, C)   embedding of the next token, and x; before their norms
+  Tensor<Real, 2> both;     // (T-1, 2C)  the two, normalised
+  Tensor<Real, 2> y;        // (T-1, C)   eh_proj of it: the block's input
+
+  MtpInput(const Pass<Real>&, const Tensor<Real, 2>& x, const Sequence&);
+};
 
 /// Where the tokens go, and with what weight.
 template <class Real>
@@ -107,6 +132,9 @@ struct Block {
   Routing<Real> route(const Tensor<Real, 2>& x) const;
   Tensor<Real, 2> moe(const Tensor<Real, 2>& x) const;
 
+  std::string name() const { return at.substr(0, at.size() - 1); }  // "model.layers.3"
+  void attend(Tensor<Real, 2>& x, bool computes_index, Tensor<Index, 2>& chosen) const;
+  void feed(Tensor<Real, 2>& x, bool is_moe) const;
   void run(Tensor<Real, 2>& x, bool computes_index, bool is_moe, Tensor<Index, 2>& chosen) const;
 };
 

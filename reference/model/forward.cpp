@@ -27,34 +27,30 @@ Tensor<Real, 2> linear(const Pass<Real>& pass, const std::string& name, const Te
   return tapped(pass, name, std::move(y));
 }
 
-template <class Real>
-struct Angles {
-  Tensor<Real, 2> cos, sin;  // (T, P/2)
-
-  Angles(const Pass<Real>& pass, const Sequence& sequence)
-      : cos({sequence.size(), pass.model.config.qk_rope_head_dim / 2}), sin(cos.shape()) {
-    pass.ops.rope_table("model.rotary_emb", cos, sin, sequence.positions, pass.model.config.rope);
-  }
-};
-
-std::string layer_name(Index l) { return "model.layers." + std::to_string(l) + "."; }
-
 }  // namespace
+
+template <class Real>
+void Block<Real>::attend(Tensor<Real, 2>& x, bool computes_index, Tensor<Index, 2>& chosen) const {
+  const Tensor<Real, 2> h =
+      rmsnorm("input_layernorm", x, weights.input_layernorm, config.rms_norm_eps);
+  pass.ops.add(at + "attention_residual", x, attention(h, computes_index, chosen));
+  x = tapped(at + "attention_residual", std::move(x));
+}
+
+template <class Real>
+void Block<Real>::feed(Tensor<Real, 2>& x, bool is_moe) const {
+  const Tensor<Real, 2> g =
+      rmsnorm("post_attention_layernorm", x, weights.post_attention_layernorm, config.rms_norm_eps);
+  const Tensor<Real, 2> ffn = is_moe ? moe(g) : feed_forward("mlp", g, weights.mlp);
+  pass.ops.add(name(), x, tapped(at + "mlp", ffn));
+  x = tapped(name(), std::move(x));
+}
 
 template <class Real>
 void Block<Real>::run(Tensor<Real, 2>& x, bool computes_index, bool is_moe,
                       Tensor<Index, 2>& chosen) const {
-  const double eps = config.rms_norm_eps;
-  const Tensor<Real, 2> h = rmsnorm("input_layernorm", x, weights.input_layernorm, eps);
-  pass.ops.add(at + "attention_residual", x, attention(h, computes_index, chosen));
-  x = tapped(at + "attention_residual", std::move(x));
-
-  const Tensor<Real, 2> g =
-      rmsnorm("post_attention_layernorm", x, weights.post_attention_layernorm, eps);
-  const Tensor<Real, 2> ffn = is_moe ? moe(g) : feed_forward("mlp", g, weights.mlp);
-  const std::string block = at.substr(0, at.size() - 1);  // "model.layers.3"
-  pass.ops.add(block, x, tapped(at + "mlp", ffn));
-  x = tapped(block, std::move(x));
+  attend(x, computes_index, chosen);
+  feed(x, is_moe);
 }
 
 template <class Real>
@@ -103,8 +99,8 @@ Tensor<Real, 2> forward(const Pass<Real>& pass, const Sequence& sequence, Cache<
 }
 
 template <class Real>
-Tensor<Real, 2> mtp_logits(const Pass<Real>& pass, const Tensor<Real, 2>& x,
-                           const Sequence& sequence) {
+MtpInput<Real>::MtpInput(const Pass<Real>& pass, const Tensor<Real, 2>& x,
+                         const Sequence& sequence) {
   const Config& config = pass.model.config;
   require(!pass.model.weights.mtp.empty(),
           "the checkpoint holds no multi-token-prediction block; it was left out on conversion");
@@ -113,30 +109,47 @@ Tensor<Real, 2> mtp_logits(const Pass<Real>& pass, const Tensor<Real, 2>& x,
   const std::string at = layer_name(config.num_hidden_layers);
   const Index T = sequence.size() - 1, C = config.hidden_size;
 
-  Sequence now = sequence, next = sequence;  // position t, token t+1
+  now = sequence;
   now.tokens.pop_back(), now.positions.pop_back(), now.documents.pop_back();
-  next.tokens.erase(next.tokens.begin());
-  Tensor<Real, 2> e({T, C}), h({T, C}), both({T, 2 * C});
-  pass.ops.embed(at + "embed_tokens", e, next.tokens, pass.model.weights.embed_tokens);
+  next.assign(sequence.tokens.begin() + 1, sequence.tokens.end());
+  e = h = Tensor<Real, 2>({T, C});
+  both = Tensor<Real, 2>({T, 2 * C});
+  pass.ops.embed(at + "embed_tokens", e, next, pass.model.weights.embed_tokens);
   std::copy_n(x.begin(), T * C, h.begin());
   const Tensor<Real, 2> e_norm = rmsnorm(pass, at + "enorm", e, w.enorm);
   const Tensor<Real, 2> h_norm = rmsnorm(pass, at + "hnorm", h, w.hnorm);
   for (Index t = 0; t < T; ++t)
     for (Index c = 0; c < C; ++c) both(t, c) = e_norm(t, c), both(t, C + c) = h_norm(t, c);
-  Tensor<Real, 2> y = linear(pass, at + "eh_proj", both, w.eh_proj);
+  y = linear(pass, at + "eh_proj", both, w.eh_proj);
+}
 
-  const Angles<Real> angles(pass, now);
+template <class Real>
+Tensor<Real, 2> mtp_logits(const Pass<Real>& pass, const Tensor<Real, 2>& x,
+                           const Sequence& sequence) {
+  MtpInput<Real> input(pass, x, sequence);
+  const Config& config = pass.model.config;
+  const Mtp& w = pass.model.weights.mtp.front();
+  const std::string at = layer_name(config.num_hidden_layers);
+  const Angles<Real> angles(pass, input.now);
   LayerCache<Real> cache;
   Tensor<Index, 2> chosen;
-  const Block<Real> block{
-      pass, config, w.block, at, T, angles.cos, angles.sin, Visibility{0, now.documents}, cache};
-  block.run(y, config.indexer.has_value(), config.n_routed_experts > 0, chosen);
+  const Block<Real> block{pass,
+                          config,
+                          w.block,
+                          at,
+                          input.now.size(),
+                          angles.cos,
+                          angles.sin,
+                          Visibility{0, input.now.documents},
+                          cache};
+  block.run(input.y, config.indexer.has_value(), config.n_routed_experts > 0, chosen);
   return linear(pass, at + "shared_head.head",
-                rmsnorm(pass, at + "shared_head.norm", y, w.shared_head_norm),
+                rmsnorm(pass, at + "shared_head.norm", input.y, w.shared_head_norm),
                 pass.model.weights.lm_head);
 }
 
 #define DSA_INSTANTIATE(Real)                                                                  \
+  template struct MtpInput<Real>;                                                              \
   template Tensor<Real, 2> embed(const Pass<Real>&, const Sequence&);                          \
   template void run_layers(const Pass<Real>&, Tensor<Real, 2>&, const Sequence&, Cache<Real>&, \
                            Index, Index);                                                      \
@@ -145,5 +158,6 @@ Tensor<Real, 2> mtp_logits(const Pass<Real>& pass, const Tensor<Real, 2>& x,
   template Tensor<Real, 2> mtp_logits(const Pass<Real>&, const Tensor<Real, 2>&, const Sequence&);
 DSA_INSTANTIATE(double)
 DSA_INSTANTIATE(long double)
+DSA_INSTANTIATE(Dual)
 
 }  // namespace dsa::reference

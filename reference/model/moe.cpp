@@ -68,5 +68,6 @@ Tensor<Real, 2> Block<Real>::moe(const Tensor<Real, 2>& x) const {
 
 template struct Block<double>;
 template struct Block<long double>;
+template struct Block<Dual>;
 
 }  // namespace dsa::reference

@@ -1,13 +1,15 @@
 #include "reference/model/ops.hpp"
 
-#include <cmath>
-
+#include "reference/dual.hpp"
+#include "reference/ops/accumulate.hpp"
+#include "reference/ops/embed.hpp"
 #include "reference/ops/indexer_scores.hpp"
 #include "reference/ops/linear.hpp"
 #include "reference/ops/mla.hpp"
 #include "reference/ops/norms.hpp"
 #include "reference/ops/rope.hpp"
 #include "reference/ops/router.hpp"
+#include "reference/ops/swiglu.hpp"
 #include "reference/ops/topk_select.hpp"
 
 namespace dsa::reference {
@@ -20,16 +22,6 @@ struct Vector : std::vector<Real> {
     return {this->data(), {static_cast<Index>(this->size())}};
   }
 };
-
-template <class Real>
-void embed(View<Real, 2> x, std::span<const Token> tokens, const Parameter& table) {
-  for (std::size_t t = 0; t < tokens.size(); ++t) {
-    require(0 <= tokens[t] && tokens[t] < table.rows(),
-            "token id " + std::to_string(tokens[t]) + " at position " + std::to_string(t) +
-                " is outside the vocabulary of " + std::to_string(table.rows()));
-    read_rows(table, tokens[t], tokens[t] + 1, x[static_cast<Index>(t)].data);
-  }
-}
 
 template <class Real>
 void index_key_norm(View<Real, 2> y, View<const Real, 2> x, const IndexerWeights& w,
@@ -55,13 +47,6 @@ void absorbed(View<Real, 3> out, View<const Real, 3> q_nope, View<const Real, 3>
                      View<const Real, 3>{w.data(), {N, rows / N, R}}, chosen, scale);
 }
 
-/// silu(z) = z sigmoid(z)
-template <class Real>
-void swiglu(View<Real, 2> h, View<const Real, 2> gate, View<const Real, 2> up) {
-  for (Index i = 0; i < h.size(); ++i)
-    h.data[i] = gate.data[i] / (1 + std::exp(-gate.data[i])) * up.data[i];
-}
-
 template <class Real>
 void choice(View<Real, 2> y, View<const Real, 2> s, const Parameter& bias) {
   std::copy(s.begin(), s.end(), y.begin());
@@ -69,14 +54,6 @@ void choice(View<Real, 2> y, View<const Real, 2> s, const Parameter& bias) {
   const std::vector<Real> b = read_all<Real>(bias);
   for (Index t = 0; t < s.shape[0]; ++t)
     for (Index e = 0; e < s.shape[1]; ++e) y(t, e) += b[static_cast<std::size_t>(e)];
-}
-
-template <class Real>
-void accumulate(View<Real, 2> y, View<const Real, 2> x, std::span<const Index> rows,
-                std::span<const Real> weights) {
-  for (std::size_t i = 0; i < rows.size(); ++i)
-    for (Index c = 0; c < y.shape[1]; ++c)
-      y(rows[i], c) += weights[i] * x(static_cast<Index>(i), c);
 }
 
 }  // namespace
@@ -108,12 +85,11 @@ Ops<Real> definition() {
   ops.router_weights = [](Name, auto&&... a) { router_weights<Real>(a...); };
   ops.swiglu = [](Name, auto&&... a) { swiglu<Real>(a...); };
   ops.accumulate = [](Name, auto&&... a) { accumulate<Real>(a...); };
-  ops.add = [](Name, Out y, In x) {
-    for (Index i = 0; i < y.size(); ++i) y.data[i] += x.data[i];
-  };
+  ops.add = [](Name, Out y, In x) { add<Real>(y, x); };
   return ops;
 }
 template Ops<double> definition();
 template Ops<long double> definition();
+template Ops<Dual> definition();
 
 }  // namespace dsa::reference

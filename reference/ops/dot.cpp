@@ -30,6 +30,7 @@ template <class Real>
 
 DSA_EVERY_WIDTH double dot(const double* a, const double* b, Index n) { return dot_of(a, b, n); }
 long double dot(const long double* a, const long double* b, Index n) { return dot_of(a, b, n); }
+Dual dot(const Dual* a, const Dual* b, Index n) { return dot_of(a, b, n); }
 
 DSA_EVERY_WIDTH void add_scaled(double* y, double a, const double* x, Index n) {
   add_scaled_of(y, a, x, n);
@@ -37,5 +38,6 @@ DSA_EVERY_WIDTH void add_scaled(double* y, double a, const double* x, Index n) {
 void add_scaled(long double* y, long double a, const long double* x, Index n) {
   add_scaled_of(y, a, x, n);
 }
+void add_scaled(Dual* y, Dual a, const Dual* x, Index n) { add_scaled_of(y, a, x, n); }
 
 }  // namespace dsa::reference

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "core/tensor.hpp"
+#include "reference/dual.hpp"
 
 namespace dsa::reference {
 
@@ -13,9 +14,11 @@ namespace dsa::reference {
 /// same order on every machine.
 double dot(const double* a, const double* b, Index n);
 long double dot(const long double* a, const long double* b, Index n);
+Dual dot(const Dual* a, const Dual* b, Index n);
 
 /// y[i] += a * x[i]
 void add_scaled(double* y, double a, const double* x, Index n);
 void add_scaled(long double* y, long double a, const long double* x, Index n);
+void add_scaled(Dual* y, Dual a, const Dual* x, Index n);
 
 }  // namespace dsa::reference

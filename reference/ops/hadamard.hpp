@@ -12,4 +12,8 @@ namespace dsa::reference {
 template <class Real>
 void hadamard(View<Real, 2> x);  // (rows, D)  in and out
 
+/// forward: y = H x / sqrt(D)      so: d_x = H d_y / sqrt(D), for H is symmetric; in place.
+template <class Real>
+void hadamard_backward(View<Real, 2> d_x);  // (rows, D)  in: d_y, out: d_x
+
 }  // namespace dsa::reference

@@ -114,6 +114,9 @@ template void linear(View<double, 2>, View<const double, 2>, const Linear&, View
 template void linear(View<long double, 2>, View<const long double, 2>, const Linear&,
                      View<long double, 1>);
 template void linear(View<double, 2>, View<const double, 2>, const Linear&);
+template void multiply(View<Dual, 2>, View<const Dual, 2>, View<const Dual, 2>);
+template void linear(View<Dual, 2>, View<const Dual, 2>, const Linear&, View<Dual, 1>);
+template void linear(View<Dual, 2>, View<const Dual, 2>, const Linear&);
 template void linear(View<long double, 2>, View<const long double, 2>, const Linear&);
 
 }  // namespace dsa::reference

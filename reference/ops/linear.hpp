@@ -25,6 +25,22 @@ void multiply(View<Real, 2> y,         // (T, out)  out
               View<const Real, 2> x,   // (T, in)
               View<const Real, 2> w);  // (out, in)
 
+/// What W and b learn. A view without data is not wanted, and costs nothing.
+template <class Real>
+struct LinearGradient {
+  View<Real, 2> d_weight;  // (out, in)  added to
+  View<Real, 1> d_bias;    // (out)      added to
+};
+
+/// forward: y[t,o] = sum_i W[o,i] x[t,i] + b[o]
+/// so:      d_x[t,i] += sum_o W[o,i] d_y[t,o],  d_W[o,i] += sum_t d_y[t,o] x[t,i],
+///          d_b[o] += sum_t d_y[t,o]
+template <class Real>
+void linear_backward(View<Real, 2> d_x,  // (T, in)   added to; without data: not wanted
+                     LinearGradient<Real>, View<const Real, 2> x,  // (T, in)
+                     const Linear& w,                              // (out, in)
+                     View<const Real, 2> d_y);                     // (T, out)
+
 /// "avx512", "avx2" or "portable": which build of Eigen's double product this machine runs.
 const char* linear_kernel();
 

@@ -4,39 +4,24 @@
 #include <cmath>
 #include <vector>
 
+#include "reference/dual.hpp"
 #include "reference/ops/dot.hpp"
+#include "reference/ops/mla_keys.hpp"
 
 namespace dsa::reference {
 
 template <class Real>
 void softmax(Real* p, Index n) {
+  using std::exp;
   if (n == 0) return;
   const Real largest = *std::max_element(p, p + n);
   Real sum = 0;
-  for (Index i = 0; i < n; ++i) sum += p[i] = std::exp(p[i] - largest);
+  for (Index i = 0; i < n; ++i) {
+    p[i] = exp(p[i] - largest);
+    sum += p[i];
+  }
   for (Index i = 0; i < n; ++i) p[i] /= sum;
 }
-
-namespace {
-
-/// Rows of `chosen` speak of T queries and S keys.
-void expect_keys(View<const Index, 2> chosen, Index T, Index S) {
-  expect_shape("chosen", chosen, {T, chosen.shape[1]});
-  for (Index s : chosen)
-    if (s < -1 || s >= S)
-      throw Error("chosen holds key " + std::to_string(s) + ", expected -1 to " +
-                  std::to_string(S - 1));
-}
-
-/// The keys of one row, without the -1 at its end.
-std::vector<Index> keys_of(View<const Index, 1> row) {
-  std::vector<Index> keys;
-  for (Index s : row)
-    if (s >= 0) keys.push_back(s);
-  return keys;
-}
-
-}  // namespace
 
 template <class Real>
 void mla_expanded(View<Real, 3> out, View<const Real, 3> q_nope, View<const Real, 3> q_rope,
@@ -110,5 +95,6 @@ void mla_absorbed(View<Real, 3> out, View<const Real, 3> q_nope, View<const Real
                              View<const Index, 2>, double);
 DSA_INSTANTIATE(double)
 DSA_INSTANTIATE(long double)
+DSA_INSTANTIATE(Dual)
 
 }  // namespace dsa::reference

@@ -34,4 +34,12 @@ void rope(View<Real, 3> x,          // (T, heads, P)  in and out
           View<const Real, 2> sin,  // (T, P/2)
           RopeLayout);
 
+/// forward: (a, b) <- (a cos - b sin, b cos + a sin)
+/// so:      (d_a, d_b) <- (d_a cos + d_b sin, d_b cos - d_a sin): the turn backwards, in place.
+template <class Real>
+void rope_backward(View<Real, 3> d_x,        // (T, heads, P)  in and out
+                   View<const Real, 2> cos,  // (T, P/2)
+                   View<const Real, 2> sin,  // (T, P/2)
+                   RopeLayout);
+
 }  // namespace dsa::reference

@@ -38,4 +38,22 @@ void router_weights(View<Real, 2> weights,         // (T, num_experts_per_tok)  
                     View<const Index, 2> experts,  // (T, num_experts_per_tok)
                     bool normalise, double scale);
 
+/// forward: s = sigmoid(z)         so: d_z += d_s s (1 - s)
+/// forward: s = softmax_e z        so: d_z += s ( d_s - sum_e d_s s )
+/// The correction bias and the groups decide only: no gradient passes through them.
+template <class Real>
+void router_scores_backward(View<Real, 2> d_z,        // (T, E)  added to
+                            View<const Real, 2> s,    // (T, E)
+                            View<const Real, 2> d_s,  // (T, E)
+                            Router::Scoring);
+
+/// forward: w_i = scale s_i / D,  D = sum_j s_j + 1e-20 (or 1 without norm_topk_prob)
+/// so:      d_s[experts_i] += scale ( d_w_i - sum_j d_w_j s_j / D ) / D  (or scale d_w_i)
+template <class Real>
+void router_weights_backward(View<Real, 2> d_s,              // (T, E)  added to
+                             View<const Real, 2> s,          // (T, E)
+                             View<const Index, 2> experts,   // (T, num_experts_per_tok)
+                             View<const Real, 2> d_weights,  // (T, num_experts_per_tok)
+                             bool normalise, double scale);
+
 }  // namespace dsa::reference

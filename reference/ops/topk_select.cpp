@@ -6,11 +6,13 @@
 #include <vector>
 
 #include "core/failure.hpp"
+#include "reference/dual.hpp"
 
 namespace dsa::reference {
 
 template <class Real>
 void topk_select(View<Index, 2> chosen, View<const Real, 2> scores) {
+  using std::isnan;
   const Index T = scores.shape[0], S = scores.shape[1], K = chosen.shape[1];
   expect_shape("chosen", chosen, {T, K});
   Failure failure;
@@ -19,7 +21,7 @@ void topk_select(View<Index, 2> chosen, View<const Real, 2> scores) {
     failure.guard([&] {
       std::vector<Index> visible;
       for (Index s = 0; s < S; ++s) {
-        if (std::isnan(scores(t, s)))
+        if (isnan(scores(t, s)))
           throw Error("score (" + std::to_string(t) + ", " + std::to_string(s) +
                       ") is NaN: there is no order to select by");
         if (scores(t, s) > -std::numeric_limits<Real>::infinity()) visible.push_back(s);
@@ -36,5 +38,6 @@ void topk_select(View<Index, 2> chosen, View<const Real, 2> scores) {
 
 template void topk_select(View<Index, 2>, View<const double, 2>);
 template void topk_select(View<Index, 2>, View<const long double, 2>);
+template void topk_select(View<Index, 2>, View<const Dual, 2>);
 
 }  // namespace dsa::reference
