@@ -59,12 +59,15 @@ std::map<std::string, std::string> find_shards(const fs::path& dir, std::set<std
   return listed;
 }
 
-bool lacks_only_the_indexer(const CheckpointProblems& problems) {
+bool lacks_only_the_indexer(const StoredCheckpoint& stored, const CheckpointProblems& problems) {
+  const auto is_indexer = [](const std::string& text) {
+    return text.find(".self_attn.indexer.") != std::string::npos;
+  };
   return !problems.missing.empty() && problems.extra.empty() && problems.misshaped.empty() &&
          problems.unreadable.empty() &&
-         std::all_of(problems.missing.begin(), problems.missing.end(), [](const std::string& text) {
-           return text.find(".self_attn.indexer.") != std::string::npos;
-         });
+         std::all_of(problems.missing.begin(), problems.missing.end(), is_indexer) &&
+         std::none_of(stored.tensors.begin(), stored.tensors.end(),
+                      [&](const auto& tensor) { return is_indexer(tensor.first); });
 }
 
 /// What stands before "embed_tokens.weight" and "norm.weight": "model.", or what a wrapper made of
@@ -164,7 +167,7 @@ Model open_checkpoint(const fs::path& directory) {
   for (const auto* list :
        {&problems.misshaped, &problems.unreadable, &problems.missing, &problems.extra})
     all.insert(all.end(), list->begin(), list->end());
-  if (lacks_only_the_indexer(problems))
+  if (lacks_only_the_indexer(*stored, problems))
     throw Error(
         "checkpoint " + directory.string() + " lacks the indexer alone (" +
         std::to_string(problems.missing.size()) +

@@ -172,7 +172,8 @@ TEST_CASE("old and new spelling of the rotary embedding are the same", "[config]
 TEST_CASE("a rotary embedding that is not understood is refused", "[config]") {
   const auto scaling = [](const char* text) { return Json{{"rope_scaling", Json::parse(text)}}; };
   CHECK_THAT(failure(v3(), scaling(R"({"type": "llama3", "factor": 8})")),
-             Contains("\"rope_scaling.type\" is \"llama3\", expected \"default\" or \"yarn\""));
+             Contains("\"rope_scaling.type\" is \"llama3\", expected \"default\", \"yarn\" or "
+                      "\"deepseek_yarn\""));
   CHECK_THAT(failure(v3(), scaling(R"({"type": "yarn", "factor": 8})")),
              Contains("\"rope_scaling.original_max_position_embeddings\" is missing"));
   CHECK_THAT(
