@@ -1,8 +1,8 @@
 #include "core/checkpoint.hpp"
 
 #include <algorithm>
-#include <charconv>
-#include <cstring>
+#include <cmath>
+#include <limits>
 #include <set>
 #include <utility>
 
@@ -13,19 +13,6 @@ namespace dsa {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr std::string_view scale_suffix = "_scale_inv";
-
-/// N of "model.layers.N.rest", or nothing.
-std::optional<Index> layer_of(std::string_view name) {
-  constexpr std::string_view prefix = "model.layers.";
-  if (!name.starts_with(prefix)) return std::nullopt;
-  Index layer = 0;
-  const char* begin = name.data() + prefix.size();
-  const auto [end, error] = std::from_chars(begin, name.data() + name.size(), layer);
-  if (error != std::errc{} || end == name.data() + name.size() || *end != '.') return std::nullopt;
-  return layer;
-}
-
 /// {tensor: file} of model.safetensors.index.json.
 std::map<std::string, std::string> read_index(const fs::path& file) {
   const Json json = read_json(file);
@@ -72,186 +59,36 @@ std::map<std::string, std::string> find_shards(const fs::path& dir, std::set<std
   return listed;
 }
 
-/// Ties the stored tensors to the parameters of one config.
-class Binder {
- public:
-  Binder(const StoredCheckpoint& stored, const Config& config, CheckpointProblems& problems)
-      : stored_(stored), config_(config), problems_(problems) {}
-
-  void bind(Weights& w) {
-    w = empty_weights(config_);
-    if (!any_mtp(w)) w.mtp.clear();
-    for_each_tensor(w, config_,
-                    [&](const std::string& name, Parameter& p, const std::vector<Index>& shape) {
-                      p.name = name;
-                      p.shape = shape;
-                      place(p);
-                    });
-    if (config_.tie_word_embeddings) w.lm_head.weight = w.embed_tokens;
-    mtp_layers_ = static_cast<Index>(w.mtp.size());
-    for (const auto& [name, tensor] : stored_.tensors)
-      if (!used_.contains(name)) judge_unused(*tensor);
-  }
-
- private:
-  const StoredTensor* find(const std::string& name) const {
-    const auto found = stored_.tensors.find(name);
-    return found == stored_.tensors.end() ? nullptr : found->second;
-  }
-
-  /// An expert's matrix inside a packed tensor: that tensor, and the first row and rows of it.
-  struct Slice {
-    std::string packed;
-    std::vector<Index> packed_shape;
-    Index expert, first_row;
+bool lacks_only_the_indexer(const StoredCheckpoint& stored, const CheckpointProblems& problems) {
+  const auto is_indexer = [](const std::string& text) {
+    return text.find(".self_attn.indexer.") != std::string::npos;
   };
-  std::optional<Slice> slice_of(const std::string& name) const {
-    constexpr std::string_view mark = ".mlp.experts.";
-    const auto at = name.find(mark);
-    if (at == std::string::npos) return std::nullopt;
-    const std::string prefix = name.substr(0, at + mark.size());
-    const Index e = std::stoll(name.substr(prefix.size()));
-    const Index E = config_.n_routed_experts, F = config_.moe_intermediate_size,
-                C = config_.hidden_size;
-    if (name.ends_with(".down_proj.weight")) return Slice{prefix + "down_proj", {E, C, F}, e, 0};
-    const Index first = name.ends_with(".up_proj.weight") ? F : 0;
-    return Slice{prefix + "gate_up_proj", {E, 2 * F, C}, e, first};
-  }
+  return !problems.missing.empty() && problems.extra.empty() && problems.misshaped.empty() &&
+         problems.unreadable.empty() &&
+         std::all_of(problems.missing.begin(), problems.missing.end(), is_indexer) &&
+         std::none_of(stored.tensors.begin(), stored.tensors.end(),
+                      [&](const auto& tensor) { return is_indexer(tensor.first); });
+}
 
-  bool any_mtp(Weights& w) const {
-    bool any = false;
-    for_each_tensor(w, config_, [&](const std::string& name, auto&, const auto&) {
-      const auto layer = layer_of(name);
-      if (any || !layer || *layer < config_.num_hidden_layers) return;
-      const auto slice = slice_of(name);
-      any = find(name) != nullptr || (slice && find(slice->packed) != nullptr);
-    });
-    return any;
+/// What stands before "embed_tokens.weight" and "norm.weight": "model.", or what a wrapper made of
+/// it ("language_model.model.", "model.language_model.", PEFT's "base_model.model.model.", "").
+std::string prefix_of(const std::map<std::string, const StoredTensor*>& tensors) {
+  constexpr std::string_view end = "embed_tokens.weight";
+  for (const auto& [name, tensor] : tensors) {
+    if (!name.ends_with(end)) continue;
+    const std::string prefix = name.substr(0, name.size() - end.size());
+    if (tensors.contains(prefix + "norm.weight")) return prefix;
   }
+  return "model.";
+}
 
-  void place(Parameter& p) {
-    if (const StoredTensor* tensor = find(p.name)) {
-      used_.insert(p.name);
-      if (has_shape(*tensor, p.shape) && is_readable(*tensor)) attach(p, *tensor);
-      return;
-    }
-    const auto slice = slice_of(p.name);
-    if (const StoredTensor* packed = slice ? find(slice->packed) : nullptr)
-      return place_slice(p, *slice, *packed);
-    problems_.missing.push_back("tensor " + p.name + " is missing, expected with shape " +
-                                shape_text(p.shape));
-  }
-
-  void place_slice(Parameter& p, const Slice& slice, const StoredTensor& packed) {
-    if (used_.insert(slice.packed).second)  // judged once, not once an expert
-      packed_ok_[slice.packed] =
-          has_shape(packed, slice.packed_shape) && is_readable(packed) && is_not_packed_fp8(packed);
-    if (!packed_ok_[slice.packed]) return;
-    const Index row_bytes = packed.shape[2] * bits_of(packed.dtype) / 8;
-    p.name = slice.packed + "[" + std::to_string(slice.expert) + ", " +
-             std::to_string(slice.first_row) + ":" + std::to_string(slice.first_row + p.shape[0]) +
-             "]";
-    p.dtype = packed.dtype;
-    p.data = packed.data + (slice.expert * packed.shape[1] + slice.first_row) * row_bytes;
-  }
-
-  bool has_shape(const StoredTensor& tensor, const std::vector<Index>& shape) {
-    if (tensor.shape == shape) return true;
-    problems_.misshaped.push_back("tensor " + tensor.name + " has shape " +
-                                  shape_text(tensor.shape) + ", expected " + shape_text(shape));
-    return false;
-  }
-
-  bool is_readable(const StoredTensor& tensor) {
-    for (Dtype dtype : {Dtype::f64, Dtype::f32, Dtype::f16, Dtype::bf16, Dtype::f8_e4m3})
-      if (tensor.dtype == dtype) return true;
-    problems_.unreadable.push_back("tensor " + tensor.name + " has dtype " +
-                                   std::string(name_of(tensor.dtype)) +
-                                   ", expected F64, F32, F16, BF16 or F8_E4M3");
-    return false;
-  }
-
-  bool is_not_packed_fp8(const StoredTensor& tensor) {
-    if (tensor.dtype != Dtype::f8_e4m3) return true;
-    problems_.unreadable.push_back("tensor " + tensor.name +
-                                   " is packed F8_E4M3, which is unsupported; expected FP8 experts "
-                                   "one by one, each with its weight_scale_inv");
-    return false;
-  }
-
-  void attach(Parameter& p, const StoredTensor& tensor) {
-    if (tensor.dtype == Dtype::f8_e4m3 && !attach_scale(p, tensor)) return;
-    p.dtype = tensor.dtype;
-    p.data = tensor.data;
-  }
-
-  /// X_scale_inv of an FP8 matrix X: one F32 a block, the last of a row or column ragged.
-  bool attach_scale(Parameter& p, const StoredTensor& tensor) {
-    const std::string name = tensor.name + std::string(scale_suffix);
-    const StoredTensor* scale = find(name);
-    if (p.shape.size() != 2 || scale == nullptr) {
-      problems_.unreadable.push_back(
-          "tensor " + tensor.name + " is F8_E4M3, expected " +
-          (p.shape.size() == 2 ? "with its block scales " + name : "a wider type for a vector"));
-      return false;
-    }
-    used_.insert(name);
-    const Index b = config_.fp8_block.value_or(p.block);
-    if (!has_shape(*scale, {(p.rows() + b - 1) / b, (p.columns() + b - 1) / b})) return false;
-    if (scale->dtype != Dtype::f32) {
-      problems_.unreadable.push_back("tensor " + name + " has dtype " +
-                                     std::string(name_of(scale->dtype)) + ", expected F32");
-      return false;
-    }
-    p.block = b;
-    const auto copy = stored_.realigned.find(name);
-    p.scale_inv = copy != stored_.realigned.end() ? copy->second.data()
-                                                  : reinterpret_cast<const float*>(scale->data);
-    return true;
-  }
-
-  /// A stored tensor that is no parameter: harmless, or a problem.
-  void judge_unused(const StoredTensor& tensor) {
-    const std::string& name = tensor.name;
-    const Index L = config_.num_hidden_layers, V = config_.vocab_size, C = config_.hidden_size;
-    if (name.ends_with(".rotary_emb.inv_freq")) return;  // old exports store the frequency table
-    if (name == "lm_head.weight") {                      // tied: the embeddings stored twice
-      has_shape(tensor, {V, C});
-      return;
-    }
-    if (const auto layer = layer_of(name); layer && *layer >= L) {
-      const std::string at = "model.layers." + std::to_string(*layer) + ".";
-      // DeepSeek's releases repeat the embeddings and the head in every MTP block.
-      if (*layer < L + mtp_layers_ &&
-          (name == at + "embed_tokens.weight" || name == at + "shared_head.head.weight")) {
-        has_shape(tensor, {V, C});
-        return;
-      }
-      // MTP blocks that the config does not ask for: HuggingFace skips them too.
-      if (*layer >= L + config_.num_nextn_predict_layers && find(at + "eh_proj.weight")) return;
-    }
-    if (name.ends_with(scale_suffix)) {
-      const std::string scaled = name.substr(0, name.size() - scale_suffix.size());
-      const StoredTensor* base = find(scaled);
-      if (base != nullptr && base->dtype != Dtype::f8_e4m3) {
-        problems_.unreadable.push_back("tensor " + name + " scales " + scaled + ", which is " +
-                                       std::string(name_of(base->dtype)) +
-                                       "; only F8_E4M3 weights have block scales");
-        return;
-      }
-    }
-    problems_.extra.push_back("tensor " + name +
-                              " is not part of the model that config.json "
-                              "describes; remove it or correct the config");
-  }
-
-  const StoredCheckpoint& stored_;
-  const Config& config_;
-  CheckpointProblems& problems_;
-  Index mtp_layers_ = 0;
-  std::set<std::string, std::less<>> used_;
-  std::map<std::string, bool> packed_ok_;
-};
+/// The name as this repository knows it; empty: not a tensor of the language model.
+std::string without_prefix(const std::string& name, const std::string& prefix) {
+  if (prefix == "model.") return name;
+  if (name.ends_with("lm_head.weight")) return "lm_head.weight";
+  if (!name.starts_with(prefix)) return "";
+  return "model." + name.substr(prefix.size());
+}
 
 }  // namespace
 
@@ -264,6 +101,7 @@ StoredCheckpoint StoredCheckpoint::open(const fs::path& directory) {
   for (const std::string& shard : shards)
     stored.shards.push_back(SafetensorsFile::open(directory / shard));
 
+  std::map<std::string, const StoredTensor*> as_named;
   for (const SafetensorsFile& file : stored.shards)
     for (const StoredTensor& tensor : file.tensors()) {
       const std::string shard = file.path().filename().string();
@@ -272,26 +110,52 @@ StoredCheckpoint StoredCheckpoint::open(const fs::path& directory) {
               file.path().string() + " has tensor " + tensor.name + ", which the index " +
                   (entry == listed.end() ? "does not list" : "places in " + entry->second) +
                   "; download or convert the checkpoint again");
-      stored.tensors[tensor.name] = &tensor;
-      const auto address = reinterpret_cast<std::uintptr_t>(tensor.data);
-      if (tensor.name.ends_with(scale_suffix) && tensor.dtype == Dtype::f32 &&
-          address % alignof(float) != 0) {
-        auto& copy = stored.realigned[tensor.name];
-        copy.resize(static_cast<std::size_t>(tensor.size()));
-        std::memcpy(copy.data(), tensor.data, copy.size() * sizeof(float));
-      }
+      as_named[tensor.name] = &tensor;
     }
   for (const auto& [name, shard] : listed)
-    require(stored.tensors.contains(name),
+    require(as_named.contains(name),
             (directory / shard).string() + " has no tensor " + name +
                 ", which model.safetensors.index.json places there; download it again");
+  stored.take(as_named);
+  for (const auto& entry : fs::directory_iterator(directory)) {
+    const std::string name = entry.path().filename().string();
+    if (name.ends_with(".safetensors") && !shards.contains(name)) stored.unlisted.push_back(name);
+  }
+  std::sort(stored.unlisted.begin(), stored.unlisted.end());
   return stored;
 }
 
-CheckpointProblems bind(const StoredCheckpoint& stored, const Config& config, Weights& weights) {
-  CheckpointProblems problems;
-  Binder(stored, config, problems).bind(weights);
-  return problems;
+void StoredCheckpoint::take(const std::map<std::string, const StoredTensor*>& as_named) {
+  prefix = prefix_of(as_named);
+  for (const auto& [name, tensor] : as_named) {
+    require(name.find(".lora_A.") == std::string::npos,
+            "checkpoint " + directory.string() + " holds a LoRA adapter that is not merged (" +
+                name + "); merge it into the weights first (PEFT: merge_and_unload)");
+    const std::string known = without_prefix(name, prefix);
+    if (known.empty()) {
+      outside.push_back(name);
+      continue;
+    }
+    tensors[known] = tensor;
+    if (known.ends_with("_scale_inv") || known.ends_with("_scale")) keep_scales(known, *tensor);
+  }
+}
+
+void StoredCheckpoint::keep_scales(const std::string& name, const StoredTensor& tensor) {
+  const bool is_e8m0 = tensor.dtype == Dtype::f8_e8m0;
+  if (tensor.dtype == Dtype::f32) {
+    if (reinterpret_cast<std::uintptr_t>(tensor.data) % alignof(float) == 0) return;
+  } else if (tensor.dtype != Dtype::bf16 && tensor.dtype != Dtype::f16 && !is_e8m0) {
+    return;
+  }
+  std::vector<float>& copy = scales[name];
+  copy.resize(static_cast<std::size_t>(tensor.size()));
+  if (!is_e8m0) return decode(tensor.dtype, tensor.data, tensor.size(), copy.data());
+  for (std::size_t i = 0; i < copy.size(); ++i) {  // OCP MX: 2^(byte - 127); 255 is NaN
+    const int exponent = std::to_integer<int>(tensor.data[i]);
+    copy[i] = exponent == 255 ? std::numeric_limits<float>::quiet_NaN()
+                              : std::ldexp(1.0f, exponent - 127);
+  }
 }
 
 Model open_checkpoint(const fs::path& directory) {
@@ -303,6 +167,12 @@ Model open_checkpoint(const fs::path& directory) {
   for (const auto* list :
        {&problems.misshaped, &problems.unreadable, &problems.missing, &problems.extra})
     all.insert(all.end(), list->begin(), list->end());
+  if (lacks_only_the_indexer(*stored, problems))
+    throw Error(
+        "checkpoint " + directory.string() + " lacks the indexer alone (" +
+        std::to_string(problems.missing.size()) +
+        " tensors, all of self_attn.indexer): it is a dense model under the name of a sparse "
+        "one; correct model_type, or train an indexer for it");
   const std::string more = all.size() < 2 ? ""
                                           : " (and " + std::to_string(all.size() - 1) +
                                                 " more; dsa-run inspect lists them all)";
@@ -332,7 +202,7 @@ Model resident(Model model, Index limit_bytes) {
     p.loaded_as.reset();  // rounded already
     next += p.rows() * p.columns();
   });
-  if (model.config.tie_word_embeddings) model.weights.lm_head.weight = model.weights.embed_tokens;
+  tie_weights(model.weights, model.config);
   model.memory = std::move(arena);
   model.files.clear();
   return model;

@@ -2,7 +2,8 @@
 //
 //   DIR/config.json, and DIR/model.safetensors or DIR/model.safetensors.index.json + shards.
 // Experts may be stored one by one (mlp.experts.E.gate_proj.weight, ...) or packed
-// (mlp.experts.gate_up_proj (E, 2F, C), mlp.experts.down_proj (E, C, F)).
+// (mlp.experts.gate_up_proj (E, 2F, C), mlp.experts.down_proj (E, C, F)), FP8 included. Names may
+// have a wrapper's prefix (language_model.model., base_model.model.model., ...).
 #pragma once
 
 #include <filesystem>
@@ -20,18 +21,27 @@ namespace dsa {
 struct StoredCheckpoint {
   std::filesystem::path directory;
   std::vector<SafetensorsFile> shards;
+  /// Under the names that this repository knows: "model.layers...", "lm_head.weight".
   std::map<std::string, const StoredTensor*> tensors;
-  /// Copies of the F32 `*_scale_inv` tensors that lie at an address no float may have.
-  std::map<std::string, std::vector<float>> realigned;
+  /// The block scales that are no aligned F32 (BF16, F16, F8_E8M0), as F32.
+  std::map<std::string, std::vector<float>> scales;
+  std::string prefix = "model.";      // of the names in the files
+  std::vector<std::string> outside;   // tensors of a wrapper that are not the language model's
+  std::vector<std::string> unlisted;  // .safetensors files of the directory that no index lists
 
   static StoredCheckpoint open(const std::filesystem::path& directory);
   StoredCheckpoint(StoredCheckpoint&&) = default;
   StoredCheckpoint() = default;
+
+ private:
+  void take(const std::map<std::string, const StoredTensor*>& as_named);
+  void keep_scales(const std::string& name, const StoredTensor&);
 };
 
 /// What stands in the way of a checkpoint being this config's model.
 struct CheckpointProblems {
   std::vector<std::string> missing, extra, misshaped, unreadable;  // one sentence each
+  std::vector<std::string> unused;  // harmless: indexers of layers that share a selection
   bool none() const {
     return missing.empty() && extra.empty() && misshaped.empty() && unreadable.empty();
   }

@@ -1,129 +1,55 @@
 #include "core/config.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <limits>
 #include <utility>
 
 #include "core/check.hpp"
-#include "core/keys.hpp"
+#include "core/config_parts.hpp"
 
 namespace dsa {
 namespace {
 
-// Nobody has built a model beyond these; a config that says so is damaged, and would otherwise
-// end in an allocation of terabytes.
-constexpr Index most_width = Index{1} << 24;
-constexpr Index most_layers = 10'000;
-constexpr Index most_experts = 100'000;
-constexpr Index most_context = Index{1} << 40;
-constexpr double least_eps = 1e-30;
+using namespace config_parts;
 
-Rope rope_of(const Keys& keys, double outer_theta) {
-  constexpr double huge = 1e15;
-  // Old configs say "type", new ones "rope_type", some both.
-  const auto type = keys.text_or("rope_type", {"default", "yarn"}, "");
-  const auto old_type = keys.text_or("type", {"default", "yarn"}, type);
-  if (!type.empty() && type != old_type)
-    keys.fail("rope_type", "is \"" + type + "\" but its \"type\" is \"" + old_type +
-                               "\"; remove one of the two");
-  Rope rope;
-  rope.yarn = old_type == "yarn";
-  rope.theta = keys.number_or("rope_theta", 1.001, huge, outer_theta);
-  if (keys.number_or("partial_rotary_factor", 0, huge, 1) != 1)
-    keys.fail_expected("partial_rotary_factor", "1: qk_rope_head_dim says what is rotated");
-  if (!rope.yarn) {
-    if (keys.number_or("factor", 0, huge, 1) != 1)
-      keys.fail("factor", "is given without rope_type \"yarn\"; name the type or remove it");
-    return rope;
-  }
-  rope.factor = keys.number("factor", 1e-6, 1e6);
-  rope.original_max_position_embeddings =
-      keys.number("original_max_position_embeddings", 1, static_cast<double>(most_context));
-  rope.beta_fast = keys.number_or("beta_fast", 1e-6, 1e6, 32);
-  rope.beta_slow = keys.number_or("beta_slow", 1e-6, 1e6, 1);
-  if (!(rope.beta_fast > rope.beta_slow))
-    keys.fail_expected("beta_fast", "a number above beta_slow, " + shown(Json(rope.beta_slow)));
-  rope.mscale = keys.number_or("mscale", 0, 1e6, 0);
-  rope.mscale_all_dim = keys.number_or("mscale_all_dim", 0, 1e6, 0);
-  if (keys.has("attention_factor")) rope.attention_factor = keys.number("attention_factor", 0, 1e6);
-  rope.truncate = keys.boolean_or("truncate", true);
-  return rope;
-}
-
-bool same(const Rope& a, const Rope& b) {
-  const auto numbers = [](const Rope& r) {
-    return std::array{r.theta,         r.factor,    r.original_max_position_embeddings,
-                      r.beta_fast,     r.beta_slow, r.mscale,
-                      r.mscale_all_dim};
-  };
-  return numbers(a) == numbers(b) && a.yarn == b.yarn && a.truncate == b.truncate &&
-         a.attention_factor == b.attention_factor;
-}
-
-/// `rope_parameters` (new), or `rope_scaling` beside `rope_theta` (old): the same thing.
-Rope read_rope(const Keys& keys) {
-  const double theta = keys.number_or("rope_theta", 1.001, 1e15, Rope{}.theta);
-  const bool is_new = keys.has("rope_parameters"), is_old = keys.has("rope_scaling");
-  Rope rope;
-  rope.theta = theta;
-  if (is_old) rope = rope_of(keys.object("rope_scaling"), theta);
-  if (!is_new) return rope;
-  const Rope newer = rope_of(keys.object("rope_parameters"), theta);
-  if (is_old && !same(rope, newer))
-    keys.fail("rope_scaling", "and \"rope_parameters\" contradict each other: " +
-                                  shown(*keys.find("rope_scaling")) + " and " +
-                                  shown(*keys.find("rope_parameters")) + "; remove one of them");
-  if (keys.has("rope_theta") && newer.theta != theta)
-    keys.fail("rope_theta", "is " + shown(*keys.find("rope_theta")) +
-                                " but \"rope_parameters.rope_theta\" is " +
-                                shown(Json(newer.theta)) + "; remove one of them");
-  return newer;
+/// "bfloat16", "torch.bfloat16" or "bf16"; "auto" says nothing, the tensors' own dtypes hold.
+std::string dtype_under(const Keys& keys, const char* key) {
+  const Json* value = keys.find(key);
+  if (value == nullptr) return "";
+  std::string name = value->is_string() ? value->get<std::string>() : "";
+  if (name.starts_with("torch.")) name = name.substr(6);
+  if (name == "auto") return "";
+  constexpr std::pair<std::string_view, const char*> spellings[] = {
+      {"bf16", "bfloat16"}, {"fp32", "float32"}, {"float", "float32"}, {"fp16", "float16"},
+      {"half", "float16"},  {"fp64", "float64"}, {"double", "float64"}};
+  for (const auto& [spelling, word] : spellings)
+    if (name == spelling) name = word;
+  for (const char* known : {"bfloat16", "float32", "float16", "float64"})
+    if (name == known) return name;
+  keys.fail_expected(key, "\"bfloat16\", \"float32\", \"float16\" or \"float64\"");
 }
 
 Dtype read_dtype(const Keys& keys) {
-  constexpr std::pair<std::string_view, Dtype> names[] = {{"bfloat16", Dtype::bf16},
-                                                          {"float32", Dtype::f32},
-                                                          {"float16", Dtype::f16},
-                                                          {"float64", Dtype::f64}};
-  const auto supported = {std::string_view("bfloat16"), std::string_view("float32"),
-                          std::string_view("float16"), std::string_view("float64")};
-  const auto older = keys.text_or("torch_dtype", supported, "");
-  const auto name = keys.text_or("dtype", supported, older.empty() ? "bfloat16" : older);
-  if (!older.empty() && name != older)
+  const std::string older = dtype_under(keys, "torch_dtype"), newer = dtype_under(keys, "dtype");
+  if (!older.empty() && !newer.empty() && newer != older)
     keys.fail("dtype",
-              "is \"" + name + "\" but \"torch_dtype\" is \"" + older + "\"; remove one of them");
-  for (const auto& [word, dtype] : names)
-    if (word == name) return dtype;
-  return Dtype::bf16;
-}
-
-/// DeepSeek's FP8 release: e4m3 weights with one scale a square block.
-void read_quantization(const Keys& keys, Config& c) {
-  if (!keys.has("quantization_config")) return;
-  const Keys q = keys.object("quantization_config");
-  q.text("quant_method", {"fp8"});
-  q.text_or("fmt", {"e4m3"}, "e4m3");
-  q.text_or("activation_scheme", {"dynamic"}, "dynamic");
-  const Json* size = q.find("weight_block_size");
-  const auto is_edge = [](const Json& x) {
-    return x.is_number_integer() && x > 0 && x <= most_width;
-  };
-  if (size == nullptr || !size->is_array() || size->size() != 2 || !is_edge((*size)[0]) ||
-      (*size)[0] != (*size)[1])
-    q.fail_expected("weight_block_size", "a square block such as [128, 128]");
-  c.fp8_block = (*size)[0].get<Index>();
-  c.fp8_scale_ue8m0 = q.text_or("scale_fmt", {"ue8m0", "float"}, "float") == "ue8m0";
+              "is \"" + newer + "\" but \"torch_dtype\" is \"" + older + "\"; remove one of them");
+  const std::string name = newer.empty() ? older : newer;
+  return name == "float32"   ? Dtype::f32
+         : name == "float16" ? Dtype::f16
+         : name == "float64" ? Dtype::f64
+                             : Dtype::bf16;
 }
 
 void read_attention(const Keys& keys, Config& c) {
   c.num_attention_heads = keys.integer("num_attention_heads", 1, most_width);
   const auto kv_heads = keys.maybe_integer("num_key_value_heads", 1, most_width);
-  if (kv_heads && *kv_heads != c.num_attention_heads)
-    keys.fail_expected(
-        "num_key_value_heads",
-        std::to_string(c.num_attention_heads) + " as num_attention_heads: MLA has one key a head");
+  // Repacked checkpoints count the one latent that all heads share; MLA reads neither number.
+  if (kv_heads && *kv_heads != c.num_attention_heads && *kv_heads != 1)
+    keys.fail_expected("num_key_value_heads",
+                       std::to_string(c.num_attention_heads) +
+                           " as num_attention_heads, or 1: MLA has one key a head");
   c.q_lora_rank = keys.maybe_integer("q_lora_rank", 1, most_width);
   c.kv_lora_rank = keys.integer("kv_lora_rank", 1, most_width);
   c.qk_rope_head_dim = keys.integer("qk_rope_head_dim", 2, most_width);
@@ -143,11 +69,18 @@ void read_attention(const Keys& keys, Config& c) {
 
 /// Which layers are mixtures. A list wins over first_k_dense_replace, as in HuggingFace; the
 /// tensors of the checkpoint contradict it if it is wrong.
-std::vector<bool> read_layer_kinds(const Keys& keys, Index layers, Index default_dense) {
+std::vector<bool> read_layer_kinds(const Keys& keys, const Config& c, Index default_dense) {
+  const Index layers = c.num_hidden_layers, mtp = c.num_nextn_predict_layers;
   std::vector<bool> is_moe;
+  keys.has("first_k_dense_replace");  // a list beside it says the same in more words
   if (keys.has("mlp_layer_types")) {
-    for (const auto& kind : keys.texts("mlp_layer_types", layers, {"dense", "sparse"}))
+    for (const auto& kind : keys.texts("mlp_layer_types", layers, mtp, {"dense", "sparse"}))
       is_moe.push_back(kind == "sparse");
+    for (Index l = layers; l < static_cast<Index>(is_moe.size()); ++l)
+      if (!is_moe[static_cast<std::size_t>(l)])
+        keys.fail("mlp_layer_types", "says \"dense\" of layer " + std::to_string(l) +
+                                         ", a multi-token-prediction layer; expected \"sparse\"");
+    is_moe.resize(static_cast<std::size_t>(layers));
     return is_moe;
   }
   const Index dense =
@@ -204,84 +137,11 @@ void describe_sigmoid_router(const Keys& keys, Config& c) {
   c.router.norm_topk_prob = keys.boolean_or("norm_topk_prob", true);
 }
 
-/// The lightning indexer of DeepSeek-V3.2, every layer with its own.
-Indexer describe_indexer(const Keys& keys, const Config& c, RopeLayout layout) {
-  if (!c.q_lora_rank)
-    keys.fail_expected("q_lora_rank", "a positive integer: the indexer reads the query latent");
-  Indexer x;
-  x.n_heads = keys.integer("index_n_heads", 1, most_width);
-  x.head_dim = keys.integer("index_head_dim", 1, most_width);
-  if (x.head_dim < c.qk_rope_head_dim)
-    keys.fail_expected("index_head_dim", "at least qk_rope_head_dim, " +
-                                             std::to_string(c.qk_rope_head_dim) +
-                                             ", whose rotation it shares");
-  x.topk = keys.integer("index_topk", 1, most_context);
-  x.rope_layout = layout;
-  if (keys.boolean_or("indexer_rope_interleave", layout == RopeLayout::interleaved) !=
-      (layout == RopeLayout::interleaved))
-    keys.fail_expected("indexer_rope_interleave", layout == RopeLayout::interleaved
-                                                      ? "true for this model_type"
-                                                      : "false for this model_type");
-  x.dot_scale = 1 / std::sqrt(static_cast<double>(x.head_dim));
-  x.weight_scale = 1 / std::sqrt(static_cast<double>(x.n_heads));
-  x.computes.assign(static_cast<std::size_t>(c.num_hidden_layers), true);
-  return x;
-}
-
-/// Words of `indexer_types`, or letters of `index_topk_pattern`, as "computes its own".
-std::vector<bool> read_pattern(const Keys& keys, Index layers) {
-  std::vector<bool> computes;
-  const Json& pattern = *keys.find("index_topk_pattern");
-  if (!pattern.is_string()) {
-    for (const auto& word : keys.texts("index_topk_pattern", layers, {"full", "shared"}))
-      computes.push_back(word == "full");
-    return computes;
-  }
-  for (char letter : pattern.get<std::string>()) {
-    if (letter != 'F' && letter != 'S')
-      keys.fail_expected("index_topk_pattern", "letters F (full) and S (shared), one a layer");
-    computes.push_back(letter == 'F');
-  }
-  if (static_cast<Index>(computes.size()) != layers)
-    keys.fail_expected("index_topk_pattern", std::to_string(layers) + " letters, one a layer");
-  return computes;
-}
-
-/// GLM-5: a layer runs the indexer, or reuses what the last such layer chose. The rule for an
-/// absent list is that of GlmMoeDsaConfig.__post_init__ in HuggingFace transformers.
-std::vector<bool> read_index_sharing(const Keys& keys, Index layers) {
-  std::vector<bool> computes;
-  if (keys.has("index_topk_pattern")) computes = read_pattern(keys, layers);
-  if (keys.has("indexer_types")) {
-    std::vector<bool> listed;
-    for (const auto& word : keys.texts("indexer_types", layers, {"full", "shared"}))
-      listed.push_back(word == "full");
-    if (!computes.empty() && computes != listed)
-      keys.fail("indexer_types", "and \"index_topk_pattern\" contradict each other; remove one");
-    computes = listed;
-  }
-  if (computes.empty()) {
-    const Index every = keys.maybe_integer("index_topk_freq", 0, most_width).value_or(1);
-    const Index offset =
-        keys.maybe_integer("index_skip_topk_offset", -most_width, most_width).value_or(2);
-    for (Index l = 0; l < layers; ++l)
-      computes.push_back(std::max<Index>(l - offset + 1, 0) % std::max<Index>(every, 1) == 0);
-  }
-  const char* source = keys.has("indexer_types")        ? "indexer_types"
-                       : keys.has("index_topk_pattern") ? "index_topk_pattern"
-                                                        : "index_topk_freq";
-  if (!computes.front())
-    keys.fail(source,
-              "makes layer 0 share an index, which has no layer before it; expected "
-              "\"full\" there");
-  return computes;
-}
-
 // One function a family: what its name stands for. The rest of the repository reads the result.
 void deepseek_v2(const Keys& keys, Config& c) {
   describe_softmax_router(keys, c);
   c.mlp_bias = keys.boolean_or("mlp_bias", false);
-  c.is_moe = read_layer_kinds(keys, c.num_hidden_layers, 0);
+  c.is_moe = read_layer_kinds(keys, c, 0);
 }
 
 /// What DeepSeek-V3 and its descendants have in common.
@@ -289,7 +149,7 @@ void sigmoid_mixture(const Keys& keys, Config& c) {
   describe_sigmoid_router(keys, c);
   keys.number("routed_scaling_factor", 1e-9, 1e9);  // V3's class default of 2.5 is not 1
   if (keys.boolean_or("mlp_bias", false)) keys.fail_expected("mlp_bias", "false");
-  c.is_moe = read_layer_kinds(keys, c.num_hidden_layers, 3);
+  c.is_moe = read_layer_kinds(keys, c, 3);
 }
 
 /// A missing group count would be 8 (of which 4) in HuggingFace, a null one means no groups.
@@ -313,16 +173,16 @@ void glm_moe_dsa(const Keys& keys, Config& c) {
   sigmoid_mixture(keys, c);
   c.rms_norm_eps = keys.number_or("rms_norm_eps", least_eps, 1, 1e-5);
   c.indexer = describe_indexer(keys, c, RopeLayout::interleaved);
-  c.indexer->computes = read_index_sharing(keys, c.num_hidden_layers);
 }
 
 }  // namespace
 
-Config parse_config(const Json& json, const std::string& what) {
+Config parse_config(const Json& as_written, const std::string& what) {
+  const Json json = with_canonical_names(as_written, what);
   const Keys keys(json, what);
   Config c;
-  c.model_type =
-      keys.text("model_type", {"deepseek_v2", "deepseek_v3", "deepseek_v32", "glm_moe_dsa"});
+  c.model_type = keys.text(
+      "model_type", {"deepseek_v2", "deepseek_v3", "deepseek_v32", "kimi_k2", "glm_moe_dsa"});
   c.vocab_size = keys.integer("vocab_size", 1, most_width);
   c.hidden_size = keys.integer("hidden_size", 1, most_width);
   c.intermediate_size = keys.integer("intermediate_size", 1, most_width);
@@ -343,15 +203,20 @@ Config parse_config(const Json& json, const std::string& what) {
       {"deepseek_v2", deepseek_v2},
       {"deepseek_v3", deepseek_v3},
       {"deepseek_v32", deepseek_v32},
+      {"kimi_k2", deepseek_v3},  // DeepSeek-V3's architecture under another name
       {"glm_moe_dsa", glm_moe_dsa}};
   for (const auto& [name, describe] : families)
     if (c.model_type == name) describe(keys, c);
   read_experts(keys, c);
+  refuse_unsupported(keys, c);
+  c.unused_keys = keys.unused();
   return c;
 }
 
 Config read_config(const std::filesystem::path& dir) {
-  return parse_config(read_json(dir / "config.json"), "config.json of " + dir.string());
+  Config config = parse_config(read_json(dir / "config.json"), "config.json of " + dir.string());
+  refuse_quantisation_sidecars(dir);
+  return config;
 }
 
 double Config::attention_scale() const {

@@ -94,6 +94,7 @@ struct Config {
   Dtype dtype = Dtype::bf16;           // `dtype` / `torch_dtype`: what the model is meant to run in
   std::optional<Index> fp8_block;      // edge of a `weight_scale_inv` block: 128
   bool fp8_scale_ue8m0 = false;        // scales are powers of two (scale_fmt "ue8m0")
+  std::vector<std::string> unused_keys;  // of config.json, that nothing here depends on
 
   Index qk_head_dim() const { return qk_nope_head_dim + qk_rope_head_dim; }
 
@@ -102,10 +103,12 @@ struct Config {
 };
 
 /// From the object in config.json. A missing, contradictory or unsupported key is an Error that
-/// names it, what was expected and what was found. `what` begins the sentence.
+/// names it, what was expected and what was found; so is a key that is known to change the forward
+/// pass of other models. `what` begins the sentence.
 Config parse_config(const Json&, const std::string& what);
 
-/// DIR/config.json.
+/// DIR/config.json. Error, too: a file beside it says that the weights are in a format that cannot
+/// be read exactly (hf_quant_config.json: NVFP4, ...).
 Config read_config(const std::filesystem::path& dir);
 
 }  // namespace dsa

@@ -51,12 +51,35 @@ Keys::Keys(const Json& object, std::string what, std::string path)
   require(object.is_object(), subject + shown(object) + ", expected a JSON object");
 }
 
+Keys::Keys(const Json& object, const Keys& outer, std::string path)
+    : Keys(object, outer.what_, std::move(path)) {
+  used_ = outer.used_;
+}
+
 const Json* Keys::find(std::string_view key) const {
+  used_->insert(path_ + std::string(key));
   const auto found = object_->find(std::string(key));
   return found == object_->end() || found->is_null() ? nullptr : &*found;
 }
 
-bool Keys::mentions(std::string_view key) const { return object_->contains(std::string(key)); }
+bool Keys::mentions(std::string_view key) const {
+  used_->insert(path_ + std::string(key));
+  return object_->contains(std::string(key));
+}
+
+std::vector<std::string> Keys::unused() const {
+  std::vector<std::string> all;
+  for (const auto& [key, value] : object_->items()) {
+    const std::string name = path_ + key, inner = name + ".";
+    const auto below = used_->lower_bound(inner);
+    const bool looked_into = below != used_->end() && below->starts_with(inner);
+    if (value.is_object() && looked_into)
+      for (const std::string& unused : Keys(value, *this, inner).unused()) all.push_back(unused);
+    else if (!value.is_null() && !used_->contains(name))
+      all.push_back(name);
+  }
+  return all;
+}
 
 void Keys::fail(std::string_view key, const std::string& sentence) const {
   throw Error(what_ + ": \"" + path_ + std::string(key) + "\" " + sentence);
@@ -122,15 +145,19 @@ std::string Keys::text_or(std::string_view key, std::initializer_list<std::strin
   return has(key) ? text(key, supported) : std::string(fallback);
 }
 
-std::vector<std::string> Keys::texts(std::string_view key, Index length,
+std::vector<std::string> Keys::texts(std::string_view key, Index length, Index extra,
                                      std::initializer_list<std::string_view> supported) const {
   const std::string expected = "a list of " + std::to_string(length) +
                                " strings, one a layer, each " + quoted_list(supported);
   const Json& value = required(key, expected);
   if (!value.is_array()) fail_expected(key, expected);
-  if (static_cast<Index>(value.size()) != length)
-    fail(key, "has " + std::to_string(value.size()) + " entries, expected " +
-                  std::to_string(length) + ", one a layer");
+  const auto size = static_cast<Index>(value.size());
+  if (size != length && size != length + extra)
+    fail(key, "has " + std::to_string(size) + " entries, expected " + std::to_string(length) +
+                  ", one a layer" +
+                  (extra > 0 ? ", or " + std::to_string(length + extra) +
+                                   " with the multi-token-prediction layers"
+                             : ""));
   std::vector<std::string> words;
   for (std::size_t i = 0; i < value.size(); ++i) {
     if (!value[i].is_string() || !is_one_of(value[i].get<std::string>(), supported))
@@ -142,11 +169,11 @@ std::vector<std::string> Keys::texts(std::string_view key, Index length,
 }
 
 Keys Keys::object(std::string_view key) const {
-  return Keys(required(key, "a JSON object"), what_, path_ + std::string(key) + ".");
+  return Keys(required(key, "a JSON object"), *this, path_ + std::string(key) + ".");
 }
 
 Keys Keys::element(std::string_view key, std::size_t i) const {
-  return Keys((*find(key))[i], what_, path_ + std::string(key) + "[" + std::to_string(i) + "].");
+  return Keys((*find(key))[i], *this, path_ + std::string(key) + "[" + std::to_string(i) + "].");
 }
 
 }  // namespace dsa

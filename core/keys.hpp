@@ -2,7 +2,9 @@
 #pragma once
 
 #include <initializer_list>
+#include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,8 +14,9 @@
 
 namespace dsa {
 
-/// A key that is null counts as absent, as in HuggingFace's configuration classes. Every failure
-/// is one sentence: `config.json of DIR: "hidden_size" is "abc", expected a positive integer`.
+/// A key that is null counts as absent, as in HuggingFace's configuration classes. Keys that were
+/// looked at are remembered, so that unused() can list the rest. Every failure is one sentence:
+/// `config.json of DIR: "hidden_size" is "abc", expected a positive integer`.
 class Keys {
  public:
   /// `what` begins every sentence; `path` is put before each key ("rope_parameters.").
@@ -38,8 +41,8 @@ class Keys {
   std::string text_or(std::string_view key, std::initializer_list<std::string_view> supported,
                       std::string_view fallback) const;
 
-  /// A list of strings, `length` of them, each one of `supported`.
-  std::vector<std::string> texts(std::string_view key, Index length,
+  /// A list of strings, `length` of them or `extra` more, each one of `supported`.
+  std::vector<std::string> texts(std::string_view key, Index length, Index extra,
                                  std::initializer_list<std::string_view> supported) const;
 
   /// The object under `key`, which must be there.
@@ -47,6 +50,10 @@ class Keys {
 
   /// The object at index i of the list under `key`, which is one and has more than i entries.
   Keys element(std::string_view key, std::size_t i) const;
+
+  /// Keys with a value that nobody looked at, in the order of the file's objects; an object that
+  /// nobody looked into is one key.
+  std::vector<std::string> unused() const;
 
   /// "WHAT: "KEY" SENTENCE", thrown.
   [[noreturn]] void fail(std::string_view key, const std::string& sentence) const;
@@ -56,8 +63,11 @@ class Keys {
  private:
   const Json& required(std::string_view key, const std::string& expected) const;
 
+  Keys(const Json& object, const Keys& outer, std::string path);
+
   const Json* object_;
   std::string what_, path_;
+  std::shared_ptr<std::set<std::string>> used_ = std::make_shared<std::set<std::string>>();
 };
 
 /// The value as JSON text, cut to a length that fits a sentence.

@@ -13,7 +13,7 @@ namespace {
 template <class Real>
 void scale_row(const Parameter& p, Index row, Real* out) {
   const Index columns = p.columns(), blocks = (columns + p.block - 1) / p.block;
-  const float* scale = p.scale_inv + (row / p.block) * blocks;
+  const float* scale = p.scale_inv + (p.scale_row + row) / p.block * blocks;
   for (Index b = 0; b < blocks; ++b) {
     const Real s = static_cast<Real>(scale[b]);
     const Index end = std::min(columns, (b + 1) * p.block);
@@ -80,5 +80,13 @@ std::vector<Real> read_all(const Parameter& p) {
 template std::vector<float> read_all<float>(const Parameter&);
 template std::vector<double> read_all<double>(const Parameter&);
 template std::vector<long double> read_all<long double>(const Parameter&);
+
+void tie_weights(Weights& w, const Config& c) {
+  if (c.tie_word_embeddings) w.lm_head.weight = w.embed_tokens;
+  for (Mtp& mtp : w.mtp) {
+    if (!mtp.owns_embedding) mtp.embed_tokens = w.embed_tokens;
+    if (!mtp.owns_head) mtp.shared_head = w.lm_head;
+  }
+}
 
 }  // namespace dsa

@@ -22,6 +22,7 @@ struct Parameter {
   const std::byte* data = nullptr;
   const float* scale_inv = nullptr;  // one per block x block of an F8_E4M3 matrix
   Index block = 128;
+  Index scale_row = 0;             // of this matrix's first row, within a packed tensor's blocks
   bool seen_finite = false;        // every value was looked at when it was decoded to F64
   std::optional<Dtype> loaded_as;  // an emulated run's dtype: read_rows rounds to it
 
@@ -102,6 +103,10 @@ struct MtpOf {
   LinearOf<Leaf> eh_proj;  // (C, 2C)
   LayerOf<Leaf> block;
   Leaf shared_head_norm;  // (C)
+  // The main model's, unless the block was trained with its own.
+  bool owns_embedding = false, owns_head = false;
+  Leaf embed_tokens;           // (V, C)
+  LinearOf<Leaf> shared_head;  // (V, C)
 };
 
 template <class Leaf>
@@ -144,6 +149,10 @@ WeightsOf<Leaf> empty_weights(const Config& c) {
   for (MtpOf<Leaf>& mtp : w.mtp) room(mtp.block, c.n_routed_experts > 0);
   return w;
 }
+
+/// Parameters that are others under a second name: the head of tied embeddings, and the embeddings and
+/// heads of multi-token-prediction blocks that own none.
+void tie_weights(Weights&, const Config&);
 
 /// The only list of parameters in the repository: calls f(name, parameter, shape) for every one
 /// that the config promises, experts one by one, MTP blocks last. `w` is (const) WeightsOf<Leaf> of
@@ -222,6 +231,10 @@ void for_each_tensor(W& w, const Config& c, F&& f) {
     linear(at + "eh_proj", w.mtp[i].eh_proj, C, 2 * C, false);
     block(l, w.mtp[i].block, c.indexer.has_value(), c.n_routed_experts > 0);
     f(at + "shared_head.norm.weight", w.mtp[i].shared_head_norm, Shape{C});
+    if (w.mtp[i].owns_embedding)
+      f(at + "embed_tokens.weight", w.mtp[i].embed_tokens, Shape{c.vocab_size, C});
+    if (w.mtp[i].owns_head)
+      linear(at + "shared_head.head", w.mtp[i].shared_head, c.vocab_size, C, false);
   }
 }
 

@@ -135,7 +135,7 @@ inline Model random_model(const Config& config, std::uint64_t seed) {
                     memory->push_back(std::move(x));
                     p = parameter(memory->back().data(), shape, name);
                   });
-  if (config.tie_word_embeddings) model.weights.lm_head.weight = model.weights.embed_tokens;
+  tie_weights(model.weights, config);
   model.memory = memory;
   return model;
 }

@@ -126,11 +126,13 @@ class Backward {
   struct Head {
     std::string norm, head;
     const Parameter& gain;
+    const Linear& matrix;
+    Tensor<Real, 2>& d_matrix;  // (V, C)  added to; made when the first loss reaches it
   };
   void head(const Head& at, Tensor<Real, 2>& d_x, const Tensor<Real, 2>& x,
             std::span<const Token> targets, std::span<const Real> weights) {
     const Pass<Real>& forward = pass_.forward;
-    const Linear& w = forward.model.weights.lm_head;
+    const Linear& w = at.matrix;
     const double eps = forward.model.config.rms_norm_eps;
     Tensor<Real, 2> h(x.shape()), d_h(x.shape()), z({x.shape()[0], w.weight.rows()}),
         d_z(z.shape());
@@ -139,17 +141,19 @@ class Backward {
     forward.ops.linear(at.head, z, h, w);
     pass_.ops.cross_entropy(at.head, d_z, z, targets, weights);
     if (pass_.tap) pass_.tap(at.head, d_z);
-    if (d_head.size() == 0) d_head = Tensor<Real, 2>({w.weight.rows(), w.weight.columns()});
-    pass_.ops.linear(at.head, d_h, {d_head, {}}, h, w, d_z);
+    if (at.d_matrix.size() == 0)
+      at.d_matrix = Tensor<Real, 2>({w.weight.rows(), w.weight.columns()});
+    pass_.ops.linear(at.head, d_h, {at.d_matrix, {}}, h, w, d_z);
     if (pass_.tap) pass_.tap(at.norm, d_h);
     pass_.ops.rmsnorm(at.norm, d_x, d_g, x, at.gain, d_h, eps);
     pass_.give(at.norm + ".weight", {d_g.data(), {d_g.size(), 1}});
   }
 
-  void embedding(std::span<const Token> tokens, const Tensor<Real, 2>& d_x) {
+  void embedding(Tensor<Real, 2>& d_rows, std::span<const Token> tokens,
+                 const Tensor<Real, 2>& d_x) {
     const Parameter& table = pass_.forward.model.weights.embed_tokens;
-    if (d_table.size() == 0) d_table = Tensor<Real, 2>({table.rows(), table.columns()});
-    pass_.ops.embed("model.embed_tokens", d_table, tokens, d_x);
+    if (d_rows.size() == 0) d_rows = Tensor<Real, 2>({table.rows(), table.columns()});
+    pass_.ops.embed("model.embed_tokens", d_rows, tokens, d_x);
   }
 
   /// The prediction block: adds to d_x, the gradient of the last block's output.
@@ -166,8 +170,11 @@ class Backward {
     run.block.feed(y, run.site.is_moe);
 
     Tensor<Real, 2> d_y(y.shape());
-    head({at + "shared_head.norm", at + "shared_head.head", w.shared_head_norm}, d_y, y,
-         mtp_targets(sequence_), pass_.objective.mtp);
+    Tensor<Real, 2> d_own_head, d_own_table;  // of a block that does not share the main model's
+    head({at + "shared_head.norm", at + "shared_head.head", w.shared_head_norm, w.shared_head,
+          w.owns_head ? d_own_head : d_head},
+         d_y, y, mtp_targets(sequence_), pass_.objective.mtp);
+    if (w.owns_head) give(at + "shared_head.head.weight", d_own_head);
     Objective<Real> lm_only;  // no other loss is asked of this block
     const BackwardPass<Real> inner{forward, pass_.ops, input.now, lm_only, pass_.give, pass_.tap};
     const BlockBackward<Real> block{inner, run};
@@ -182,7 +189,8 @@ class Backward {
     block.rmsnorm("enorm", d_e, input.e, w.enorm, eps, d_e_norm);
     block.rmsnorm("hnorm", d_h, input.h, w.hnorm, eps, d_h_norm);
     for (Index i = 0; i < d_h.size(); ++i) d_x.data()[i] += d_h.data()[i];
-    embedding(input.next, d_e);
+    embedding(w.owns_embedding ? d_own_table : d_table, input.next, d_e);
+    if (w.owns_embedding) give(at + "embed_tokens.weight", d_own_table);
   }
 
   /// What no loss reached, as exact zeros; of parameters whose name begins with one of `prefixes`.
@@ -283,14 +291,15 @@ Losses<Real> backward(const BackwardPass<Real>& pass) {
   const bool chain = run.has_chain();
   Tensor<Real, 2> d_x(x.shape());
   if (!objective.lm.empty())
-    run.head({"model.norm", "lm_head", w.norm}, d_x, x, targets_of(pass.sequence, 1), objective.lm);
+    run.head({"model.norm", "lm_head", w.norm, w.lm_head, run.d_head}, d_x, x,
+             targets_of(pass.sequence, 1), objective.lm);
   if (!objective.mtp.empty()) run.mtp(d_x, x);
   const bool tied = pass.forward.model.config.tie_word_embeddings;
   if (run.d_head.size() > 0 && !tied) run.give("lm_head.weight", run.d_head);
   run.layers(kept, 0, d_x, chain);
   if (chain) {
     run.traced("model.embed_tokens", d_x);
-    run.embedding(pass.sequence.tokens, d_x);
+    run.embedding(run.d_table, pass.sequence.tokens, d_x);
     if (tied && run.d_head.size() > 0) add<Real>(run.d_table, run.d_head);
     run.give("model.embed_tokens.weight", run.d_table);
   }

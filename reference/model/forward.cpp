@@ -114,7 +114,7 @@ MtpInput<Real>::MtpInput(const Pass<Real>& pass, const Tensor<Real, 2>& x,
   next.assign(sequence.tokens.begin() + 1, sequence.tokens.end());
   e = h = Tensor<Real, 2>({T, C});
   both = Tensor<Real, 2>({T, 2 * C});
-  pass.ops.embed(at + "embed_tokens", e, next, pass.model.weights.embed_tokens);
+  pass.ops.embed(at + "embed_tokens", e, next, w.embed_tokens);
   std::copy_n(x.begin(), T * C, h.begin());
   const Tensor<Real, 2> e_norm = rmsnorm(pass, at + "enorm", e, w.enorm);
   const Tensor<Real, 2> h_norm = rmsnorm(pass, at + "hnorm", h, w.hnorm);
@@ -144,8 +144,7 @@ Tensor<Real, 2> mtp_logits(const Pass<Real>& pass, const Tensor<Real, 2>& x,
                           cache};
   block.run(input.y, config.indexer.has_value(), config.n_routed_experts > 0, chosen);
   return linear(pass, at + "shared_head.head",
-                rmsnorm(pass, at + "shared_head.norm", input.y, w.shared_head_norm),
-                pass.model.weights.lm_head);
+                rmsnorm(pass, at + "shared_head.norm", input.y, w.shared_head_norm), w.shared_head);
 }
 
 #define DSA_INSTANTIATE(Real)                                                                  \

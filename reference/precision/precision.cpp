@@ -65,7 +65,7 @@ Model loaded_as(Model model, Precision precision) {
                     if (precision == Precision::official_fp8 && p.quantised()) return;
                     p.loaded_as = stays_float32(name) ? Dtype::f32 : format;
                   });
-  if (model.config.tie_word_embeddings) model.weights.lm_head.weight.loaded_as = format;
+  tie_weights(model.weights, model.config);
   return model;
 }
 
