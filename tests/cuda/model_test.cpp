@@ -9,6 +9,7 @@
 #include "tests/answers.hpp"
 #include "tests/catch.hpp"
 #include "tests/models.hpp"
+#include "tests/skip.hpp"
 
 using namespace dsa;
 using namespace dsa::test;
@@ -94,9 +95,13 @@ TEST_CASE("cuda-host: in fp32, chunks and decoding give a prefill's bits", "[cud
       INFO(family << ", " << ends.size() << " passes");
       const Answer cut = ask(evaluator, s, ends);
       for (Index t = 0; t < s.size(); ++t) CHECK(same_row(cut.logits, t, whole.logits, t));
-      for (const Trace::Entry& entry : whole.trace.entries())
-        if (is_decision(entry.name))
-          CHECK(distance(entry.values, cut.trace.find(entry.name)->values) == 0);
+      int decisions = 0;
+      for (const Trace::Entry& entry : whole.trace.entries()) {
+        if (!is_decision(entry.name)) continue;
+        ++decisions;
+        CHECK(distance(entry.values, cut.trace.find(entry.name)->values) == 0);
+      }
+      CHECK(decisions > 0);
     }
   }
 }
@@ -279,7 +284,7 @@ TEST_CASE("cuda: without a device, one sentence says what to do", "[cuda-model]"
   } catch (const Error& e) {
     CHECK_THAT(std::string(e.what()),
                Contains("--backend cuda needs") && Contains("cuda-host runs"));
-    return;
+    return skip("the device's kernels are not run: there is no device, or no code for one");
   }
   CHECK_THAT(name, Contains("cuda (bf16, "));  // here is one
 }
