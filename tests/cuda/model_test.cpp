@@ -83,7 +83,7 @@ Model overflowing(const std::string& name) {
 
 }  // namespace
 
-TEST_CASE("cuda-host: in fp32, chunks and decoding give a prefill's bits", "[cuda-model]") {
+TEST_CASE("cuda-host: in fp32, chunks and decoding give a prefill's bits", "[cuda-model][slow]") {
   for (const char* family : {"v2", "glm"}) {
     const Model model = sample_model(family);
     const Sequence s = plain_sequence(some_tokens(model, 40));
@@ -106,7 +106,7 @@ TEST_CASE("cuda-host: in fp32, chunks and decoding give a prefill's bits", "[cud
   }
 }
 
-TEST_CASE("cuda-host: sequences fed together give what each gives alone", "[cuda-model]") {
+TEST_CASE("cuda-host: sequences fed together give what each gives alone", "[cuda-model][slow]") {
   const Model model = sample_model("v32");
   const auto engine = cuda::host::open(model, options_of("fp32"));
   const Index lengths[] = {30, 12, 25}, V = model.config.vocab_size;
@@ -128,7 +128,7 @@ TEST_CASE("cuda-host: sequences fed together give what each gives alone", "[cuda
 }
 
 TEST_CASE("cuda-host: of sequences fed together, the trace tells each one's own keys",
-          "[cuda-model]") {
+          "[cuda-model][slow]") {
   const Model model = sample_model("v32");
   const auto engine = cuda::host::open(model, options_of("fp32"));
   using Chosen = std::map<std::string, std::vector<std::int32_t>>;
@@ -156,7 +156,8 @@ TEST_CASE("cuda-host: of sequences fed together, the trace tells each one's own 
 }
 
 // Pages have 256 rows.
-TEST_CASE("cuda-host: a sequence goes on beyond its page, alone and among others", "[cuda-model]") {
+TEST_CASE("cuda-host: a sequence goes on beyond its page, alone and among others",
+          "[cuda-model][slow]") {
   const Model model = sample_model("v32");
   const Sequence s = plain_sequence(some_tokens(model, 259));
   const auto engine = cuda::host::open(model, options_of("fp32", 300));
