@@ -1,5 +1,6 @@
 // The CPU backend's whole model: in one form of MLA, how tokens are cut into passes, packed and
 // padded changes nothing.
+#include "core/json.hpp"
 #include "optimized/cpu/model/engine.hpp"
 #include "optimized/cpu/model/forward.hpp"
 #include "optimized/engine/session.hpp"
