@@ -7,14 +7,18 @@
 #   make mutants  the judge made wrong in one line after another: the tests must notice every time
 SHELL := /bin/bash
 .DEFAULT_GOAL := build
-.PHONY: build verify test gpu packages sanitize tsan fuzz mutants format clean
+.PHONY: build verify test gpu packages judge-packages sanitize tsan fuzz mutants format clean
 
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 20
 export OMP_WAIT_POLICY ?= passive
 
-packages:
-	@missing=$$(for p in $$(grep -v '^#' packages.txt); do \
+# The judge alone needs fewer packages.
+packages: PACKAGES = $(shell cat packages.txt)
+judge-packages: PACKAGES = $(filter-out catch2 clang libbenchmark-dev libclang-rt-% libomp-dev libpcre2-dev \
+  libutf8proc-dev, $(shell cat packages.txt))
+packages judge-packages:
+	@missing=$$(for p in $(PACKAGES); do \
 	  dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'install ok installed' || echo $$p; done); \
 	if [ -n "$$missing" ]; then \
 	  echo "installing:" $$missing; \
@@ -26,7 +30,10 @@ packages:
 build: packages
 	@cmake --preset release $(CMAKE_QUIET) && cmake --build --preset release -j $(JOBS) --target dsa-verify dsa-run dsa-bench make_wide
 
-verify: build
+# Where nothing is configured, what judges and no more is built; `make build` adds the rest to the same folder.
+verify: judge-packages
+	@[ -f build/CMakeCache.txt ] || cmake --preset judge $(CMAKE_QUIET)
+	@cmake --build build -j $(JOBS) --target dsa-verify
 	@mkdir -p out
 	build/bin/dsa-verify samples data/samples --runs 8 --json out/report.json --junit out/report.junit.xml --html out/report.html
 
@@ -38,8 +45,8 @@ test: packages
 # A short run under AddressSanitizer and UndefinedBehaviorSanitizer: every reader and writer of files, and the CPU
 # backend.
 sanitize: packages
-	cmake --preset asan $(CMAKE_QUIET) && cmake --build --preset asan -j $(JOBS) --target dsa_tests
-	build-asan/bin/dsa_tests '[safetensors],[json],[file],[config],[checkpoint],[report],[text],[cpu],[cpu-model],[cpu-expanded]'
+	cmake --preset asan $(CMAKE_QUIET) && cmake --build --preset asan -j $(JOBS) --target dsa_tests_sanitized
+	build-asan/bin/dsa_tests_sanitized '~[cpu-judged]~[slow]'
 
 # GCC's OpenMP does not tell ThreadSanitizer of its barriers; LLVM's does, and runs what GCC compiled.
 TSAN_RUN = env OMP_NUM_THREADS=4 TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1 \

@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "core/dtype.hpp"
-#include "core/json.hpp"
+#include "core/json_fwd.hpp"
 
 namespace dsa {
 

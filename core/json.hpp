@@ -6,9 +6,9 @@
 #include <string>
 #include <string_view>
 
-namespace dsa {
+#include "core/json_fwd.hpp"
 
-using Json = nlohmann::json;
+namespace dsa {
 
 /// Parses one JSON document. Errors (syntax, a duplicate key, nesting deeper than 64) are one
 /// sentence that begins with `what`, e.g. "config.json of DIR".

@@ -17,6 +17,7 @@
 #include <optional>
 
 #include "core/checkpoint_writer.hpp"
+#include "core/json.hpp"
 #include "core/random.hpp"
 #include "core/weights.hpp"
 

@@ -2,6 +2,7 @@
 #include <cstdint>
 
 #include "core/config.hpp"
+#include "core/json.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);

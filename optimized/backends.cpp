@@ -8,9 +8,11 @@ namespace dsa {
 
 const std::vector<Backend>& backends() {
   static const std::vector<Backend> all = {
+#ifdef DSA_BACKENDS
       {"cpu", cpu::plan, cpu::open},
       {"cuda", cuda::device::plan, cuda::device::open},
       {"cuda-host", cuda::host::plan, cuda::host::open},
+#endif
   };
   return all;
 }

@@ -25,7 +25,7 @@ struct Backend {
   std::unique_ptr<Engine> (*open)(const Model&, const EngineOptions&);
 };
 
-/// Every backend of this build.
+/// Every backend of this build; none in a build of the judge alone (DSA_BACKENDS=OFF).
 const std::vector<Backend>& backends();
 
 std::vector<std::string> backend_names();

@@ -10,6 +10,7 @@
 #include "core/check.hpp"
 #include "core/checkpoint_writer.hpp"
 #include "core/failure.hpp"
+#include "core/json.hpp"
 #include "run/quantise.hpp"
 
 namespace dsa::run {

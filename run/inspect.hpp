@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "core/checkpoint.hpp"
+#include "core/json_fwd.hpp"
 
 namespace dsa::run {
 

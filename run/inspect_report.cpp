@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/checkpoint_writer.hpp"
+#include "core/json.hpp"
 #include "run/inspect.hpp"
 
 namespace dsa::run {

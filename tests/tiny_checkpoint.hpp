@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/checkpoint.hpp"
+#include "core/json.hpp"
 #include "core/random.hpp"
 
 namespace dsa::test {

@@ -25,6 +25,8 @@ import sys
 import tempfile
 import time
 
+from machine import Missing, architecture, find_device, find_tool, find_toolkit, output_of
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PEERS = ROOT / "experiments/bench/peers"
 PEERS_BY_LAYOUT = {"flashmla": ["flashmla"], "tilelang": ["tilelang", "tilelang-pipelined"],
@@ -32,11 +34,6 @@ PEERS_BY_LAYOUT = {"flashmla": ["flashmla"], "tilelang": ["tilelang", "tilelang-
 SAMPLES = ("v32", "glm", "fp8", "v3")
 SANITIZERS = ("memcheck", "racecheck", "initcheck")
 SANITIZER_ERROR = 86  # the exit status that compute-sanitizer is told to use for what it finds
-OLDEST_NVCC = (12, 8)  # cmake/cuda.cmake
-
-
-class Missing(Exception):
-    """There is no device, or no compiler for it: one sentence."""
 
 
 class Absent(Exception):
@@ -98,49 +95,6 @@ def write_json(path, document):
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(document, indent=1) + "\n")
     os.replace(partial, path)
-
-
-# What there is.
-
-def output_of(command):
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-
-
-def find_tool(name):
-    homes = [os.environ.get("CUDA_HOME"), "/usr/local/cuda"]
-    return shutil.which(name) or next(
-        (f"{home}/bin/{name}" for home in homes if home and os.access(f"{home}/bin/{name}", os.X_OK)), None)
-
-
-def find_device():
-    """The first device, by nvidia-smi."""
-    fields = ("name", "driver_version", "compute_cap", "memory.total")
-    said = output_of(["nvidia-smi", "--query-gpu=" + ",".join(fields), "--format=csv,noheader"])
-    values = [value.strip() for value in said.splitlines()[0].split(",")] if said else []
-    if len(values) != len(fields):
-        raise Missing("expected an NVIDIA device, but nvidia-smi lists none on this machine; run `make gpu` where "
-                      "there is one, or rehearse it with experiments/device/gpu.py --rehearse build/bin --out DIR")
-    return dict(zip(fields, values))
-
-
-def find_toolkit():
-    nvcc = find_tool("nvcc")
-    found = re.search(r"release (\d+)\.(\d+)", output_of([nvcc, "--version"]) if nvcc else "")
-    version = tuple(map(int, found.groups())) if found else None
-    if version is None or version < OLDEST_NVCC:
-        has = "none was found" if version is None else "this is {}.{}".format(*version)
-        raise Missing("expected nvcc {}.{} or later, but {}; install the CUDA toolkit, or set CUDA_HOME".format(
-            *OLDEST_NVCC, has))
-    return nvcc, "{}.{}".format(*version)
-
-
-def architecture(compute_capability):
-    """What CMAKE_CUDA_ARCHITECTURES calls a device: 9.0 and later have instructions of their own, "a"."""
-    major, minor = map(int, compute_capability.split("."))
-    return f"{major}{minor}{'a' if major >= 9 else ''}-real"
 
 
 # Steps: each returns what is kept of it, with `why`, a line for the table.

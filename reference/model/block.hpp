@@ -1,8 +1,7 @@
 // reference/model/block.hpp — one transformer block at work; the parts of
 // reference/model/forward.cpp.
 //
-// attention.cpp holds MLA and the indexer, moe.cpp the feed-forward networks, forward.cpp the
-// rest. Nothing outside reference/ includes this file.
+// attention.cpp holds MLA and the indexer, moe.cpp the feed-forward networks, forward.cpp the rest.
 #pragma once
 
 #include <algorithm>

@@ -1,6 +1,7 @@
 #include "reference/precision/rounder.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <numbers>
 #include <vector>
 

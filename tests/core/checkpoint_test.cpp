@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "core/checkpoint_writer.hpp"
+#include "core/json.hpp"
 #include "tests/catch.hpp"
 #include "tests/scratch.hpp"
 #include "tests/tiny_checkpoint.hpp"

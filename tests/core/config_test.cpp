@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "core/file.hpp"
+#include "core/json.hpp"
 #include "tests/catch.hpp"
 #include "tests/scratch.hpp"
 

@@ -50,7 +50,7 @@ Implementation in_chunks(const Implementation& whole, Index step) {
 
 }  // namespace
 
-TEST_CASE("cuda-host passes the goldens of every family in every format", "[cuda-judged]") {
+TEST_CASE("cuda-host passes the goldens of every family in every format", "[cuda-judged][slow]") {
   for (const char* family : {"v2", "v3", "v32", "glm"})
     for (const char* format : {"fp32", "bf16", "fp8"}) {
       const Verdict verdict = judged(family, "logits.safetensors", format);
@@ -66,7 +66,8 @@ TEST_CASE("cuda-host passes the goldens of every family in every format", "[cuda
     }
 }
 
-TEST_CASE("cuda-host judged by a trace, with padding, and by limits too narrow", "[cuda-judged]") {
+TEST_CASE("cuda-host judged by a trace, with padding, and by limits too narrow",
+          "[cuda-judged][slow]") {
   CHECK(judged("v32", "trace.fp64.safetensors", "fp32").outcome == Outcome::pass);
   CHECK(judged("v32", "left-padded.safetensors", "bf16").outcome == Outcome::pass);
 
@@ -79,7 +80,7 @@ TEST_CASE("cuda-host judged by a trace, with padding, and by limits too narrow",
 
 // In bf16 the keys of a query are split over blocks by how many queries there are: chunks and steps
 // are equal to a prefill but for rounding, and are judged as it is.
-TEST_CASE("cuda-host passes in chunks, and token by token", "[cuda-judged]") {
+TEST_CASE("cuda-host passes in chunks, and token by token", "[cuda-judged][slow]") {
   const auto checkpoint = sample("v32") / "checkpoint";
   const OpenedBackend backend = open_backend(checkpoint, {"cuda-host", "bf16", ""});
   for (const Index step : {Index{1}, Index{31}}) {
@@ -92,7 +93,7 @@ TEST_CASE("cuda-host passes in chunks, and token by token", "[cuda-judged]") {
 }
 
 // A page has 256 rows: the second pass begins the second page, or goes on from one to the other.
-TEST_CASE("cuda-host passes beyond one page of its caches", "[cuda-judged]") {
+TEST_CASE("cuda-host passes beyond one page of its caches", "[cuda-judged][slow]") {
   const Scratch scratch;
   const std::filesystem::path golden = scratch / "long.safetensors";
   const Model model = sample_model("v32");

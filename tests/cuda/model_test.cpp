@@ -9,6 +9,7 @@
 #include "tests/answers.hpp"
 #include "tests/catch.hpp"
 #include "tests/models.hpp"
+#include "tests/skip.hpp"
 
 using namespace dsa;
 using namespace dsa::test;
@@ -82,7 +83,7 @@ Model overflowing(const std::string& name) {
 
 }  // namespace
 
-TEST_CASE("cuda-host: in fp32, chunks and decoding give a prefill's bits", "[cuda-model]") {
+TEST_CASE("cuda-host: in fp32, chunks and decoding give a prefill's bits", "[cuda-model][slow]") {
   for (const char* family : {"v2", "glm"}) {
     const Model model = sample_model(family);
     const Sequence s = plain_sequence(some_tokens(model, 40));
@@ -94,14 +95,18 @@ TEST_CASE("cuda-host: in fp32, chunks and decoding give a prefill's bits", "[cud
       INFO(family << ", " << ends.size() << " passes");
       const Answer cut = ask(evaluator, s, ends);
       for (Index t = 0; t < s.size(); ++t) CHECK(same_row(cut.logits, t, whole.logits, t));
-      for (const Trace::Entry& entry : whole.trace.entries())
-        if (is_decision(entry.name))
-          CHECK(distance(entry.values, cut.trace.find(entry.name)->values) == 0);
+      int decisions = 0;
+      for (const Trace::Entry& entry : whole.trace.entries()) {
+        if (!is_decision(entry.name)) continue;
+        ++decisions;
+        CHECK(distance(entry.values, cut.trace.find(entry.name)->values) == 0);
+      }
+      CHECK(decisions > 0);
     }
   }
 }
 
-TEST_CASE("cuda-host: sequences fed together give what each gives alone", "[cuda-model]") {
+TEST_CASE("cuda-host: sequences fed together give what each gives alone", "[cuda-model][slow]") {
   const Model model = sample_model("v32");
   const auto engine = cuda::host::open(model, options_of("fp32"));
   const Index lengths[] = {30, 12, 25}, V = model.config.vocab_size;
@@ -123,7 +128,7 @@ TEST_CASE("cuda-host: sequences fed together give what each gives alone", "[cuda
 }
 
 TEST_CASE("cuda-host: of sequences fed together, the trace tells each one's own keys",
-          "[cuda-model]") {
+          "[cuda-model][slow]") {
   const Model model = sample_model("v32");
   const auto engine = cuda::host::open(model, options_of("fp32"));
   using Chosen = std::map<std::string, std::vector<std::int32_t>>;
@@ -151,7 +156,8 @@ TEST_CASE("cuda-host: of sequences fed together, the trace tells each one's own 
 }
 
 // Pages have 256 rows.
-TEST_CASE("cuda-host: a sequence goes on beyond its page, alone and among others", "[cuda-model]") {
+TEST_CASE("cuda-host: a sequence goes on beyond its page, alone and among others",
+          "[cuda-model][slow]") {
   const Model model = sample_model("v32");
   const Sequence s = plain_sequence(some_tokens(model, 259));
   const auto engine = cuda::host::open(model, options_of("fp32", 300));
@@ -279,7 +285,7 @@ TEST_CASE("cuda: without a device, one sentence says what to do", "[cuda-model]"
   } catch (const Error& e) {
     CHECK_THAT(std::string(e.what()),
                Contains("--backend cuda needs") && Contains("cuda-host runs"));
-    return;
+    return skip("the device's kernels are not run: there is no device, or no code for one");
   }
   CHECK_THAT(name, Contains("cuda (bf16, "));  // here is one
 }

@@ -2,6 +2,7 @@
 #include "core/json.hpp"
 #include "tests/paths.hpp"
 #include "tests/programs/programs.hpp"
+#include "tests/skip.hpp"
 
 using Catch::Matchers::Contains;
 using namespace dsa;
@@ -96,10 +97,8 @@ TEST_CASE("a step that fails stops no other, and the exit status says so", "[gpu
 }
 
 TEST_CASE("other people's kernels are called as their sources say, by stand-ins", "[gpu]") {
-  if (std::system("python3 -c 'import safetensors, torch' 2>/dev/null") != 0) {
-    WARN("python3 has no torch: the stand-ins of tests/peers are not run");
-    return;
-  }
+  if (std::system("python3 -c 'import safetensors, torch' 2>/dev/null") != 0)
+    return skip("python3 has no torch: the stand-ins of tests/peers are not run");
   const Scratch dir;
   const Outcome result = gpu("--rehearse " + binary_dir() + " --only peers --source " +
                              source_dir() + "/tests/peers --out " + dir.path().string());

@@ -1,6 +1,7 @@
 // dsa-run and make_wide as a user meets them: output, files, exit status, one line of complaint.
 #include <limits>
 
+#include "core/json.hpp"
 #include "core/recording.hpp"
 #include "tests/catch.hpp"
 #include "tests/paths.hpp"

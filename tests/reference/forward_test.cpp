@@ -1,4 +1,5 @@
 // The forward pass from inside: taps that write, multi-token prediction, tied embeddings, errors.
+#include "core/json.hpp"
 #include "reference/ops/linear.hpp"
 #include "reference/ops/norms.hpp"
 #include "tests/catch.hpp"

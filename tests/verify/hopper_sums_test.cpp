@@ -142,7 +142,7 @@ TEST_CASE("right kernels with Hopper's sums fail by those of fp32 only", "[sums]
   }
 }
 
-TEST_CASE("wrong kernels are caught by Hopper's sums, too", "[sums][mutants]") {
+TEST_CASE("wrong kernels are caught by Hopper's sums, too", "[sums][mutants][slow]") {
   for (const std::string& op : ops)
     for (const std::string& bug : fp8_bugs(op)) {
       INFO(op << ": " << bug);

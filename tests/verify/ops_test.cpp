@@ -144,7 +144,7 @@ Kernel scalar(const ScalarKernel& k, const std::string& bug) {
 
 }  // namespace
 
-TEST_CASE("the answers of every case are within what is allowed", "[ops]") {
+TEST_CASE("the answers of every case are within what is allowed", "[ops][slow]") {
   for (const Op& op : all_ops()) {
     Index n = 0;
     std::set<std::string> names, dtypes;
@@ -172,7 +172,7 @@ TEST_CASE("a case is the same whoever asks, and another with another seed", "[op
   CHECK(a.in.at("kv").values() != other.in.at("kv").values());
 }
 
-TEST_CASE("every corruption of every output is caught by some case", "[ops]") {
+TEST_CASE("every corruption of every output is caught by some case", "[ops][slow]") {
   for (const Op& op : all_ops())
     for (const std::string& dtype : op.dtypes) {
       const Case& first = small_cases(op)[1];
@@ -236,7 +236,7 @@ TEST_CASE("attention's answers are those of the reference's absorbed form", "[op
   }
 }
 
-TEST_CASE("right scalar kernels pass, and every wrong one is caught", "[ops][mutants]") {
+TEST_CASE("right scalar kernels pass, and every wrong one is caught", "[ops][mutants][slow]") {
   for (const ScalarKernel& k : scalar_kernels()) {
     std::map<std::string, Index> caught;
     for (const Case& c : small_cases(op_named(k.op))) {
@@ -344,7 +344,7 @@ TEST_CASE("what is missing is a row, and nothing that ran is no pass", "[ops]") 
                     Contains("there is nothing to judge"));
 }
 
-TEST_CASE("every CPU kernel that can run here is right", "[ops][kernels]") {
+TEST_CASE("every CPU kernel that can run here is right", "[ops][kernels][slow]") {
   OpsOptions options;
   options.backend = "cpu";
   for (const KernelResult& row : check_kernels(options).rows) {

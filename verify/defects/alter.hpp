@@ -1,5 +1,4 @@
-// verify/defects/alter.hpp — the tools that defects are made of. Nothing outside verify/defects/
-// and experiments/ includes this file.
+// verify/defects/alter.hpp — the tools that defects are made of.
 //
 // A defect wraps an op rather than replacing it, so that the roundings of a precision stay: the
 // inner op is told other numbers, or its result is changed.

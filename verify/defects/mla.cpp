@@ -1,4 +1,6 @@
 // Multi-head latent attention but for its rotary embedding (rope.cpp) and norms (norm.cpp).
+#include <limits>
+
 #include "reference/ops/dot.hpp"
 #include "reference/ops/rope.hpp"
 #include "verify/defects/alter.hpp"

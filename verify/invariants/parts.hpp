@@ -1,4 +1,4 @@
-// verify/invariants/parts.hpp — what the files invariants*.cpp share. Nothing else includes it.
+// verify/invariants/parts.hpp — what the files of this room share.
 #pragma once
 
 #include <memory>

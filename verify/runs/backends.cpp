@@ -103,7 +103,8 @@ std::string judged_backends() { return alternatives(names()); }
 OpenedBackend open_backend(const fs::path& checkpoint, const BackendChoice& choice) {
   const std::vector<std::string> all = names();
   require(std::find(all.begin(), all.end(), choice.name) != all.end(),
-          "this build has no backend \"" + choice.name + "\"; choose " + alternatives(all));
+          "this build has no backend \"" + choice.name + "\"; choose " + alternatives(all) +
+              (backends().empty() ? ", or build the backends with `make build`" : ""));
   const Format format = format_of(choice);
   EngineOptions options;
   options.format = format.name;

@@ -1,6 +1,6 @@
 // optimized/cpu/model/pass.hpp — one pass at work; the parts of optimized/cpu/model/forward.cpp.
 //
-// attention.cpp holds MLA and the indexer, forward.cpp the rest. Nothing else includes this file.
+// attention.cpp holds MLA and the indexer, forward.cpp the rest.
 #pragma once
 
 #include <algorithm>

@@ -1,8 +1,8 @@
 // optimized/cuda/model/pass.cuh — one pass at work; the parts of optimized/cuda/model/forward.cpp.
 //
-// mla.cpp holds MLA and the indexer, forward.cpp the rest. Nothing else includes this file. What is
-// asked of the device between upload and download are kernels and nothing else, cuBLASLt's among
-// them, so that a graph can replay it (graph.cuh).
+// attention.cpp holds MLA and the indexer, forward.cpp the rest. What is asked of the device between
+// upload and download are kernels and nothing else, cuBLASLt's among them, so that a graph can
+// replay it (graph.cuh).
 #pragma once
 
 #include <type_traits>

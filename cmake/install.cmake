@@ -1,0 +1,10 @@
+# cmake --install build --prefix DIR: the programs, the documentation and the bundled samples.
+include(GNUInstallDirs)
+install(TARGETS dsa-verify RUNTIME)
+if(DSA_BACKENDS)
+  install(TARGETS dsa-run dsa-bench make_wide RUNTIME)
+endif()
+install(FILES README.md CHANGELOG.md LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(DIRECTORY docs DESTINATION ${CMAKE_INSTALL_DOCDIR} FILES_MATCHING PATTERN "*.md" PATTERN "*.svg")
+install(DIRECTORY data/samples DESTINATION ${CMAKE_INSTALL_DATADIR}/dsa)
+install(DIRECTORY python/dsa DESTINATION ${CMAKE_INSTALL_DATADIR}/dsa/python FILES_MATCHING PATTERN "*.py")

@@ -1,0 +1,23 @@
+# The programs beside dsa-verify.
+file(GLOB_RECURSE run_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/run/*.cpp)
+add_executable(dsa-run ${run_sources})
+target_link_libraries(dsa-run PRIVATE dsa_engine_arguments dsa_text dsa_exact CLI11::CLI11)
+target_precompile_headers(dsa-run PRIVATE <CLI/CLI.hpp>)
+
+add_executable(make_wide ${PROJECT_SOURCE_DIR}/data/make_wide.cpp)
+target_link_libraries(make_wide PRIVATE dsa_core dsa_exact CLI11::CLI11)
+
+add_library(dsa_experiments ${PROJECT_SOURCE_DIR}/experiments/rates/common.cpp)
+target_link_libraries(dsa_experiments PUBLIC dsa_verify PRIVATE dsa_exact)
+foreach(name false_alarms visibility)
+  add_executable(${name} ${PROJECT_SOURCE_DIR}/experiments/rates/${name}.cpp)
+  target_link_libraries(${name} PRIVATE dsa_experiments dsa_exact CLI11::CLI11 OpenMP::OpenMP_CXX)
+endforeach()
+
+include(${PROJECT_SOURCE_DIR}/cmake/bench_cuda.cmake)
+find_package(benchmark REQUIRED)
+file(GLOB bench_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/experiments/bench/*.cpp)
+add_executable(dsa-bench ${bench_sources})
+target_link_libraries(dsa-bench PRIVATE dsa_kernels dsa_engine_arguments dsa_bench_cuda dsa_exact CLI11::CLI11
+                                        benchmark::benchmark OpenMP::OpenMP_CXX)
+target_precompile_headers(dsa-bench PRIVATE <CLI/CLI.hpp>)
