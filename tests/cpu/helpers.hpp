@@ -75,6 +75,4 @@ class ScratchMemory {
   std::vector<Line> lines_;
 };
 
-using verify::Threads;
-
 }  // namespace dsa::test
