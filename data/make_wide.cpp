@@ -132,11 +132,9 @@ std::array<double, 256> normal_quantiles() {
   return values;
 }
 
-/// FNV-1a, so that a tensor's numbers depend on its name and not on its place in a file.
-std::uint64_t seed_of(std::uint64_t seed, std::string_view name) {
-  std::uint64_t hash = 0xCBF29CE484222325u;
-  for (char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001B3u;
-  return random_bits(seed, hash);
+/// A tensor's numbers depend on its name and not on its place in a file.
+std::uint64_t stream_of(std::uint64_t seed, std::string_view name) {
+  return random_bits(seed, seed_of(name));
 }
 
 /// Writes tensors of random numbers to a checkpoint, a few megabytes at a time.
@@ -150,7 +148,7 @@ class RandomTensors {
     for (Index extent : tensor.shape) n *= extent;
     std::array<double, 256> values = normal_;
     for (double& x : values) x = mean + deviation * x;
-    const std::uint64_t seed = seed_of(seed_, tensor.name);
+    const std::uint64_t seed = stream_of(seed_, tensor.name);
     switch (tensor.dtype) {
       case Dtype::f8_e4m3:
         return stream<std::uint8_t>(tensor.dtype, values, seed, n);
@@ -163,7 +161,7 @@ class RandomTensors {
 
   /// Block scales 2^exponent and 2^(exponent - 1), so that a wrong block is a wrong number.
   void write_scales(const CheckpointWriter::Declaration& tensor, int exponent) {
-    const std::uint64_t seed = seed_of(seed_, tensor.name);
+    const std::uint64_t seed = stream_of(seed_, tensor.name);
     std::vector<float> scales(static_cast<std::size_t>(tensor.shape[0] * tensor.shape[1]));
     for (std::size_t i = 0; i < scales.size(); ++i)
       scales[i] = std::ldexp(1.0f, exponent - static_cast<int>(random_bits(seed, i) & 1));

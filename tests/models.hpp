@@ -18,9 +18,9 @@
 #include "core/checkpoint.hpp"
 #include "core/random.hpp"
 #include "core/recording.hpp"
+#include "core/threads.hpp"
 #include "reference/model/forward.hpp"
 #include "tests/paths.hpp"
-#include "verify/runs/threads.hpp"
 
 namespace dsa::test {
 
@@ -101,8 +101,6 @@ Tensor<T, 2> rows(const Tensor<T, 2>& x, Index begin, Index end) {
   std::copy_n(x.data() + begin * width, part.size(), part.data());
   return part;
 }
-
-using verify::Threads;
 
 /// A parameter in F64 over numbers that somebody else keeps.
 inline Parameter parameter(const double* values, std::vector<Index> shape,

@@ -25,7 +25,7 @@ struct OpsArguments {
   double min_time = 0.5;
 };
 
-/// What this machine can do at most: operations and bytes a second.
+/// The limits of this machine: operations and bytes a second.
 struct Roof {
   double flops = 0, bytes = 0;
   double seconds(const Case& c) const { return std::max(c.flops / flops, c.bytes / bytes); }
@@ -35,7 +35,8 @@ struct Roof {
 std::string judged(const Kernel& kernel) {
   const Op& op = op_named(kernel.op);
   KernelResult result;
-  result.op = kernel.op, result.dtype = kernel.dtype;
+  result.op = kernel.op;
+  result.dtype = kernel.dtype;
   for (const auto& pose : op.cases(1)) {
     const Case c = pose();
     if (c.dtype == kernel.dtype && c.inputs == Inputs::gaussian) result.add(c, run_case(kernel, c));

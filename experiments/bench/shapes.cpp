@@ -98,7 +98,7 @@ Case dense_case(const std::string& dtype, Index T, Index S) {
   return finished(std::move(c));
 }
 
-/// Of the same queries and keys as dense_case.
+/// The same queries and keys as in dense_case.
 Case expanded_case(const std::string& dtype, Index T, Index S) {
   constexpr Index B = 128, U = 128;
   Case c = start("mla_expanded", dtype,

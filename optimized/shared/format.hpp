@@ -1,4 +1,4 @@
-// optimized/shared/format.hpp — in which numbers a pass computes.
+// optimized/shared/format.hpp — the number formats of a pass.
 //
 //   format   weights   inputs of products   caches (rows.hpp)          everything else
 //   fp32     f32       f32                  f32                        f32
@@ -25,7 +25,7 @@ std::string_view name_of(Format);  // "fp32", "bf16", "fp8"
 /// Error: lists the names.
 Format format_named(std::string_view);
 
-/// Of matrices, and of what they are multiplied with: f32 or bf16.
+/// The type of the matrices and of their inputs: f32 or bf16.
 Dtype matrix_dtype(Format);
 
 }  // namespace dsa

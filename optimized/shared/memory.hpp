@@ -9,10 +9,10 @@
 
 namespace dsa {
 
-/// 64-byte aligned and not initialised. Error: there is not so much; `what` names it.
+/// 64-byte aligned and not initialised. Error: there is not enough memory; `what` names its use.
 std::shared_ptr<std::byte> allocate(Index bytes, const std::string& what);
 
-/// What this machine could give now without swapping (MemAvailable).
+/// Bytes that this machine could give now without swapping (MemAvailable).
 Index available_memory();
 
 constexpr Index rounded_up(Index n, Index to) { return (n + to - 1) / to * to; }

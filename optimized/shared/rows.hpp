@@ -1,4 +1,4 @@
-// optimized/shared/rows.hpp — what a cache keeps of a token, in three formats.
+// optimized/shared/rows.hpp — the rows that a cache keeps for a token, in three formats.
 //
 //   element   latent row [c_kv R | k_rope P]            index key (D)
 //   float     R+P float                                 D float

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "core/views.hpp"
 #include "reference/dual.hpp"
 #include "reference/model/forward.hpp"
 
@@ -28,13 +29,6 @@ inline void append(Sequence& seen, const Sequence& more) {
 template <class Real>
 void append(std::vector<Real>& cache, const Tensor<Real, 2>& x) {
   cache.insert(cache.end(), x.begin(), x.end());
-}
-
-/// The same numbers under another shape.
-template <int To, class T, int From>
-View<T, To> as(View<T, From> x, Shape<To> shape) {
-  require(volume<To>(shape) == x.size(), "reshape changes the number of elements");
-  return {x.data, shape};
 }
 
 /// Channels [begin, end) of every head of x (T, heads * width), as (T, heads * (end - begin)).

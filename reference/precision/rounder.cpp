@@ -27,9 +27,7 @@ double Stream::accumulation(Dtype wide, Index n, double squares, double y, Index
 }
 
 std::uint64_t Stream::mix(std::uint64_t seed, const std::string& name, int step) {
-  std::uint64_t h = 0xCBF29CE484222325u;  // FNV-1a
-  for (char c : name) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001B3u;
-  return random_bits(random_bits(seed, h), static_cast<std::uint64_t>(step));
+  return random_bits(random_bits(seed, seed_of(name)), static_cast<std::uint64_t>(step));
 }
 
 void Rounded::round_all(Name name, Out x, Dtype format, int step) const {

@@ -77,14 +77,16 @@ struct Problem {
                 Index page_rows = 1000) const {
     Result y = empty_result();
     ScratchMemory scratch(cpu::mla_sparse_scratch(shape.N, shape.R, shape.P, chosen.shape()[1]));
-    cpu::mla_sparse<Q, T>({tier}, y.out, y.lse, q, Paged<T>(kv.stored, page_rows), chosen, scale,
+    const Paged<T> cache(kv.stored, page_rows);
+    cpu::mla_sparse<Q, T>({tier}, {y.out, y.lse}, {.q = q, .kv = cache, .scale = scale}, chosen,
                           scratch);
     return y;
   }
   Result dense(cpu::Tier tier, const Ranges& visible, Index page_rows = 1000) const {
     Result y = empty_result();
     ScratchMemory scratch(cpu::mla_dense_scratch(shape.N, shape.R, shape.P));
-    cpu::mla_dense<Q, T>({tier}, y.out, y.lse, q, Paged<T>(kv.stored, page_rows), visible, scale,
+    const Paged<T> cache(kv.stored, page_rows);
+    cpu::mla_dense<Q, T>({tier}, {y.out, y.lse}, {.q = q, .kv = cache, .scale = scale}, visible,
                          scratch);
     return y;
   }

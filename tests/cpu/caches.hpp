@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "optimized/cpu/ops/visible.hpp"
+#include "optimized/shared/key_range.hpp"
 #include "optimized/shared/pages.hpp"
 #include "optimized/shared/rows.hpp"
 #include "tests/cpu/helpers.hpp"
@@ -62,7 +62,7 @@ class Ranges {
  public:
   Ranges(std::vector<std::int32_t> begin, std::vector<std::int32_t> end)
       : begin_(std::move(begin)), end_(std::move(end)) {}
-  operator cpu::Visible() const {
+  operator KeyRanges() const {
     const Index T = static_cast<Index>(begin_.size());
     return {{begin_.data(), {T}}, {end_.data(), {T}}};
   }

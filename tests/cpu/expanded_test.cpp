@@ -25,9 +25,9 @@ struct Problem {
   Tensor<X, 2> kv;
   std::vector<Tensor<float, 2>> kv_b;
 
-  Problem(Index T_, Index S_)
-      : T(T_),
-        S(S_),
+  Problem(Index queries, Index keys)
+      : T(queries),
+        S(keys),
         q(stored<X>(draw<3>({T, N, B + P}, 1))),
         kv(stored<X>(draw<2>({S, R + P}, 2))) {
     for (std::uint64_t n = 0; n < N; ++n) kv_b.push_back(draw<2>({B + U, R}, 3 + n));
@@ -40,7 +40,9 @@ struct Problem {
       w.push_back(
           cpu::expansion_of({tier}, head, B, std::is_same_v<X, float> ? Dtype::f32 : Dtype::bf16));
     ScratchMemory scratch(cpu::mla_expanded_scratch<X>(T, N, R, P, B, U), 1);
-    cpu::mla_expanded<X, X>({tier}, y.out, y.lse, q, Paged<X>(kv, page_rows), w, visible, 0.3,
+    const Paged<X> cache(kv, page_rows);
+    cpu::mla_expanded<X, X>({tier}, {y.out, y.lse},
+                            {.q = q, .kv = cache, .w = w, .visible = visible, .scale = 0.3},
                             scratch);
     return y;
   }
@@ -122,17 +124,16 @@ TEST_CASE("MLA attends in the form of fewer operations", "[cpu][cpu-expanded]") 
   Config c;  // V3.2's shape
   c.kv_lora_rank = 512, c.qk_rope_head_dim = 64, c.qk_nope_head_dim = 128, c.v_head_dim = 128;
   // A pair costs 2176 or 640 operations, a query or a key 262144.
-  CHECK(cpu::expanded_is_cheaper(c, 512, 512));
-  CHECK(cpu::expanded_is_cheaper(c, 512, 100000));
-  CHECK(cpu::expanded_is_cheaper(c, 171, 1000000));
-  CHECK_FALSE(cpu::expanded_is_cheaper(c, 170, 1000000));
-  CHECK_FALSE(cpu::expanded_is_cheaper(c, 1, 2));
-  CHECK_FALSE(cpu::expanded_is_cheaper(c, 1, 100000));
+  CHECK(expanded_is_cheaper(c, 512, 512));
+  CHECK(expanded_is_cheaper(c, 512, 100000));
+  CHECK(expanded_is_cheaper(c, 171, 1000000));
+  CHECK_FALSE(expanded_is_cheaper(c, 170, 1000000));
+  CHECK_FALSE(expanded_is_cheaper(c, 1, 2));
+  CHECK_FALSE(expanded_is_cheaper(c, 1, 100000));
   c.kv_lora_rank = 32;  // heads wider than the latent row: nothing to gain
-  CHECK_FALSE(cpu::expanded_is_cheaper(c, 512, 512));
-  for (const cpu::MlaForm mla :
-       {cpu::MlaForm::automatic, cpu::MlaForm::absorbed, cpu::MlaForm::expanded})
-    CHECK(cpu::mla_form_named(name_of(mla)) == mla);
-  CHECK_THROWS_WITH(cpu::mla_form_named("naive"),
+  CHECK_FALSE(expanded_is_cheaper(c, 512, 512));
+  for (const MlaForm mla : {MlaForm::automatic, MlaForm::absorbed, MlaForm::expanded})
+    CHECK(mla_form_named(name_of(mla)) == mla);
+  CHECK_THROWS_WITH(mla_form_named("naive"),
                     "MLA has no form \"naive\"; choose one of automatic, absorbed, expanded");
 }

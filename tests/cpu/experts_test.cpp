@@ -6,6 +6,7 @@
 #include <map>
 
 #include "optimized/cpu/ops/router.hpp"
+#include "optimized/cpu/ops/swiglu.hpp"
 #include "reference/ops/router.hpp"
 #include "reference/ops/topk_select.hpp"
 #include "tests/catch.hpp"
@@ -89,7 +90,8 @@ Tensor<float, 2> run_experts(cpu::Tier tier, const Tensor<float, 2>& before, con
   const Index T = x.shape()[0];
   ScratchMemory scratch(
       cpu::experts_scratch(T, chosen.shape()[1], x.shape()[1], networks[0].down.in()), 1);
-  cpu::experts<X>({tier}, y, x, chosen, weights, networks, scratch);
+  cpu::experts<X>({tier}, y, {.x = x, .chosen = chosen, .weights = weights, .networks = networks},
+                  scratch);
   return y;
 }
 
@@ -128,7 +130,8 @@ TEST_CASE("swiglu is right to rounding, from one end of the floats to the other"
             std::abs(exact) * gamma(silu_roundings, unit_roundoff_fp32));
     }
     Tensor<float, 2> odd({1, 2});
-    odd(0, 0) = std::nanf(""), odd(0, 1) = 1;
+    odd(0, 0) = std::nanf("");
+    odd(0, 1) = 1;
     Tensor<float, 2> one({1, 1});
     cpu::swiglu<float>({tier}, one, odd);
     CHECK(std::isnan(one(0, 0)));
@@ -255,7 +258,7 @@ void check_router(const Tensor<float, 2>& logits, const Tensor<float, 1>& bias, 
   Tensor<std::int32_t, 2> experts({T, k});
   Tensor<float, 2> weights({T, k});
   ScratchMemory scratch(cpu::router_scratch(c));
-  cpu::router({}, experts, weights, logits, bias, c, scratch);
+  cpu::router({}, {experts, weights}, logits, bias, c, scratch);
   for (Index t = 0; t < T; ++t)
     for (Index i = 0; i < k; ++i) {
       INFO("token " << t << ", choice " << i);
@@ -298,6 +301,6 @@ TEST_CASE("the router keeps apart what fp32 scores would tie, and refuses NaN", 
   Tensor<std::int32_t, 2> experts({1, 1});
   Tensor<float, 2> weights({1, 1});
   ScratchMemory scratch(cpu::router_scratch(c));
-  CHECK_THROWS_WITH(cpu::router({}, experts, weights, logits, {}, c, scratch),
+  CHECK_THROWS_WITH(cpu::router({}, {experts, weights}, logits, {}, c, scratch),
                     "logit (0, 1) of the router is NaN: there is no order to select by");
 }

@@ -9,9 +9,9 @@
 
 #include "core/dtype.hpp"
 #include "core/random.hpp"
+#include "core/threads.hpp"
 #include "optimized/cpu/ops/scratch.hpp"
 #include "optimized/cpu/ops/tier.hpp"
-#include "verify/runs/threads.hpp"
 
 namespace dsa::test {
 
@@ -74,7 +74,5 @@ class ScratchMemory {
   Index bytes_;
   std::vector<Line> lines_;
 };
-
-using verify::Threads;
 
 }  // namespace dsa::test

@@ -71,16 +71,18 @@ struct Problem {
                           Index page_rows = 1000) const {
     Tensor<float, 2> y({shape.T, shape.S}, 99);
     ScratchMemory scratch(cpu::indexer_scores_scratch(shape.H, shape.D));
-    cpu::indexer_scores<T>({tier}, y.view(), q, Paged<T>(k.stored, page_rows), w, relu, visible,
-                           scratch);
+    const Paged<T> cache(k.stored, page_rows);
+    cpu::indexer_scores<T>({tier}, y.view(),
+                           {.q = q, .k = cache, .w = w, .relu = relu, .visible = visible}, scratch);
     return y;
   }
   Tensor<std::int32_t, 2> topk(cpu::Tier tier, Index K, const Ranges& visible,
                                Index page_rows = 1000) const {
     Tensor<std::int32_t, 2> chosen({shape.T, K}, 99);
     ScratchMemory scratch(cpu::indexer_topk_scratch(shape.H, shape.D, K));
-    cpu::indexer_topk<T>({tier}, chosen.view(), q, Paged<T>(k.stored, page_rows), w, true, visible,
-                         scratch);
+    const Paged<T> cache(k.stored, page_rows);
+    cpu::indexer_topk<T>({tier}, chosen.view(),
+                         {.q = q, .k = cache, .w = w, .relu = true, .visible = visible}, scratch);
     return chosen;
   }
 

@@ -134,7 +134,8 @@ TEST_CASE("tiles in software multiply as the tiers do", "[cpu][cpu-linear]") {
       piece.x = x.data(), piece.x_stride = in, piece.rows = T;
       piece.w = reinterpret_cast<const std::uint32_t*>(matrix.packed());
       piece.in = in, piece.out = out, piece.last_panel = 3;
-      piece.y = y.data(), piece.y_stride = out;
+      piece.y = y.data();
+      piece.y_stride = out;
       piece.scratch = scratch.data;
       cpu::tiles_in_software::linear_piece(piece);
       INFO("T " << T << ", in " << in);

@@ -1,4 +1,4 @@
-// What the CPU backend does to rows one by one: embed, rope, narrowing and FP8.
+// Operations of the CPU backend on single rows: embed, rope, narrowing and FP8.
 #include <cmath>
 #include <limits>
 
@@ -64,7 +64,8 @@ bool same(double a, double b) {
 Rope yarn() {
   Rope rope;
   rope.yarn = true;
-  rope.factor = 40, rope.original_max_position_embeddings = 4096;
+  rope.factor = 40;
+  rope.original_max_position_embeddings = 4096;
   return rope;
 }
 
@@ -141,7 +142,9 @@ TEST_CASE("embed takes rows of a table, and refuses tokens outside it", "[cpu]")
   const auto table = draw<2>({6, 21}, 1);
   const auto table16 = stored<bf16>(table);
   Tensor<std::int32_t, 1> tokens({3});
-  tokens(0) = 5, tokens(1) = 0, tokens(2) = 5;
+  tokens(0) = 5;
+  tokens(1) = 0;
+  tokens(2) = 5;
   for (const cpu::Tier tier : cpu::usable_tiers()) {
     Tensor<float, 2> y({3, 21}), y_from16({3, 21});
     Tensor<bf16, 2> y16({3, 21}), y16_from16({3, 21});
@@ -169,7 +172,9 @@ TEST_CASE("embed takes rows of a table, and refuses tokens outside it", "[cpu]")
 TEST_CASE("to_bf16 rounds to nearest, ties to even, in every tier", "[cpu]") {
   auto x = rows_of_all_sizes(60, 37);
   x(0, 0) = 1 + 0x1p-8f, x(0, 1) = 1 + 0x3p-8f;  // ties
-  x(0, 2) = 0x1.ffp127f, x(0, 3) = -0.0f, x(0, 4) = 0x1p-149f;
+  x(0, 2) = 0x1.ffp127f;
+  x(0, 3) = -0.0f;
+  x(0, 4) = 0x1p-149f;
   x(0, 5) = std::numeric_limits<float>::infinity();
   for (const cpu::Tier tier : cpu::usable_tiers()) {
     Tensor<bf16, 2> y(x.shape());

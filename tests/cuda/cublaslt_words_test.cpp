@@ -1,4 +1,4 @@
-// What optimized/cuda/host/cublaslt.hpp says of cuBLASLt, against the toolkit's header and library.
+// The declarations of optimized/cuda/host/cublaslt.hpp, against the toolkit's header and library.
 // Descriptors are made on the host: the library needs no device for that.
 #include <cublasLt.h>
 

@@ -1,4 +1,4 @@
-// What is said of a device that the kernels cannot run on: invented ones, and this machine's.
+// Messages about devices that the kernels cannot run on: invented ones, and this machine's.
 #include "optimized/cuda/device/device.hpp"
 
 #include "optimized/backends.hpp"
@@ -33,7 +33,8 @@ TEST_CASE("a device that lacks nothing is used, also by an older driver of the s
           "[cuda-device]") {
   DeviceFacts d = right();
   CHECK(missing(d).empty());
-  d.driver = 13000, d.runtime = 13020;
+  d.driver = 13000;
+  d.runtime = 13020;
   CHECK(missing(d).empty());
   d.free_memory = cuda::least_memory;
   CHECK(missing(d).empty());
@@ -70,11 +71,14 @@ TEST_CASE("a device that no code was built for is told what was, and what to bui
         "code for RTX 5090 of compute capability 12.0, but this build has code for 80-real "
         "90a-real; build with -DCMAKE_CUDA_ARCHITECTURES=120a-real");
   d.code = DeviceFacts::Code::newer_than_driver;
-  d.driver = 13000, d.runtime = 13020;
+  d.driver = 13000;
+  d.runtime = 13020;
   CHECK_THAT(missing(d), Contains("a driver for CUDA 13.2 to translate its PTX") &&
                              Contains("found one for 13.0; update it") &&
                              Contains("-DCMAKE_CUDA_ARCHITECTURES=120a-real"));
-  d.major = 8, d.minor = 7, d.code = DeviceFacts::Code::none;
+  d.major = 8;
+  d.minor = 7;
+  d.code = DeviceFacts::Code::none;
   CHECK_THAT(missing(d), Contains("-DCMAKE_CUDA_ARCHITECTURES=87-real"));
 }
 
@@ -96,7 +100,8 @@ TEST_CASE("a suite without a usable device has its rows, as compiled, with the r
 TEST_CASE("the suite and --backend cuda say the same of this machine's device", "[cuda-device]") {
   const Model model = test::sample_model("v2");
   EngineOptions options;
-  options.format = "bf16", options.chunk = 8;
+  options.format = "bf16";
+  options.chunk = 8;
   std::string refused;
   try {
     backend_named("cuda").plan(model.config, options, 1, 1);

@@ -169,7 +169,9 @@ TEST_CASE("cuda-host: a sequence goes on beyond its page, alone and among others
     for (Index t = 0; t < s.size(); ++t) CHECK(same_row(cut.logits, t, whole.logits, t));
   }
   Fed at_the_end{*engine, s}, beyond{*engine, s}, before{*engine, s};
-  at_the_end.feed(256), beyond.feed(258), before.feed(254);
+  at_the_end.feed(256);
+  beyond.feed(258);
+  before.feed(254);
   Tensor<float, 2> logits({3, model.config.vocab_size});
   const Feed feeds[] = {at_the_end.next(1), beyond.next(1), before.next(4)};
   engine->forward(feeds, LogitsOf::last_of_each_feed, logits);

@@ -38,21 +38,20 @@ enum class Mutant {
 };
 
 /// indexer_scores v2 in bf16: its loop over tiles, written out.
-void scores_kernel(DeviceView<float, 2> scores, DeviceView<const bf16, 3> q, Pages<const bf16> k,
-                   DeviceView<const float, 2> w, Visible visible, Mutant mutant) {
-  const Index t = blockIdx.x, S = k.rows, begin = visible.begin(t);
-  const Index end = smaller(S, visible.end(t) + (mutant == Mutant::mask_off_by_one));
+void scores_kernel(DeviceView<float, 2> scores, IndexerIn<bf16> in, Mutant mutant) {
+  const Index t = blockIdx.x, S = in.k.rows, begin = in.visible.begin(t);
+  const Index end = smaller(S, in.visible.end(t) + (mutant == Mutant::mask_off_by_one));
   const Index last = mutant == Mutant::last_tile_dropped ? end - keys_per_tile : end;
   SharedMemory memory;
-  const IndexerTile<bf16> tile(memory, q, k, true);
-  tile.load_query(q, w, t);
+  const IndexerTile<bf16> tile(memory, in);
+  tile.load_query(in, t);
   for (Index s = threadIdx.x; s < S; s += indexer_threads) scores(t, s) = -INFINITY;
   for (Index first = begin; first < last; first += keys_per_tile) {
     tile.load_keys(0, first, end);
     copy_async_commit();
     copy_async_wait<0>();
     __syncthreads();
-    tile.linear_heads(0);
+    tile.score_stage(0);
     if (mutant != Mutant::barrier_missing) __syncthreads();
     const Index i = threadIdx.x;
     if (i < keys_per_tile && first + i < end) scores(t, first + i) = tile.score(first, i);
@@ -199,14 +198,16 @@ bool scores_pass(Mutant mutant) {
   Arrays out = c.out;
   Binding b;
   const auto scores = b.out<float, 2>(out.at("scores"));
-  const auto q = b.in<bf16, 3>(c.in.at("q"));
-  const Visible visible{b.in<std::int32_t, 1>(c.in.at("begin")),
-                        b.in<std::int32_t, 1>(c.in.at("end"))};
+  const IndexerIn<bf16> in{
+      .q = b.in<bf16, 3>(c.in.at("q")),
+      .k = b.pages<bf16>(c, "k"),
+      .w = b.in<float, 2>(c.in.at("w")),
+      .relu = true,
+      .visible = {b.in<std::int32_t, 1>(c.in.at("begin")), b.in<std::int32_t, 1>(c.in.at("end"))}};
   launch(Stream{}, "scores",
-         {grid_of(q.shape[0]), indexer_threads,
-          IndexerShapes<bf16>{q.shape[1], q.shape[2]}.shared_bytes()},
-         scores_kernel, scores, q, b.pages<bf16>(c, "k"), b.in<float, 2>(c.in.at("w")), visible,
-         mutant);
+         {grid_of(in.q.shape[0]), indexer_threads,
+          IndexerShapes<bf16>{in.q.shape[1], in.q.shape[2]}.shared_bytes()},
+         scores_kernel, scores, in, mutant);
   return passes(c, out, b);
 }
 
@@ -233,21 +234,21 @@ bool experts_pass(Mutant mutant, const char* name) {
   Case c = case_named("experts", name, 14);
   Arrays out = c.out;
   Binding b;
-  const auto x = b.in<bf16, 2>(c.in.at("x"));
-  const auto gate_up = b.in<bf16, 3>(c.in.at("gate_up")), down = b.in<bf16, 3>(c.in.at("down"));
-  const auto chosen = b.in<std::int32_t, 2>(c.in.at("chosen"));
-  const Index T = x.shape[0], C = x.shape[1], k = chosen.shape[1];
-  const Index E = down.shape[0], F = down.shape[2], tiles = v2::Groups::most_tiles(T * k, E);
+  const ExpertsIn<bf16> in{.x = b.in<bf16, 2>(c.in.at("x")),
+                           .gate_up = b.in<bf16, 3>(c.in.at("gate_up")),
+                           .down = b.in<bf16, 3>(c.in.at("down")),
+                           .chosen = b.in<std::int32_t, 2>(c.in.at("chosen")),
+                           .weights = b.in<float, 2>(c.in.at("weights"))};
+  const Index T = in.x.shape[0], C = in.x.shape[1], k = in.chosen.shape[1];
+  const Index E = in.down.shape[0], F = in.down.shape[2], tiles = v2::Groups::most_tiles(T * k, E);
   const v2::Groups groups{b.scratch<std::int32_t>(T * k),
                           {b.scratch<std::int32_t>(3 * tiles).data, {tiles, 3}}};
   launch(Stream{}, "group", {grid_of(1), 32, shared_room<std::int32_t>(E)}, group_kernel, groups,
-         DeviceView<const std::int32_t, 1>{chosen.data, {T * k}}, E, mutant);
+         DeviceView<const std::int32_t, 1>{in.chosen.data, {T * k}}, E, mutant);
   const std::vector<float> zeros(static_cast<std::size_t>(T * C));
   const auto y = b.in_out<float, 2>(out.at("y"), zeros.data());
   b.begin();
-  v2::grouped_experts<bf16>(Stream{}, y, x, gate_up, down, chosen,
-                            b.in<float, 2>(c.in.at("weights")),
-                            {b.scratch<bf16>(T * k * F).data, {T, k, F}},
+  v2::grouped_experts<bf16>(Stream{}, y, in, {b.scratch<bf16>(T * k * F).data, {T, k, F}},
                             {b.scratch<float>(T * k * C).data, {T, k, C}}, groups);
   return passes(c, out, b);
 }

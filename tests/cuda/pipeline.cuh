@@ -47,7 +47,7 @@ struct Pipeline {
     }
     if (mistake != Mistake::no_barrier_after_init) __syncthreads();
   }
-  /// Of the phase in which a stage holds this run; the other one's is the phase before.
+  /// The parity of the phase in which a stage holds this run; the phase before has the other one.
   __device__ static int parity(Index run) { return int(run / product_stages % 2); }
 
   /// One thread's work.

@@ -58,7 +58,10 @@ class Sum {
       if (factors_.size() == 32) flush();
       return;
     }
-    if (tf32_ && a != 0 && b != 0) a = in_tf32(a), b = in_tf32(b);
+    if (tf32_ && a != 0 && b != 0) {
+      a = in_tf32(a);
+      b = in_tf32(b);
+    }
     total_ += a * b;
     if (bf16_) total_ = in_bf16(total_);
     if (fp16_) total_ = static_cast<float>(round_to(Dtype::f16, total_));
@@ -95,7 +98,8 @@ inline Case in_floats(const Case& c, Sums sums) {
     std::copy_n(row, D, numbers.bytes().data() + s * D);
     std::copy_n(row + D, 4, scales.bytes().data() + s * 4);
   }
-  x.in["k"] = widened(numbers), x.in["k_scale"] = scales;
+  x.in["k"] = widened(numbers);
+  x.in["k_scale"] = scales;
   return x;
 }
 

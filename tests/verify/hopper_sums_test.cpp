@@ -210,7 +210,8 @@ TEST_CASE("files of a kernel with Hopper's sums fail with advice, and pass by --
 TEST_CASE("a dump says by which sums it allows", "[sums]") {
   const Scratch dir;
   OpsOptions options;
-  options.op = "linear", options.dtype = "fp8";
+  options.op = "linear";
+  options.dtype = "fp8";
   const auto allowed = [&](Sums sums) {
     const std::filesystem::path to = dir / std::string(name_of(sums));
     options.sums = sums;

@@ -223,7 +223,8 @@ TEST_CASE("TileLang's 0/0 is forgiven where a query chose nothing, and nowhere e
 TEST_CASE("cases are dumped in a layout, and judged in it", "[layouts]") {
   const Scratch dir;
   OpsOptions options;
-  options.op = "indexer_scores", options.dtype = "fp8";
+  options.op = "indexer_scores";
+  options.dtype = "fp8";
   const PeerLayout& deepgemm = peer_layout_named("deepgemm");
   dump_cases(dir / "cases", options, &deepgemm);
   const Json index = read_json(dir / "cases" / "index.json");

@@ -129,7 +129,9 @@ TEST_CASE("a case beyond what was asked for, or a kernel's patience, is not pose
   kernel.refuses = [](const Case& c) { return c.flops > 1e5 ? "was posed" : "never"; };
   kernel.most_flops = 1e5;
   OpsOptions options;
-  options.op = op.name, options.dtype = "bf16", options.backend = "cuda";
+  options.op = op.name;
+  options.dtype = "bf16";
+  options.backend = "cuda";
   const std::string too_slow = "more than 100000 operations, for which it is too slow here";
   const KernelResult row = check_kernels(options, {kernel}).rows.at(0);
   CHECK(row.reasons.at(too_slow) > 3);

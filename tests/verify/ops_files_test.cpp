@@ -47,7 +47,8 @@ TEST_CASE("outputs that another program wrote are judged by the same bounds", "[
 TEST_CASE("a dumped case holds inputs, answers, bounds and scalars", "[ops]") {
   const Scratch dir;
   OpsOptions options;
-  options.op = "rmsnorm", options.dtype = "bf16";
+  options.op = "rmsnorm";
+  options.dtype = "bf16";
   dump_cases(dir / "cases", options);
   const Json entry = read_json(dir / "cases" / "index.json")["cases"][1];
   CHECK(entry["op"] == "rmsnorm");

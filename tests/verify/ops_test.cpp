@@ -339,7 +339,8 @@ TEST_CASE("what is missing is a row, and nothing that ran is no pass", "[ops]") 
 
   options.op = "nothing";
   CHECK_THROWS_WITH(check_kernels(options, {}), Contains("there is no op \"nothing\""));
-  options.op = "rope", options.rung = "v9";
+  options.op = "rope";
+  options.rung = "v9";
   CHECK_THROWS_WITH(check_kernels(options, {scalar(rope, "")}),
                     Contains("there is nothing to judge"));
 }

@@ -4,12 +4,12 @@
 #include <cmath>
 #include <set>
 
+#include "core/threads.hpp"
 #include "reference/ops/hadamard.hpp"
 #include "reference/ops/rope.hpp"
 #include "verify/invariants/parts.hpp"
 #include "verify/measure/bounds.hpp"
 #include "verify/measure/divergence.hpp"
-#include "verify/runs/threads.hpp"
 
 namespace dsa::verify {
 namespace {

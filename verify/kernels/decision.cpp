@@ -46,7 +46,7 @@ Decision judge_decision(std::span<const double> chosen, View<const double, 1> sc
     const bool mine = is_chosen[static_cast<std::size_t>(s)];
     visible += scores(s) > -inf;
     if (mine && scores(s) == -inf) return {inf, fmt::format("{} is invisible", s)};
-    // Of equals, the one with the higher subscript is the weaker.
+    // Among equals, the one with the higher subscript is the weaker.
     if (mine && (weakest < 0 || scores(s) + allowed(s) <= scores(weakest) + allowed(weakest)))
       weakest = s;
     if (!mine && (strongest < 0 || scores(s) - allowed(s) > scores(strongest) - allowed(strongest)))

@@ -130,7 +130,9 @@ KernelResult& row_of(std::vector<KernelResult>& rows, const Case& c, const PeerL
   for (KernelResult& row : rows)
     if (row.op == c.op->name && row.dtype == c.dtype) return row;
   KernelResult row;
-  row.op = c.op->name, row.dtype = c.dtype, row.backend = "files";
+  row.op = c.op->name;
+  row.dtype = c.dtype;
+  row.backend = "files";
   if (layout) row.rung = layout->name;
   return rows.emplace_back(std::move(row));
 }

@@ -1,10 +1,11 @@
-// verify/kernels/op.hpp — one mathematical operation, as the judge of kernels knows it.
+// verify/kernels/op.hpp — one mathematical operation and its cases, for the judge of kernels.
 //
 // An Op poses Cases: named input arrays in the storage type a kernel would read, and the answer of
-// the reference on exactly these inputs, with the error that each element is allowed. Whoever
-// computes the outputs (a tier of the CPU backend, a rung of the CUDA backend, a file that another
-// program wrote) is judged by the same Case. `dsa-verify ops`, tests and benchmarks walk over
-// all_ops(): write one file in verify/ops/ and all of them know it. docs/ops.md is the table.
+// the reference on exactly these inputs, with the error that each element is allowed. All outputs
+// (of a tier of the CPU backend, a rung of the CUDA backend, a file that another program wrote) are
+// judged by the same Case. `dsa-verify ops`, tests and benchmarks walk over
+// all_ops(): write one file in verify/kernels/cases/ and all of them know it. docs/ops.md is the
+// table.
 #pragma once
 
 #include <cstdint>
@@ -105,7 +106,7 @@ struct Case;
 enum class Sums { fp32, hopper_fp8 };
 std::string_view name_of(Sums);  // "fp32", "hopper-fp8"
 
-/// Numbers by the name of what they belong to: an output, or scores that decisions rest on.
+/// Numbers by name: of an output, or of the scores that decisions rest on.
 using Answers = std::map<std::string, std::vector<double>>;
 
 /// One problem with its answer.
@@ -120,8 +121,8 @@ struct Case {
   Arrays out;  // types and shapes of what a kernel writes, poisoned with NaN
   /// Elementwise outputs, and what decisions are judged by (scores), by name.
   Answers want, allowed;
-  /// What is allowed if Hopper's tensor cores sum the products; null: there are no sums of products
-  /// of two e4m3 numbers.
+  /// The allowed errors if Hopper's tensor cores sum the products; null: there are no sums of
+  /// products of two e4m3 numbers.
   Answers (*allowed_on_hopper)(const Case&) = nullptr;
   /// Not empty: the kernel must throw an Error whose sentence holds all of these words.
   std::vector<std::string> refusal;
@@ -174,11 +175,11 @@ std::vector<OutputVerdict> judge_elementwise(const Case&, const Arrays& out);
 /// The numbers of one output; Error where it is missing or has another shape than case.out's.
 std::vector<double> values_of(const Case&, const Arrays& out, const std::string& name);
 
-/// What is allowed once a number that was already wrong by `allowed` is rounded to the type: to
-/// nearest is monotone, so that it lies between what the ends are rounded to.
+/// Widens `allowed` for rounding to the type. Rounding to nearest is monotone, so the result lies
+/// between the rounded ends of the interval.
 void allow_storing(Dtype, const std::vector<double>& want, std::vector<double>& allowed);
 
-/// Where a kernel was executed: on this machine's processor, on a device, or not at all.
+/// The place of execution: this machine's processor, a device, or none.
 enum class Ran { host, device, compiled };
 std::string_view name_of(Ran);  // "host", "device", "compiled"
 
@@ -188,11 +189,11 @@ struct Launch {
   std::function<void()> fetch;  // waits for it and brings the outputs; empty: nothing to do
 };
 
-/// Somebody's kernel for an op.
+/// A kernel for an op.
 struct Kernel {
   std::string op, backend, rung, dtype;  // "indexer_topk", "cpu", "avx512", "bf16"
   Ran ran = Ran::host;
-  /// Why the case is beyond what the kernel takes, one sentence; empty where it is not.
+  /// The reason why the kernel does not take the case, one sentence; empty if it does.
   std::function<std::string(const Case&)> refuses;
   /// `case` and `out` (types and shapes of case.out) outlive the Launch. Errors may come here or
   /// from run() and fetch().

@@ -9,9 +9,9 @@
 #include <optional>
 #include <set>
 
+#include "core/threads.hpp"
 #include "verify/receipt.hpp"
 #include "verify/report/text.hpp"
-#include "verify/runs/threads.hpp"
 
 namespace dsa::verify::kernels {
 namespace {
@@ -60,16 +60,18 @@ bool is_emulated(const Kernel& kernel) {
   return kernel.ran == Ran::host && kernel.backend == "cuda";
 }
 
-/// What must hold of a kernel beyond its first outputs being right; `first`: these.
+/// A kernel with right outputs must also repeat them, bit by bit, and write nothing else. `first`:
+/// its outputs. Returns what went wrong, or nothing.
 std::string conduct_failure(const Kernel& kernel, const Case& c, const Launch& launch, Arrays& out,
                             const Arrays& first) {
   const bool repeated = kernel.ran == Ran::device || c.flops <= small_flops;
-  const int runs = is_emulated(kernel) ? 2 : repeats, most_threads = is_emulated(kernel) ? 1 : 3;
-  for (int i = 1; i < runs && repeated; ++i) {
+  const int runs = !repeated ? 1 : is_emulated(kernel) ? 2 : repeats;
+  const int most_threads = kernel.ran != Ran::host ? 0 : is_emulated(kernel) ? 1 : 3;
+  for (int i = 1; i < runs; ++i) {
     run_once(launch, out);
     if (!same_bits(out, first)) return fmt::format("other bits in run {} of {}", i + 1, runs);
   }
-  for (int n = 1; n <= most_threads && kernel.ran == Ran::host; ++n) {
+  for (int n = 1; n <= most_threads; ++n) {
     const Threads threads(n);
     Arrays again = c.out;
     run_once(kernel.prepare(c, again), again);
@@ -97,7 +99,8 @@ CaseResult answer_of(const Kernel& kernel, const Case& c) {
 KernelResult row_of(const Kernel& kernel) {
   KernelResult row;
   row.op = kernel.op, row.backend = kernel.backend, row.rung = kernel.rung;
-  row.dtype = kernel.dtype, row.ran = kernel.ran;
+  row.dtype = kernel.dtype;
+  row.ran = kernel.ran;
   if (kernel.ran == Ran::compiled) row.why = kernel.why;
   return row;
 }
@@ -114,7 +117,9 @@ void add_missing(std::vector<KernelResult>& rows, const Op& op, const std::vecto
           !(options.backend.empty() || options.backend == backend))
         continue;
       KernelResult row;
-      row.op = op.name, row.backend = backend, row.dtype = dtype;
+      row.op = op.name;
+      row.backend = backend;
+      row.dtype = dtype;
       row.why = "not implemented";
       rows.push_back(row);
     }

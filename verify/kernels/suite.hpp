@@ -1,8 +1,8 @@
 // verify/kernels/suite.hpp — every kernel against every case of its op.
 //
-// What a kernel must do beyond being right: write every element of its outputs and nothing beside
-// them, leave its inputs alone, need nothing of what its scratch held, and give the same bits
-// again, on the same and on any other number of threads. docs/ops.md describes it.
+// Right outputs are not enough. A kernel must also write every element of its outputs and nothing
+// beside them, leave its inputs alone, not depend on the contents of its scratch, and repeat its
+// bits with any number of threads. docs/ops.md describes it.
 #pragma once
 
 #include <filesystem>
@@ -17,11 +17,11 @@
 
 namespace dsa::verify::kernels {
 
-/// not_run: nobody wrote it, or this machine cannot run it. refused: it takes none of the cases.
+/// not_run: it does not exist, or this machine cannot run it. refused: it takes none of the cases.
 enum class KernelVerdict { pass, fail, refused, not_run };
 std::string_view name_of(KernelVerdict);  // "pass", "fail", "refused", "not run"
 
-/// One case put to one kernel.
+/// The result of one kernel on one case.
 struct CaseResult {
   std::string refused;  // not empty: why the kernel does not take it
   std::string failure;  // not empty: what is wrong, one clause
@@ -32,7 +32,7 @@ struct CaseResult {
 };
 CaseResult run_case(const Kernel&, const Case&);
 
-/// Outputs that somebody computed, by the case alone.
+/// Judges outputs by the case alone, whichever program computed them.
 CaseResult judge_outputs(const Case&, const Arrays& out);
 
 /// A kernel, or a directory of outputs, over all cases of one op and dtype.
@@ -73,7 +73,7 @@ struct OpsReport {
   Receipt receipt;
 };
 
-/// Puts every case to every kernel that the options name. What is missing is a row of its own.
+/// Runs every case on every kernel that the options name. A missing kernel is a row of its own.
 /// Error: there is no such op, or nothing that the options name.
 OpsReport check_kernels(const OpsOptions&, const std::vector<Kernel>& = all_kernels());
 

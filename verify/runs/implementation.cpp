@@ -4,8 +4,8 @@
 
 #include <algorithm>
 
+#include "core/threads.hpp"
 #include "reference/model/forward.hpp"
-#include "verify/runs/threads.hpp"
 
 namespace dsa::verify {
 namespace {

@@ -6,16 +6,9 @@
 namespace dsa::bench::DSA_PLACE {
 namespace {
 
-template <class T>
-struct Inputs {
-  DeviceView<const T, 3> q;
-  Pages<const T> k;
-  DeviceView<const float, 2> w;
-};
-
-/// What each query sees: the last T of one context of S, each sees itself and what is before it; of
-/// several sequences, all of its own, which begins at `first` of the first query's keys.
-Visible ranges(Memory& memory, Index B, Index T, Index S) {
+/// One sequence: the last T queries of a context of S, each of which sees the keys up to itself.
+/// Several sequences: every query sees all S keys of its own sequence.
+KeyRanges ranges(Memory& memory, Index B, Index T, Index S) {
   std::vector<std::int32_t> begin, end;
   for (Index t = 0; t < T; ++t) {
     const Index first = t / (T / B) * S;
@@ -35,67 +28,68 @@ DeviceView<X, Rank> rows_of(DeviceView<X, Rank> x, Index first, Index n) {
   return x;
 }
 
-template <class T>
+template <class Row>
 struct Problem {
   std::shared_ptr<Memory> memory = std::make_shared<Memory>();
-  std::vector<Inputs<T>> copies;
+  std::vector<IndexerIn<Row>> copies;
   Index B, queries, S, K;  // `queries` of one sequence
 
   explicit Problem(const DeviceProblem& p)
       : B(p.at('B')), queries(p.at('T') / B), S(p.at('S')), K(p.at('K')) {
     for (Index i = 0; i < copies_of(p); ++i)
-      copies.push_back({memory->numbers<T, 3>({p.at('T'), p.at('H'), p.at('D')}),
-                        memory->rows<T>(B * S, p.at('D'), 0),
-                        memory->numbers<float, 2>({p.at('T'), p.at('H')})});
+      copies.push_back({.q = memory->numbers<Row, 3>({p.at('T'), p.at('H'), p.at('D')}),
+                        .k = memory->rows<Row>(B * S, p.at('D'), 0),
+                        .w = memory->numbers<float, 2>({p.at('T'), p.at('H')}),
+                        .relu = true,
+                        .visible = {}});
   }
-  const Inputs<T>& at(Index copy) const { return copies[static_cast<std::size_t>(copy)]; }
+  const IndexerIn<Row>& at(Index copy) const { return copies[static_cast<std::size_t>(copy)]; }
 };
 
 /// A launch a sequence: the op writes a score for every query and every key that it is given.
-template <class T>
+template <class Row>
 Work scores_work(const DeviceProblem& p) {
-  const auto x = std::make_shared<Problem<T>>(p);
+  const auto x = std::make_shared<Problem<Row>>(p);
   const auto scores = x->memory->template space<float, 2>({p.at('T'), x->S});
-  const Visible visible = ranges(*x->memory, 1, x->queries, x->S);
+  const KeyRanges visible = ranges(*x->memory, 1, x->queries, x->S);
   const bool v1 = p.rung == "v1";
   return [=](Index copy) {
-    const Inputs<T>& in = x->at(copy);
+    const IndexerIn<Row>& all = x->at(copy);
     for (Index b = 0; b < x->B; ++b) {
       const Index first = b * x->queries;
       const auto out = rows_of(scores, first, x->queries);
-      const auto q = rows_of(in.q, first, x->queries);
-      const auto w = rows_of(in.w, first, x->queries);
-      const auto k = Memory::part(in.k, b * x->S, x->S);
+      const IndexerIn<Row> in{.q = rows_of(all.q, first, x->queries),
+                              .k = Memory::part(all.k, b * x->S, x->S),
+                              .w = rows_of(all.w, first, x->queries),
+                              .relu = true,
+                              .visible = visible};
       if (v1)
-        v1::indexer_scores(Stream{}, out, q, k, w, true, visible);
+        v1::indexer_scores(Stream{}, out, in);
       else
-        indexer_scores(Stream{}, out, q, k, w, true, visible);
+        indexer_scores(Stream{}, out, in);
     }
   };
 }
 
 /// Fused, over all sequences at once; or scores and then a selection, of one sequence.
-template <class T>
+template <class Row>
 Work indexer_topk_work(const DeviceProblem& p) {
-  const auto x = std::make_shared<Problem<T>>(p);
+  const auto x = std::make_shared<Problem<Row>>(p);
   Memory& memory = *x->memory;
-  const Index T_ = p.at('T'), rows = x->B * x->S;
-  const auto chosen = memory.space<std::int32_t, 2>({T_, x->K});
-  const auto nan_at = memory.space<std::int32_t, 1>({T_});
-  const Visible visible = ranges(memory, x->B, T_, x->S);
+  const Index T = p.at('T'), rows = x->B * x->S;
+  const auto chosen = memory.space<std::int32_t, 2>({T, x->K});
+  const auto nan_at = memory.space<std::int32_t, 1>({T});
+  const KeyRanges visible = ranges(memory, x->B, T, x->S);
+  for (IndexerIn<Row>& in : x->copies) in.visible = visible;
   if (p.rung == "two passes") {
-    const auto scores = memory.space<float, 2>({T_, rows});
+    const auto scores = memory.space<float, 2>({T, rows});
     return [=](Index copy) {
-      const Inputs<T>& in = x->at(copy);
-      indexer_scores(Stream{}, scores, in.q, in.k, in.w, true, visible);
+      indexer_scores(Stream{}, scores, x->at(copy));
       topk_select(Stream{}, chosen, nan_at, scores);
     };
   }
-  const auto workspace = memory.space<std::uint32_t, 1>({indexer_topk_workspace(T_, x->K, rows)});
-  return [=](Index copy) {
-    const Inputs<T>& in = x->at(copy);
-    indexer_topk(Stream{}, chosen, nan_at, in.q, in.k, in.w, true, visible, workspace);
-  };
+  const auto workspace = memory.space<std::uint32_t, 1>({indexer_topk_workspace(T, x->K, rows)});
+  return [=](Index copy) { indexer_topk(Stream{}, chosen, nan_at, x->at(copy), workspace); };
 }
 
 Work select_work(const DeviceProblem& p) {

@@ -37,7 +37,8 @@ DeviceReport measure(const std::vector<DeviceProblem>& problems, const OnRow& on
   report.device = device_name();
   Timer timer;
   const Roof roof = measure_roof(timer);
-  report.roof_bytes = roof.bytes, report.roof_flops = roof.flops;
+  report.roof_bytes = roof.bytes;
+  report.roof_flops = roof.flops;
   for (const DeviceProblem& problem : problems) {
     report.rows.push_back(measured(timer, problem));
     on_row(report, report.rows.back());

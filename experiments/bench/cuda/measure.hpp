@@ -28,8 +28,8 @@ struct DeviceReport {
 
 using OnRow = std::function<void(const DeviceReport&, const DeviceRow&)>;
 
-/// What an Error says of one problem is its row's; the others go on. `on_row` is told of each as it
-/// comes.
+/// The text of an Error is kept in the row of its problem; the others go on. `on_row` is called
+/// with each row as it comes.
 namespace host {
 DeviceReport measure(const std::vector<DeviceProblem>&, const OnRow& on_row);
 }

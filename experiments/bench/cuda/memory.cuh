@@ -43,8 +43,8 @@ class Memory {
     choose(chosen, S, queries_per_sequence, ++seed_);
     return chosen;
   }
-  /// Rows (S, channels) in pages of 64, as served caches have them. Of e4m3: `channels` with a
-  /// scale for every 128, or one, and `behind` channels in bf16.
+  /// Rows (S, channels) in pages of 64, as served caches have them. e4m3 rows have `channels` with
+  /// a scale for every 128, or one, and `behind` channels in bf16.
   template <class T>
   Pages<const T> rows(Index S, Index channels, Index behind) {
     if constexpr (std::is_same_v<T, e4m3>) {

@@ -17,14 +17,39 @@ struct Scale {
   std::vector<std::pair<Index, Index>> linears;  // C, F
 };
 
-const Scale full = {4096,  128,
-                    512,   64,
-                    2048,  64,
-                    128,   {8192, 32768, 65536, 131072},
-                    128,   2,
-                    32768, 131072,
-                    64,    {{7168, 1536}, {1536, 24576}, {16384, 7168}}};
-const Scale tiny = {3, 4, 128, 32, 8, 2, 32, {16, 24, 32, 40}, 2, 2, 16, 64, 2, {{32, 24}}};
+const Scale full = {.T = 4096,
+                    .N = 128,
+                    .R = 512,
+                    .P = 64,
+                    .K = 2048,
+                    .H = 64,
+                    .D = 128,
+                    .contexts = {8192, 32768, 65536, 131072},
+                    .B = 128,
+                    .drafted = 2,
+                    .cached = 32768,
+                    .paged = 131072,
+                    .few = 64,
+                    .linears = {{7168, 1536}, {1536, 24576}, {16384, 7168}}};
+const Scale tiny = {.T = 3,
+                    .N = 4,
+                    .R = 128,
+                    .P = 32,
+                    .K = 8,
+                    .H = 2,
+                    .D = 32,
+                    .contexts = {16, 24, 32, 40},
+                    .B = 2,
+                    .drafted = 2,
+                    .cached = 16,
+                    .paged = 64,
+                    .few = 2,
+                    .linears = {{32, 24}}};
+
+/// The kernel of an op, and the name of the problem.
+struct Version {
+  std::string dtype, rung, label;
+};
 
 double element(const std::string& dtype) { return dtype == "fp8" ? 1 : 2; }
 
@@ -41,14 +66,13 @@ double distinct_keys(Index queries, Index K, Index S) {
   return count(S) * (1 - std::pow(1 - count(K) / count(S), count(queries)));
 }
 
-DeviceProblem attention(const Scale& x, const std::string& dtype, const std::string& rung,
-                        const std::string& label, Index B, Index T, Index S, Index N) {
+DeviceProblem mla(const Scale& x, const Version& v, Index B, Index T, Index S, Index N) {
   DeviceProblem p{"mla_sparse",
-                  dtype,
-                  rung,
-                  label,
+                  v.dtype,
+                  v.rung,
+                  v.label,
                   {{'B', B}, {'T', T}, {'S', S}, {'N', N}, {'R', x.R}, {'P', x.P}, {'K', x.K}}};
-  const double row = latent_bytes(dtype, x.R, x.P), pairs = count(T * x.K);
+  const double row = latent_bytes(v.dtype, x.R, x.P), pairs = count(T * x.K);
   const double q = 2 * count(T * N * (x.R + x.P)), chosen = 4 * pairs;
   p.output_bytes = 4 * count(T * N * (x.R + 1));
   p.input_bytes = q + chosen + count(B * S) * row;
@@ -63,20 +87,21 @@ double pairs_of(Index B, Index T, Index S) {
   return B > 1 ? count(T * S) : count(T) * count(S - T) + count(T) * count(T + 1) / 2;
 }
 
-DeviceProblem indexer(const Scale& x, const char* op, const std::string& dtype,
-                      const std::string& rung, const std::string& label, Index B, Index T,
-                      Index S) {
-  DeviceProblem p{
-      op, dtype, rung, label, {{'B', B}, {'T', T}, {'S', S}, {'H', x.H}, {'D', x.D}, {'K', x.K}}};
-  p.input_bytes = count(T * x.H * x.D) * element(dtype) + 4 * count(T * x.H) +
-                  count(B * S) * key_bytes(dtype, x.D);
+DeviceProblem indexer(const Scale& x, const char* op, const Version& v, Index B, Index T, Index S) {
+  DeviceProblem p{op,
+                  v.dtype,
+                  v.rung,
+                  v.label,
+                  {{'B', B}, {'T', T}, {'S', S}, {'H', x.H}, {'D', x.D}, {'K', x.K}}};
+  p.input_bytes = count(T * x.H * x.D) * element(v.dtype) + 4 * count(T * x.H) +
+                  count(B * S) * key_bytes(v.dtype, x.D);
   const bool selects = p.op == "indexer_topk";
   p.output_bytes = 4 * count(T * (selects ? x.K : S));
   p.flops = 2 * pairs_of(B, T, S) * count(x.H * x.D);
   p.bytes = p.input_bytes + p.output_bytes;
   const Index parts = std::max<Index>(T, 2 * 148);  // two a multiprocessor, where queries are few
   if (selects)                                      // what v2 keeps of candidates, or all scores
-    p.output_bytes += rung == "two passes" ? 4 * count(T * S) : 8 * count(parts * (2 * x.K + 64));
+    p.output_bytes += v.rung == "two passes" ? 4 * count(T * S) : 8 * count(parts * (2 * x.K + 64));
   return p;
 }
 
@@ -98,30 +123,30 @@ DeviceProblem linear(const std::string& dtype, const std::string& rung, Index T,
   return p;
 }
 
-void add_attention(std::vector<DeviceProblem>& all, const Scale& x) {
+void add_mla(std::vector<DeviceProblem>& all, const Scale& x) {
   for (const Index S : x.contexts)
-    all.push_back(attention(x, "bf16", "dispatch", "prefill", 1, x.T, S, x.N));
-  all.push_back(attention(x, "bf16", "dispatch", "prefill", 1, x.T, x.contexts[1], x.N / 2));
+    all.push_back(mla(x, {"bf16", "dispatch", "prefill"}, 1, x.T, S, x.N));
+  all.push_back(mla(x, {"bf16", "dispatch", "prefill"}, 1, x.T, x.contexts[1], x.N / 2));
   for (const Index N : {x.N, x.N / 2})
-    all.push_back(attention(x, "fp8", "dispatch", "decode", x.B, x.B * x.drafted, x.cached, N));
-  all.push_back(attention(x, "fp8", "dispatch", "decode", 1, 1, x.cached, x.N));
+    all.push_back(mla(x, {"fp8", "dispatch", "decode"}, x.B, x.B * x.drafted, x.cached, N));
+  all.push_back(mla(x, {"fp8", "dispatch", "decode"}, 1, 1, x.cached, x.N));
   for (const char* rung : {"v1", "dispatch"})
-    all.push_back(attention(x, "bf16", rung, "ladder", 1, x.few, x.contexts[0], x.N));
+    all.push_back(mla(x, {"bf16", rung, "ladder"}, 1, x.few, x.contexts[0], x.N));
 }
 
 void add_indexer(std::vector<DeviceProblem>& all, const Scale& x) {
   const Index S = x.contexts[x.contexts.size() / 2], longest = x.contexts.back();
   const Index decoded = x.B * x.drafted;
   for (const char* dtype : {"fp8", "bf16"}) {
-    all.push_back(indexer(x, "indexer_scores", dtype, "dispatch", "prefill", 1, x.T, S));
-    all.push_back(indexer(x, "indexer_topk", dtype, "dispatch", "prefill", 1, x.T, S));
-    all.push_back(indexer(x, "indexer_topk", dtype, "two passes", "prefill", 1, x.T, S));
+    all.push_back(indexer(x, "indexer_scores", {dtype, "dispatch", "prefill"}, 1, x.T, S));
+    all.push_back(indexer(x, "indexer_topk", {dtype, "dispatch", "prefill"}, 1, x.T, S));
+    all.push_back(indexer(x, "indexer_topk", {dtype, "two passes", "prefill"}, 1, x.T, S));
   }
-  all.push_back(indexer(x, "indexer_scores", "fp8", "dispatch", "decode", x.B, decoded, x.paged));
+  all.push_back(indexer(x, "indexer_scores", {"fp8", "dispatch", "decode"}, x.B, decoded, x.paged));
   for (const auto& [B, T] : {std::pair{x.B, decoded}, std::pair{Index{1}, Index{1}}})
-    all.push_back(indexer(x, "indexer_topk", "fp8", "dispatch", "decode", B, T, x.paged));
+    all.push_back(indexer(x, "indexer_topk", {"fp8", "dispatch", "decode"}, B, T, x.paged));
   for (const char* rung : {"v1", "dispatch"})
-    all.push_back(indexer(x, "indexer_scores", "fp8", rung, "ladder", 1, x.few, x.contexts[0]));
+    all.push_back(indexer(x, "indexer_scores", {"fp8", rung, "ladder"}, 1, x.few, x.contexts[0]));
   for (const char* rung : {"v1", "dispatch"}) all.push_back(topk(x, rung, x.T, longest));
 }
 
@@ -137,7 +162,7 @@ void add_linear(std::vector<DeviceProblem>& all, const Scale& x) {
 
 std::vector<DeviceProblem> problems(const Scale& x) {
   std::vector<DeviceProblem> all;
-  add_attention(all, x);
+  add_mla(all, x);
   add_indexer(all, x);
   add_linear(all, x);
   return all;

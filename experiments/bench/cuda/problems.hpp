@@ -27,7 +27,7 @@ struct DeviceProblem {
 /// How flops and bytes of an op are counted, in words; by op.
 const std::map<std::string, std::string>& formulas();
 
-/// What is timed on a device; and the same list at sizes that the host's emulation of CUDA can run.
+/// The problems timed on a device, and the same list at sizes for the host's emulation of CUDA.
 std::vector<DeviceProblem> device_problems();
 std::vector<DeviceProblem> host_problems();
 

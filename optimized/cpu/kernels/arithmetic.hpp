@@ -1,8 +1,7 @@
-// optimized/cpu/kernels/arithmetic.hpp — what a product multiplies: floats, or pairs of bf16.
+// optimized/cpu/kernels/arithmetic.hpp — rows of every storage as the words of a product.
 //
-// Single works on every tier and widens bf16 and e4m3, exactly. Pairs is vdpbf16ps, where the tier
-// has it: products of two neighbouring channels and their sum to fp32. It takes subnormal numbers
-// for zero. Both multiply and add words (native.hpp) that hold `step` channels.
+// FloatRows works on every tier and widens bf16 and e4m3 to floats, exactly. PairRows keeps bf16,
+// and turns e4m3 into it, for tiers that multiply pairs of bf16 (native.hpp).
 #pragma once
 
 #include "optimized/cpu/kernels/native.hpp"
@@ -34,13 +33,8 @@ inline Vector decode_e4m3(const std::uint8_t* x) {
   return as_vector(as_integers(checked) | (bits & 0x80) << 24);
 }
 
-struct Single {
-  static constexpr int step = 1;
+struct FloatRows : Floats {
   using Channel = float;
-
-  static Vector dot(Vector sum, const Word* broadcast, Vector words) {
-    return fused(fill(*reinterpret_cast<const float*>(broadcast)), words, sum);
-  }
 
   static void widen_bf16(Channel* to, const std::byte* from, Index n) {
     for (Index i = 0; i < n; ++i) {
@@ -66,7 +60,7 @@ struct Magnitudes {
     for (int i = 0; i < 128; ++i) {
       // m 2^-9 below the normal numbers, by doubling; otherwise the exponent's bias is moved.
       int mantissa = i, exponent = 121;
-      while (mantissa < 8 && mantissa > 0) mantissa *= 2, --exponent;
+      for (; mantissa < 8 && mantissa > 0; --exponent) mantissa *= 2;
       bits[i] = static_cast<std::uint16_t>(i >= 8 ? (i << 4) + (120 << 7)
                                            : i    ? exponent << 7 | (mantissa & 7) << 4
                                                   : 0);
@@ -76,14 +70,8 @@ struct Magnitudes {
 };
 inline constexpr Magnitudes magnitudes;
 
-struct Pairs {
-  static constexpr int step = 2;
+struct PairRows : Pairs {
   using Channel = std::uint16_t;
-
-  static Vector dot(Vector sum, const Word* broadcast, Vector words) {
-    const __m512i pair = _mm512_set1_epi32(static_cast<int>(*broadcast));
-    return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)pair, (__m512bh)words);
-  }
 
   static void widen_bf16(Channel* to, const std::byte* from, Index n) {
     std::memcpy(to, from, static_cast<std::size_t>(2 * n));
@@ -112,18 +100,18 @@ struct Pairs {
     _mm512_storeu_si512(to, value);
   }
 };
-using Halves = Pairs;
+using Bf16Rows = PairRows;
 #else
-using Halves = Single;
+using Bf16Rows = FloatRows;
 #endif
 
-/// The arithmetic for a storage: f(Single()) or f(Pairs()).
+/// The arithmetic for a storage: f(FloatRows()) or f(PairRows()).
 template <class F>
 auto with_arithmetic(Storage storage, F f) {
-  return storage == Storage::f32 ? f(Single()) : f(Halves());
+  return storage == Storage::f32 ? f(FloatRows()) : f(Bf16Rows());
 }
 
-/// n e4m3 as channels; `scale` as in Single::widen_e4m3.
+/// n e4m3 as channels; `scale` as in FloatRows::widen_e4m3.
 template <class A>
 void widen_e4m3(typename A::Channel* to, const std::uint8_t* from, Index n, const float* scale) {
   constexpr Index run = A::e4m3_at_once;

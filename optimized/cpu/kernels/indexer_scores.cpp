@@ -17,7 +17,7 @@ constexpr int tile_heads = 4, tile_vectors = 2;
 
 template <class A>
 Index words_of(Index D) {
-  return (D + A::step - 1) / A::step;
+  return (D + A::channels - 1) / A::channels;
 }
 
 /// Word i of 16 rows to packed[48 i ..]. Rows have whole runs of 16 words.
@@ -69,7 +69,7 @@ void add_heads(float* scores, const Word* q, const Word* keys, Index words, cons
       for (int h = 0; h < heads; ++h)
 #pragma GCC unroll 4
         for (int v = 0; v < tile_vectors; ++v)
-          sums[h][v] = A::dot(sums[h][v], q + i * heads + h, key[v]);
+          sums[h][v] = A::add_product(sums[h][v], A::broadcast(q + i * heads + h), key[v]);
     }
 #pragma GCC unroll 4
     for (int v = 0; v < tile_vectors; ++v) {
@@ -84,8 +84,10 @@ void add_heads(float* scores, const Word* q, const Word* keys, Index words, cons
 
 }  // namespace
 
-void pack_index_query(std::uint32_t* packed, const std::byte* q, Storage storage, Index H, Index D,
+void pack_index_query(std::uint32_t* packed, const std::byte* q, IndexShape shape,
                       std::byte* scratch) {
+  const Storage storage = shape.storage;
+  const Index H = shape.H, D = shape.D;
   with_arithmetic(storage, [&](auto arithmetic) {
     using A = decltype(arithmetic);
     const Index words = words_of<A>(D);
@@ -101,7 +103,9 @@ void pack_index_query(std::uint32_t* packed, const std::byte* q, Storage storage
 }
 
 void pack_index_keys(std::uint32_t* packed, float* scales, const std::byte* const* rows, Index n,
-                     Storage storage, Index D, std::byte* scratch) {
+                     IndexShape shape, std::byte* scratch) {
+  const Storage storage = shape.storage;
+  const Index D = shape.D;
   with_arithmetic(storage, [&](auto arithmetic) {
     using A = decltype(arithmetic);
     using Channel = typename A::Channel;
@@ -121,7 +125,7 @@ void pack_index_keys(std::uint32_t* packed, float* scales, const std::byte* cons
           std::memset(to, 0, static_cast<std::size_t>(padded(D)) * sizeof *to);
         words[row] = reinterpret_cast<const Word*>(to);
       }
-      transpose_16(packed + first, words, padded(D) / A::step);
+      transpose_16(packed + first, words, padded(D) / A::channels);
     }
   });
   for (Index i = 0; i < panel_keys; ++i) {
@@ -130,20 +134,20 @@ void pack_index_keys(std::uint32_t* packed, float* scales, const std::byte* cons
   }
 }
 
-void score_panel(float* scores, const std::uint32_t* q, const std::uint32_t* keys,
-                 const float* scales, const float* w, Storage storage, Index H, Index D,
-                 bool relu) {
+void score_panel(float* scores, const ScorePanelIn& in) {
+  const Storage storage = in.shape.storage;
+  const Index H = in.shape.H, D = in.shape.D;
   for (Index i = 0; i < panel_keys; ++i) scores[i] = 0;
   with_arithmetic(storage, [&](auto arithmetic) {
     using A = decltype(arithmetic);
     const Index words = words_of<A>(D);
     for (Index h = 0; h < H; h += tile_heads)
       counted<tile_heads>(H - h, [&]<int heads>() {
-        add_heads<A, heads>(scores, q + h * words, keys, words, w + h, relu);
+        add_heads<A, heads>(scores, in.q + h * words, in.keys, words, in.w + h, in.relu);
       });
   });
   if (storage == Storage::e4m3)
-    for (Index i = 0; i < panel_keys; ++i) scores[i] *= scales[i];
+    for (Index i = 0; i < panel_keys; ++i) scores[i] *= in.scales[i];
 }
 
 }  // namespace dsa::cpu::DSA_TIER

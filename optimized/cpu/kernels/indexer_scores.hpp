@@ -22,20 +22,34 @@ constexpr std::int64_t index_query_bytes(std::int64_t H, std::int64_t D) {
 constexpr std::int64_t index_panel_bytes(std::int64_t D) { return 4 * padded(D) * panel_keys; }
 constexpr std::int64_t index_rows_bytes(std::int64_t D) { return 4 * padded(D) * 16; }
 
+/// Heads and channels of the indexer, and how they are kept.
+struct IndexShape {
+  Storage storage;
+  std::int64_t H, D;
+};
+
 /// q (H, D) of one query.
-using PackIndexQuery = void(std::uint32_t* packed, const std::byte* q, Storage, std::int64_t H,
-                            std::int64_t D, std::byte* scratch);
+using PackIndexQuery = void(std::uint32_t* packed, const std::byte* q, IndexShape,
+                            std::byte* scratch);
 DSA_DECLARE_IN_EVERY_TIER(PackIndexQuery, pack_index_query)
 
 /// n <= 48 rows of rows.hpp; the lanes behind them are zeros. `scales` (48): the e4m3 keys' own.
 using PackIndexKeys = void(std::uint32_t* packed, float* scales, const std::byte* const* rows,
-                           std::int64_t n, Storage, std::int64_t D, std::byte* scratch);
+                           std::int64_t n, IndexShape, std::byte* scratch);
 DSA_DECLARE_IN_EVERY_TIER(PackIndexKeys, pack_index_keys)
 
+/// One query and a panel of keys.
+struct ScorePanelIn {
+  const std::uint32_t* q;     // (H, D), packed
+  const std::uint32_t* keys;  // (48, D), packed
+  const float* scales;        // (48)
+  const float* w;             // (H)
+  IndexShape shape;
+  bool relu;
+};
+
 /// scores[i] = scales[i] sum_h w[h] act( q[h] . key[i] ), i < 48.
-using ScorePanel = void(float* scores, const std::uint32_t* q, const std::uint32_t* keys,
-                        const float* scales, const float* w, Storage, std::int64_t H,
-                        std::int64_t D, bool relu);
+using ScorePanel = void(float* scores, const ScorePanelIn&);
 DSA_DECLARE_IN_EVERY_TIER(ScorePanel, score_panel)
 
 }  // namespace dsa::cpu

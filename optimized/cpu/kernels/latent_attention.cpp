@@ -15,8 +15,8 @@ struct Sizes {
 };
 template <class A>
 Sizes sizes_of(Index key_channels, Index value_channels, Index heads, Index n) {
-  return {(key_channels + A::step - 1) / A::step, (heads + width - 1) / width,
-          (n + A::step - 1) / A::step, (value_channels + run_channels - 1) / run_channels};
+  return {(key_channels + A::channels - 1) / A::channels, (heads + width - 1) / width,
+          (n + A::channels - 1) / A::channels, (value_channels + run_channels - 1) / run_channels};
 }
 
 /// dots[k][lane] of `keys` keys, `at` bytes into their rows, with the heads of a group. Meanwhile
@@ -34,21 +34,23 @@ void score_keys(float* dots, const Word* q, const std::byte* const* rows, Index 
     for (Index i = first; i < end; ++i) {
       const Vector heads = vector_at(q + i * width);
 #pragma GCC unroll 12
-      for (int k = 0; k < keys; ++k) sums[k] = A::dot(sums[k], row[k] + i, heads);
+      for (int k = 0; k < keys; ++k)
+        sums[k] = A::add_product(sums[k], A::broadcast(row[k] + i), heads);
     }
   }
   for (int k = 0; k < keys; ++k) put(dots + k * width, sums[k]);
 }
 
-/// Dots (n, lanes) of a group of heads become scores, -infinity where a head does not see the key.
-/// Returns the largest.
-Vector scaled(float* dots, Index n, float scale, Seen seen) {
+/// Dots (n, lanes) of the heads [first, ...) become scores, -infinity where a head does not see the
+/// key. Returns the largest.
+Vector scaled(float* dots, const ChunkIn& in, Index first) {
   Vector largest = fill(-__builtin_inff());
-  for (Index k = 0; k < n; ++k) {
-    Vector score = vector_at(dots + k * width) * scale;
-    if (seen.begin) {
+  for (Index k = 0; k < in.n; ++k) {
+    Vector score = vector_at(dots + k * width) * in.scale;
+    if (in.begin) {
       const Integers at = fill(static_cast<std::int32_t>(k));
-      const Integers sees = (integers_at(seen.begin) <= at) & (at < integers_at(seen.end));
+      const Integers sees =
+          (integers_at(in.begin + first) <= at) & (at < integers_at(in.end + first));
       score = sees ? score : fill(-__builtin_inff());
     }
     put(dots + k * width, score);
@@ -57,13 +59,13 @@ Vector scaled(float* dots, Index n, float scale, Seen seen) {
   return largest;
 }
 
-/// Of a group of heads: dots (n, lanes) to weights exp(scale dot - m), and m and l.
-void weigh(float* dots, Index n, float scale, Seen seen, float* m, float* l) {
-  const Vector largest = scaled(dots, n, scale, seen);
+/// Turns the dots (n, lanes) of heads [first, ...) into weights exp(scale dot - m). Writes m and l.
+void weigh(float* dots, const ChunkIn& in, Index first, float* m, float* l) {
+  const Vector largest = scaled(dots, in, first);
   // Scores that are all -infinity have no weight, rather than exp(NaN).
   const Vector shift = largest == -__builtin_inff() ? Vector{} : largest;
   Vector sum{};
-  for (Index k = 0; k < n; ++k) {
+  for (Index k = 0; k < in.n; ++k) {
     const Vector weight = exponential(vector_at(dots + k * width) - shift);
     put(dots + k * width, weight);
     sum += weight;
@@ -73,12 +75,12 @@ void weigh(float* dots, Index n, float scale, Seen seen, float* m, float* l) {
 }
 
 /// Word k of a lane: the weights of the keys that one product takes.
-void pack_weights(Single, Word* packed, const float* weights, Index n) {
+void pack_weights(FloatRows, Word* packed, const float* weights, Index n) {
   std::memcpy(packed, weights, static_cast<std::size_t>(4 * n * width));
 }
 
 /// Channels [first, first + width) of the rows that one product takes.
-void pack_values(Single, Word* packed, const std::byte* const* rows, Index, Index first,
+void pack_values(FloatRows, Word* packed, const std::byte* const* rows, Index, Index first,
                  Index channels) {
   const Index here = channels - first < width ? channels - first : width;
   if (here == width) {
@@ -93,7 +95,7 @@ void pack_values(Single, Word* packed, const std::byte* const* rows, Index, Inde
 __m512i low_halves(__m256i halves) { return _mm512_cvtepu16_epi32(halves); }
 __m512i high_halves(__m256i halves) { return _mm512_slli_epi32(low_halves(halves), 16); }
 
-void pack_weights(Pairs, Word* packed, const float* weights, Index n) {
+void pack_weights(PairRows, Word* packed, const float* weights, Index n) {
   for (Index k = 0; k < n; k += 2) {
     const Vector first = vector_at(weights + k * width);
     const Vector second = k + 1 < n ? vector_at(weights + (k + 1) * width) : Vector{};
@@ -103,7 +105,7 @@ void pack_weights(Pairs, Word* packed, const float* weights, Index n) {
   }
 }
 
-void pack_values(Pairs, Word* packed, const std::byte* const* rows, Index n, Index first,
+void pack_values(PairRows, Word* packed, const std::byte* const* rows, Index n, Index first,
                  Index channels) {
   const Index here = channels - first < width ? channels - first : width;
   const auto lanes = static_cast<__mmask16>(here > 0 ? (1u << here) - 1 : 0);
@@ -123,8 +125,8 @@ void sum_rows(float* out, Index stride, const Word* weights, const Word* values,
     const Vector b = vector_at(values + i * run_channels + width);
 #pragma GCC unroll 8
     for (int h = 0; h < heads; ++h) {
-      sums[h][0] = A::dot(sums[h][0], weights + i * width + h, a);
-      sums[h][1] = A::dot(sums[h][1], weights + i * width + h, b);
+      sums[h][0] = A::add_product(sums[h][0], A::broadcast(weights + i * width + h), a);
+      sums[h][1] = A::add_product(sums[h][1], A::broadcast(weights + i * width + h), b);
     }
   }
   for (int h = 0; h < heads; ++h) {
@@ -134,8 +136,11 @@ void sum_rows(float* out, Index stride, const Word* weights, const Word* values,
 }
 
 template <class A>
-void attend(Partial partial, const Word* q, const std::byte* const* rows, Index n, Seen seen,
-            float scale, ChunkShape shape, Index heads, std::byte* scratch) {
+void attend(Partial partial, const ChunkIn& in, std::byte* scratch) {
+  const ChunkShape& shape = in.shape;
+  const Word* const q = in.q;
+  const std::byte* const* const rows = in.rows;
+  const Index n = in.n, heads = in.heads;
   const Sizes size = sizes_of<A>(shape.key_channels, shape.value_channels, heads, n);
   const Index at = shape.key_first * static_cast<Index>(sizeof(typename A::Channel));
   const Index stride = padded(shape.value_channels);
@@ -154,10 +159,10 @@ void attend(Partial partial, const Word* q, const std::byte* const* rows, Index 
       });
     float m[width], l[width];
     const Index first = group * width;
-    weigh(dots, n, scale, seen.begin ? Seen{seen.begin + first, seen.end + first} : seen, m, l);
-    for (Index i = 0; i < width && group * width + i < heads; ++i) {
-      partial.m[group * width + i] = m[i];
-      partial.l[group * width + i] = l[i];
+    weigh(dots, in, first, m, l);
+    for (Index i = 0; i < width && first + i < heads; ++i) {
+      partial.m[first + i] = m[i];
+      partial.l[first + i] = l[i];
     }
     pack_weights(A(), weights + group * group_weights, dots, n);
   }
@@ -165,8 +170,8 @@ void attend(Partial partial, const Word* q, const std::byte* const* rows, Index 
     const Index channel = run * run_channels;
     for (Index i = 0; i < size.steps; ++i)
       for (Index half = 0; half < run_channels; half += width)
-        pack_values(A(), values + i * run_channels + half, rows + i * A::step, n - i * A::step,
-                    channel + half, shape.value_channels);
+        pack_values(A(), values + i * run_channels + half, rows + i * A::channels,
+                    n - i * A::channels, channel + half, shape.value_channels);
     for (Index h = 0; h < heads; h += tile_heads)
       counted<tile_heads>(heads - h, [&]<int tile>() {
         sum_rows<A, tile>(partial.out + h * stride + channel, stride,
@@ -190,7 +195,7 @@ void widen_latent_e4m3(typename A::Channel* to, const std::byte* row, LatentShap
   for (Index i = shape.R + shape.P; i < padded(shape.R + shape.P); ++i) to[i] = 0;
 }
 
-/// A channel that holds a bf16, as one. Which of them a tier has, its arithmetic says.
+/// A channel that holds a bf16, as a bf16: one overload for each type of channel.
 [[maybe_unused]] std::uint16_t bf16_of(std::uint16_t channel) { return channel; }
 [[maybe_unused]] std::uint16_t bf16_of(float channel) {
   return static_cast<std::uint16_t>(__builtin_bit_cast(std::uint32_t, channel) >> 16);
@@ -221,8 +226,9 @@ void widen_latent_rows(const std::byte** rows, Index n, LatentShape shape, std::
     using Channel = typename A::Channel;
     const Index channels = shape.R + shape.P;
     const bool ready = shape.storage == Storage::f32 ||
-                       (shape.storage == Storage::bf16 && A::step == 2 && channels % 2 == 0);
-    for (Index i = 0; !ready && i < n; ++i) {
+                       (shape.storage == Storage::bf16 && A::channels == 2 && channels % 2 == 0);
+    if (ready) return;
+    for (Index i = 0; i < n; ++i) {
       constexpr Index ahead = 3;
       if (i + ahead < n) prefetch(rows[i + ahead], bytes_of(shape.storage, channels));
       auto* const to = reinterpret_cast<Channel*>(widened) + i * padded(channels);
@@ -243,37 +249,35 @@ void latent_row_as_bf16(std::uint16_t* to, const std::byte* row, LatentShape sha
                 n = shape.R - first < scaled_run ? shape.R - first : scaled_run;
     float scale;
     std::memcpy(&scale, row + shape.R + 4 * i, 4);
-    Halves::Channel run[scaled_run];
-    widen_e4m3<Halves>(run, reinterpret_cast<const std::uint8_t*>(row) + first, n, &scale);
+    Bf16Rows::Channel run[scaled_run];
+    widen_e4m3<Bf16Rows>(run, reinterpret_cast<const std::uint8_t*>(row) + first, n, &scale);
     for (Index r = 0; r < n; ++r) to[first + r] = bf16_of(run[r]);
   }
   std::memcpy(to + shape.R, row + shape.R + 4 * scales, static_cast<std::size_t>(2 * shape.P));
 }
 
-void attend_chunk(Partial partial, const std::uint32_t* q, const std::byte* const* rows, Index n,
-                  Seen seen, float scale, ChunkShape shape, Index heads, std::byte* scratch) {
-  with_arithmetic(shape.storage, [&](auto arithmetic) {
-    attend<decltype(arithmetic)>(partial, q, rows, n, seen, scale, shape, heads, scratch);
-  });
+void attend_chunk(Partial partial, const ChunkIn& in, std::byte* scratch) {
+  with_arithmetic(in.shape.storage,
+                  [&](auto arithmetic) { attend<decltype(arithmetic)>(partial, in, scratch); });
 }
 
-void add_chunk(float* out, float* m, float* l, Partial chunk, bool first, Index heads, Index R) {
+void add_chunk(Partial sums, Partial chunk, bool first, Index heads, Index R) {
   for (Index n = 0; n < heads; ++n) {
-    float* const to = out + n * R;
+    float* const to = sums.out + n * R;
     const float* const from = chunk.out + n * padded(R);
     if (first) {
       std::memcpy(to, from, static_cast<std::size_t>(4 * R));
-      m[n] = chunk.m[n];
-      l[n] = chunk.l[n];
+      sums.m[n] = chunk.m[n];
+      sums.l[n] = chunk.l[n];
       continue;
     }
-    const float largest = m[n] > chunk.m[n] ? m[n] : chunk.m[n];
+    const float largest = sums.m[n] > chunk.m[n] ? sums.m[n] : chunk.m[n];
     const float shift = largest == -__builtin_inff() ? 0 : largest;
-    const float a = exponential(fill(m[n] - shift))[0],
+    const float a = exponential(fill(sums.m[n] - shift))[0],
                 b = exponential(fill(chunk.m[n] - shift))[0];
     for (Index r = 0; r < R; ++r) to[r] = to[r] * a + from[r] * b;
-    m[n] = largest;
-    l[n] = l[n] * a + chunk.l[n] * b;
+    sums.m[n] = largest;
+    sums.l[n] = sums.l[n] * a + chunk.l[n] * b;
   }
 }
 

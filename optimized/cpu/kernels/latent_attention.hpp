@@ -29,21 +29,31 @@ struct LatentShape {
   std::int64_t R, P;
 };
 
-/// Where the channels of a row stand that queries meet, and how many values it begins with: of a
-/// latent row 0, R+P, R.
+/// A row: the channels that queries are multiplied with, and the number of values that it begins
+/// with. A latent row has 0, R+P and R.
 struct ChunkShape {
   Storage storage;
   std::int64_t key_first, key_channels, value_channels;
 };
 
-/// Rows [begin[h], end[h]) of a chunk that head h sees, 64 numbers each; begin null: all rows.
-struct Seen {
-  const std::int32_t *begin, *end;
+/// The sums of some heads over some keys.
+struct Partial {
+  float*
+      out;  // (heads, values): of exp(score - m) times a value. Of a chunk: (heads, padded(values))
+  float* m;  // (heads): the largest score
+  float* l;  // (heads): the sum of exp(score - m)
 };
 
-/// What a chunk adds: out (heads, padded(values)), m (heads) and l (heads).
-struct Partial {
-  float *out, *m, *l;
+/// The heads of one query, and a chunk of rows made ready. 1 <= n <= 128, 1 <= heads <= 64.
+struct ChunkIn {
+  const std::uint32_t* q;        // (heads, key channels), packed
+  const std::byte* const* rows;  // (n)
+  std::int64_t n;
+  const std::int32_t* begin = nullptr;  // (64): head h sees rows [begin[h], end[h]);
+  const std::int32_t* end = nullptr;    // (64)  null: every head sees all rows
+  float scale;
+  ChunkShape shape;
+  std::int64_t heads;
 };
 
 /// Bytes for the heads of one query packed; for the rows of a chunk widened; for scratch of a
@@ -71,16 +81,13 @@ DSA_DECLARE_IN_EVERY_TIER(WidenLatentRows, widen_latent_rows)
 using LatentRowAsBf16 = void(std::uint16_t* to, const std::byte* row, LatentShape);
 DSA_DECLARE_IN_EVERY_TIER(LatentRowAsBf16, latent_row_as_bf16)
 
-/// 1 <= n <= 128 rows made ready, 1 <= heads <= 64. A row that a head does not see has weight 0 for
-/// it, which a value that is no finite number turns into NaN. `scratch`: latent_chunk_bytes.
-using AttendChunk = void(Partial, const std::uint32_t* q, const std::byte* const* rows,
-                         std::int64_t n, Seen, float scale, ChunkShape, std::int64_t heads,
-                         std::byte* scratch);
+/// A row that a head does not see has weight 0 for it, which a value that is no finite number turns
+/// into NaN. `scratch`: latent_chunk_bytes.
+using AttendChunk = void(Partial, const ChunkIn&, std::byte* scratch);
 DSA_DECLARE_IN_EVERY_TIER(AttendChunk, attend_chunk)
 
-/// Adds a chunk to out (heads, R), m and l; the first one is copied.
-using AddChunk = void(float* out, float* m, float* l, Partial, bool first, std::int64_t heads,
-                      std::int64_t R);
+/// Adds a chunk of R values to the sums so far; the first one is copied.
+using AddChunk = void(Partial sums, Partial chunk, bool first, std::int64_t heads, std::int64_t R);
 DSA_DECLARE_IN_EVERY_TIER(AddChunk, add_chunk)
 
 }  // namespace dsa::cpu

@@ -4,8 +4,7 @@
 // streams from memory and nothing else matters.
 #include "optimized/cpu/kernels/linear.hpp"
 
-#include "optimized/cpu/kernels/registers.hpp"
-#include "optimized/cpu/kernels/simd.hpp"
+#include "optimized/cpu/kernels/native.hpp"
 #include "optimized/cpu/kernels/tiles.hpp"
 
 namespace dsa::cpu::DSA_TIER {
@@ -35,51 +34,44 @@ struct Run {
   }
 };
 
-/// A word of w is multiplied in `steps`, each with a word made of x; `rows` of x at a time.
-struct Float {
+/// A word of w is multiplied in `steps`, each with a word made of x; `rows` of x at a time. Words
+/// are multiplied as they are: Floats or Pairs.
+template <class Product>
+struct Whole : Product {
   static constexpr int steps = 1, rows = tile_rows;
   static uint32_t word_of_x(uint32_t x, int) { return x; }
-  static Bits word_of_w(Bits w, int) { return w; }
-  static Vector add_product(Vector sum, Bits x, Bits w) { return fused((Vector)x, (Vector)w, sum); }
+  static Words word_of_w(Words w, int) { return w; }
 };
 
 /// A pair of bf16, widened: x when it is sorted, w in registers.
-struct Widened {
+struct Widened : Floats {
   static constexpr int steps = 2;
   static constexpr int rows = width == 16 ? tile_rows : tile_rows * 2 / 3;  // room to widen in
   static uint32_t word_of_x(uint32_t x, int step) { return step == 0 ? x << 16 : x & 0xffff0000u; }
-  static Bits word_of_w(Bits w, int step) { return step == 0 ? w << 16 : w & 0xffff0000u; }
-  static Vector add_product(Vector sum, Bits x, Bits w) { return fused((Vector)x, (Vector)w, sum); }
+  static Words word_of_w(Words w, int step) { return step == 0 ? w << 16 : w & 0xffff0000u; }
 };
-
-#if defined(__AVX512BF16__)
-struct Pairs {
-  static constexpr int steps = 1, rows = tile_rows;
-  static uint32_t word_of_x(uint32_t x, int) { return x; }
-  static Bits word_of_w(Bits w, int) { return w; }
-  static Vector add_product(Vector sum, Bits x, Bits w) { return add_pairs(sum, x, w); }
-};
-#endif
 
 /// sums (rows, 32) += x w for `words` runs of one or two halves of a panel.
 template <class Product, int rows>
 void multiply_rows(float* sums, const uint32_t* x, const uint32_t* w, int64_t half, int64_t words) {
   Vector acc[rows][vectors] = {};
   for (int64_t i = 0; i < words; ++i) {
-    Bits run[vectors];
+    Words run[vectors];
     for (int v = 0; v < vectors; ++v)
-      run[v] = *reinterpret_cast<const Bits*>(w + v / vectors_of_half * half + i * linear_half +
-                                              v % vectors_of_half * width);
+      run[v] =
+          words_at(w + v / vectors_of_half * half + i * linear_half + v % vectors_of_half * width);
     for (int step = 0; step < Product::steps; ++step)
       for (int r = 0; r < rows; ++r) {
-        const Bits xr = Bits{} + x[(i * Product::steps + step) * rows + r];
+        const Vector xr = Product::broadcast(x + (i * Product::steps + step) * rows + r);
         for (int v = 0; v < vectors; ++v)
-          acc[r][v] = Product::add_product(acc[r][v], xr, Product::word_of_w(run[v], step));
+          acc[r][v] = Product::add_product(acc[r][v], xr, (Vector)Product::word_of_w(run[v], step));
       }
   }
   for (int r = 0; r < rows; ++r)
-    for (int v = 0; v < vectors; ++v)
-      *reinterpret_cast<Vector*>(sums + r * linear_panel + v * width) += acc[r][v];
+    for (int v = 0; v < vectors; ++v) {
+      float* const to = sums + r * linear_panel + v * width;
+      put(to, vector_at(to) + acc[r][v]);
+    }
 }
 
 template <class Product, int rows = Product::rows>
@@ -139,19 +131,27 @@ struct InTiles {
   static void multiply(float* sums, const uint32_t* x, int64_t n, const uint32_t* w, int64_t half,
                        int64_t words) {
     const bool two = n > 16;
-    tile_zero<0>(), tile_zero<1>(), tile_zero<2>(), tile_zero<3>();
+    tile_zero<0>();
+    tile_zero<1>();
+    tile_zero<2>();
+    tile_zero<3>();
     for (int64_t i = 0; i < words; i += 16) {
       const uint32_t* tile = x + i * padded(n);
       tile_load<6>(w + i * linear_half, 64);
       tile_load<7>(w + half + i * linear_half, 64);
       tile_load<4>(tile, 64);
-      tile_dot<0, 4, 6>(), tile_dot<1, 4, 7>();
+      tile_dot<0, 4, 6>();
+      tile_dot<1, 4, 7>();
       if (!two) continue;
       tile_load<5>(tile + 256, 64);
-      tile_dot<2, 5, 6>(), tile_dot<3, 5, 7>();
+      tile_dot<2, 5, 6>();
+      tile_dot<3, 5, 7>();
     }
-    add<0>(sums), add<1>(sums + linear_half);
-    if (two) add<2>(sums + 16 * linear_panel), add<3>(sums + 16 * linear_panel + linear_half);
+    add<0>(sums);
+    add<1>(sums + linear_half);
+    if (!two) return;
+    add<2>(sums + 16 * linear_panel);
+    add<3>(sums + 16 * linear_panel + linear_half);
   }
 
   template <int tile>
@@ -211,13 +211,13 @@ void multiply_piece(const LinearPiece& p) {
 }  // namespace
 
 void linear_piece(const LinearPiece& p) {
-  if (!p.bf16) return multiply_piece<InRegisters<Float>>(p);
+  if (!p.bf16) return multiply_piece<InRegisters<Whole<Floats>>>(p);
 #if defined(DSA_TILES)
   tiles_begin();
   multiply_piece<InTiles>(p);
   tiles_end();
 #elif defined(__AVX512BF16__)
-  multiply_piece<InRegisters<Pairs>>(p);
+  multiply_piece<InRegisters<Whole<Pairs>>>(p);
 #else
   multiply_piece<InRegisters<Widened>>(p);
 #endif

@@ -1,7 +1,9 @@
-// optimized/cpu/kernels/native.hpp — vectors as wide as the tier's registers.
+// optimized/cpu/kernels/native.hpp — the registers of the tier, as vectors.
 //
-// simd.hpp's sixteen lanes are several registers below AVX-512, which a compiler spills when many
-// of them are sums. The innermost loops use these instead. Included only by kernels.
+// Included only by kernels, which are compiled once per tier with DSA_TIER naming it. Everything
+// here lies in the tier's own namespace: an inline function compiled under two instruction sets
+// and one name would be merged by the linker into either. For the same reason kernels call nothing
+// of the standard library that is not a builtin.
 #pragma once
 
 #include <cstdint>
@@ -19,22 +21,26 @@
 namespace dsa::cpu::DSA_TIER {
 namespace {  // nothing here may be merged by the linker
 
+/// Lanes of a register; and the block of sums that fits the registers: `tile_rows` rows of x by
+/// `tile_columns` columns of y.
 #if defined(__AVX512F__)
-constexpr int width = 16;
+constexpr int width = 16, tile_rows = 12, tile_columns = 32;
 #elif defined(__AVX2__)
-constexpr int width = 8;
+constexpr int width = 8, tile_rows = 6, tile_columns = 16;
 #else
-constexpr int width = 4;
+constexpr int width = 4, tile_rows = 3, tile_columns = 16;
 #endif
 
 using Index = std::int64_t;
 typedef float Vector __attribute__((vector_size(4 * width), aligned(4), may_alias));
 typedef std::int32_t Integers __attribute__((vector_size(4 * width), aligned(4), may_alias));
+typedef std::uint32_t Words __attribute__((vector_size(4 * width), aligned(4), may_alias));
 /// Four bytes of packed channels: a float, or two bf16, the even channel low.
 typedef std::uint32_t Word __attribute__((may_alias));
 
 inline Vector vector_at(const void* x) { return *static_cast<const Vector*>(x); }
 inline Integers integers_at(const void* x) { return *static_cast<const Integers*>(x); }
+inline Words words_at(const void* x) { return *static_cast<const Words*>(x); }
 inline void put(void* x, Vector v) { *static_cast<Vector*>(x) = v; }
 inline void put(void* x, Integers v) { *static_cast<Integers*>(x) = v; }
 inline Vector fill(float x) { return x - Vector{}; }
@@ -51,6 +57,34 @@ inline Vector fused(Vector a, Vector b, Vector c) {
 #else
   return a * b + c;
 #endif
+}
+
+// Products of two words, added to a sum. A word holds one float, or the bf16 of two
+// neighbouring channels.
+
+struct Floats {
+  static constexpr int channels = 1;
+  static Vector broadcast(const Word* x) { return fill(*reinterpret_cast<const float*>(x)); }
+  static Vector add_product(Vector sum, Vector a, Vector b) { return fused(a, b, sum); }
+};
+
+#if defined(__AVX512BF16__)
+/// vdpbf16ps: two products of bf16 and their sum in fp32. Subnormal numbers are taken for zero.
+struct Pairs {
+  static constexpr int channels = 2;
+  static Vector broadcast(const Word* x) { return (Vector)_mm512_set1_epi32(static_cast<int>(*x)); }
+  static Vector add_product(Vector sum, Vector a, Vector b) {
+    return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+  }
+};
+#endif
+
+/// A float as bf16, to nearest, ties to even; a NaN stays a (quiet) NaN.
+inline std::uint16_t narrow(float x) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<std::uint16_t>(bits >> 16 | 0x40u);
+  return static_cast<std::uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
 /// The larger; b where either is NaN.

@@ -1,6 +1,6 @@
 #include "optimized/cpu/kernels/quantise.hpp"
 
-#include "optimized/cpu/kernels/simd.hpp"
+#include "optimized/cpu/kernels/native.hpp"
 
 namespace dsa::cpu::DSA_TIER {
 namespace {

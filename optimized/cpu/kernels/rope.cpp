@@ -1,7 +1,5 @@
 #include "optimized/cpu/kernels/rope.hpp"
 
-#include "optimized/cpu/kernels/simd.hpp"
-
 namespace dsa::cpu::DSA_TIER {
 namespace {
 
@@ -17,13 +15,12 @@ void turn(float* x, const float* cos, const float* sin, std::int64_t half, std::
 
 }  // namespace
 
-void rope_heads(float* x, std::int64_t heads, std::int64_t width, const float* cos,
-                const float* sin, std::int64_t half, bool interleaved) {
+void rope_heads(float* x, std::int64_t heads, std::int64_t width, const Rotation& r) {
   for (std::int64_t h = 0; h < heads; ++h)
-    if (interleaved)
-      turn<2>(x + h * width, cos, sin, half, 1);
+    if (r.interleaved)
+      turn<2>(x + h * width, r.cos, r.sin, r.half, 1);
     else
-      turn<1>(x + h * width, cos, sin, half, half);
+      turn<1>(x + h * width, r.cos, r.sin, r.half, r.half);
 }
 
 }  // namespace dsa::cpu::DSA_TIER

@@ -1,4 +1,4 @@
-// optimized/cpu/kernels/storage.hpp — the formats of rows.hpp, as kernels are told them.
+// optimized/cpu/kernels/storage.hpp — the formats of rows.hpp, for kernels.
 #pragma once
 
 #include <cstdint>

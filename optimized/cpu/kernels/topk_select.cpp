@@ -5,7 +5,7 @@
 namespace dsa::cpu::DSA_TIER {
 namespace {
 
-/// Of a negative number all bits but the sign are turned. Adding 0 makes -0 to +0.
+/// All bits but the sign of a negative number are inverted. Adding 0 turns -0 into +0.
 Integers key_of(Vector scores) {
   const Integers bits = as_integers(scores + 0.0f);
   return bits ^ ((bits >> 31) & 0x7fffffff);
@@ -73,7 +73,10 @@ std::int32_t first_threshold(std::int32_t* largest, const float* scores, Index n
 /// The lowest n bits that are set.
 unsigned lowest_set(unsigned bits, Index n) {
   unsigned kept = 0;
-  for (; n > 0 && bits != 0; --n, bits &= bits - 1) kept |= bits & -bits;
+  for (; n > 0 && bits != 0; --n) {
+    kept |= bits & -bits;
+    bits &= bits - 1;
+  }
   return kept;
 }
 

@@ -3,10 +3,8 @@
 // Candidates are kept in ascending order of their index, up to candidate_capacity(K) of them. When
 // they are many, the K largest stay and the threshold rises to a key that the K held all reach.
 //
-// Only scores strictly above the threshold are taken, and nothing is lost by that: once it has been
-// raised, K scores offered so far, or about to be, are above it, or else K candidates of smaller
-// index reach it; and under the total order (value descending, then index ascending) each of those
-// comes before a later score that equals the threshold or is less.
+// Invariant: at least K scores come before every score that is at or below the raised threshold.
+// So only scores strictly above it are taken. (The order is by value, descending, then by index.)
 #pragma once
 
 #include "optimized/cpu/kernels/tiers.hpp"

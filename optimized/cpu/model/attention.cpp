@@ -38,16 +38,18 @@ void Pass<X, Row>::queries(const PackedAttention& w) const {
   narrowed(b.q_x, b.q);
 }
 
-/// Of every head n: columns [n y_width, ...) of y = the first `out` rows of W[n] times columns
+/// For every head n: columns [n y_width, ...) of y = the first `out` rows of W[n] times columns
 /// [n x_width, ...) of x. All heads at once: a decoding step has enough of them for every thread.
 template <class X, class Row>
 void Pass<X, Row>::linear_heads(Strided<X> y, Index y_width, Index out, Strided<const X> x,
                                 Index x_width, const std::vector<Matrix>& w) const {
   for (std::size_t n = 0; n < w.size(); ++n) {
     Product& p = b.products(n) = Product{};
-    p.x = x.data + static_cast<Index>(n) * x_width, p.x_stride = x.stride;
+    p.x = x.data + static_cast<Index>(n) * x_width;
+    p.x_stride = x.stride;
     p.rows = x.rows;
-    p.w = &w[n], p.out = out;
+    p.w = &w[n];
+    p.out = out;
     if constexpr (std::is_same_v<X, float>)
       p.y = y.data + static_cast<Index>(n) * y_width;
     else
@@ -169,9 +171,13 @@ void Pass<X, Row>::select(Index l) const {
   for (const Segment& s : segments) {
     const View<std::int32_t, 2> chosen = rows(b.chosen, s.begin, s.end);
     if (!s.sees_all)
-      indexer_topk<Row>(cpu(), chosen, rows(q, s.begin, s.end),
-                        readable(s.cache->index_keys<Row>(l, s.keys())),
-                        rows(b.head_weights, s.begin, s.end), relu, visible(s), b.scratch);
+      indexer_topk<Row>(cpu(), chosen,
+                        {.q = rows(q, s.begin, s.end),
+                         .k = readable(s.cache->index_keys<Row>(l, s.keys())),
+                         .w = rows(b.head_weights, s.begin, s.end),
+                         .relu = relu,
+                         .visible = visible(s)},
+                        b.scratch);
     else if (tap.decision)
       choose_all(s);
   }
@@ -192,19 +198,22 @@ void Pass<X, Row>::attend(Index l) const {
   const Index N = config.num_attention_heads, B = config.qk_nope_head_dim,
               P = config.qk_rope_head_dim;
   for (const Segment& s : segments) {
-    const View<float, 3> out = rows(b.out, s.begin, s.end);
-    const View<float, 2> lse = rows(b.lse, s.begin, s.end);
-    const View<const X, 3> absorbed = rows(b.q_absorbed, s.begin, s.end);
     const Pages<const Row> kv = readable(s.cache->latent<Row>(l, s.keys()));
+    const View<float, 2> lse = rows(b.lse, s.begin, s.end);
+    const MlaOut out{.out = rows(b.out, s.begin, s.end), .lse = lse};
+    const MlaIn<X, Row> absorbed{.q = rows(b.q_absorbed, s.begin, s.end), .kv = kv, .scale = scale};
     if (s.expanded)
-      mla_expanded<X, Row>(cpu(), rows(values(), s.begin, s.end), lse,
-                           rows(as<3>(q(), {T, N, B + P}), s.begin, s.end), kv,
-                           layer(l).attention.w_kv, visible(s), scale, b.scratch);
+      mla_expanded<X, Row>(cpu(), {.out = rows(values(), s.begin, s.end), .lse = lse},
+                           {.q = rows(as<3>(q(), {T, N, B + P}), s.begin, s.end),
+                            .kv = kv,
+                            .w = layer(l).attention.w_kv,
+                            .visible = visible(s),
+                            .scale = scale},
+                           b.scratch);
     else if (is_sparse() && !s.sees_all)
-      mla_sparse<X, Row>(cpu(), out, lse, absorbed, kv, rows(b.chosen, s.begin, s.end), scale,
-                         b.scratch);
+      mla_sparse(cpu(), out, absorbed, rows(b.chosen, s.begin, s.end), b.scratch);
     else
-      mla_dense<X, Row>(cpu(), out, lse, absorbed, kv, visible(s), scale, b.scratch);
+      mla_dense(cpu(), out, absorbed, visible(s), b.scratch);
   }
 }
 

@@ -1,4 +1,4 @@
-// optimized/cpu/model/cache.hpp — what is kept of the tokens of one sequence, in every layer.
+// optimized/cpu/model/cache.hpp — latent rows and index keys of one sequence, in every layer.
 //
 // A row a token: the latent [c_kv | k_rope] of every layer, and the key of every layer that runs an
 // indexer (rows.hpp). Rows lie on pages; one block of memory holds a page of every layer. Growing
@@ -64,7 +64,7 @@ class Cache final : public SequenceCache {
   Index block_bytes_;
 };
 
-/// What a cache of S tokens takes: whole pages.
+/// Bytes of a cache of S tokens: whole pages.
 Index cache_bytes(const Config&, Format, Index S);
 
 }  // namespace dsa::cpu

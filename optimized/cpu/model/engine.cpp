@@ -10,7 +10,7 @@
 namespace dsa::cpu {
 namespace {
 
-/// What the options mean on this machine.
+/// The options, resolved for this machine.
 struct Settings {
   Format format;
   Cpu cpu;

@@ -9,7 +9,7 @@
 
 namespace dsa::cpu {
 
-/// What a run over S tokens takes; `logits_rows` rows of logits are held at a time. Error: no such
+/// Memory of a run over S tokens; `logits_rows` rows of logits are held at a time. Error: no such
 /// format or tier.
 Plan plan(const Config&, const EngineOptions&, Index S, Index logits_rows);
 

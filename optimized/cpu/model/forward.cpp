@@ -1,11 +1,11 @@
 #include "optimized/cpu/model/forward.hpp"
 
+#include "core/threads.hpp"
 #include "optimized/cpu/model/pass.hpp"
 #include "optimized/cpu/ops/embed.hpp"
 #include "optimized/cpu/ops/norms.hpp"
 #include "optimized/cpu/ops/rope.hpp"
 #include "optimized/cpu/ops/router.hpp"
-#include "optimized/cpu/ops/threads.hpp"
 #include "optimized/engine/feeds.hpp"
 #include "optimized/shared/rope_table.hpp"
 
@@ -38,8 +38,9 @@ void Pass<X, Row>::prepare() {
     std::copy(feed.positions.begin(), feed.positions.end(), b.positions.data + row);
     std::copy(feed.begin.begin(), feed.begin.end(), b.begin.data + row);
     for (std::int32_t t = 0; t < feed.size(); ++t) b.end(row + t) = first + t + 1;
-    for (Index t = s.begin; config.indexer && t < s.end; ++t)
-      s.sees_all &= b.end(t) - b.begin(t) <= config.indexer->topk;
+    if (config.indexer)
+      for (Index t = s.begin; t < s.end; ++t)
+        s.sees_all &= b.end(t) - b.begin(t) <= config.indexer->topk;
     s.expanded = expands(s);
     s.cache->reserve(s.keys());
     segments.push_back(s);
@@ -61,12 +62,14 @@ void Pass<X, Row>::moe(Index l) const {
   cpu::linear<float, float>(cpu(), b.router_logits, View<const float, 2>(b.h_wide), w.gate, {},
                             b.scratch);
   tell(l, ".mlp.gate.logits", b.router_logits);
-  router(cpu(), b.experts, b.expert_weights, b.router_logits, w.e_score_correction_bias, config,
+  router(cpu(), {b.experts, b.expert_weights}, b.router_logits, w.e_score_correction_bias, config,
          b.scratch);
   tell_decision(l, ".mlp.gate.experts", b.experts);
   tell(l, ".mlp.gate.weights", b.expert_weights);
   std::fill(b.y.begin(), b.y.end(), 0.0f);
-  experts<X>(cpu(), b.y, h(), b.experts, b.expert_weights, w.experts, b.scratch);
+  experts<X>(cpu(), b.y,
+             {.x = h(), .chosen = b.experts, .weights = b.expert_weights, .networks = w.experts},
+             b.scratch);
   if (config.n_shared_experts > 0) feed_forward<X>(cpu(), b.y, h(), w.mlp, /*add=*/true, b.scratch);
 }
 
@@ -110,10 +113,12 @@ template <class X, class Row>
 void run(const PackedModel& model, Workspace& workspace, std::span<const Feed> feeds,
          LogitsOf which, View<float, 2> logits, const Tap& tap) {
   const Index T = tokens_of(feeds);
-  Pass<X, Row> pass{
-      model, model.config,
-      feeds, tap,
-      T,     Buffers<X, Row>(workspace.memory(), model.config, T, workspace.threads())};
+  Pass<X, Row> pass{.model = model,
+                    .config = model.config,
+                    .feeds = feeds,
+                    .tap = tap,
+                    .T = T,
+                    .b = Buffers<X, Row>(workspace.memory(), model.config, T, workspace.threads())};
   pass.prepare();
   embed<float, X>(model.cpu, pass.b.x, std::get<Tensor<X, 2>>(model.embed_tokens).view(),
                   pass.b.tokens);

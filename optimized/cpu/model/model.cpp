@@ -157,8 +157,10 @@ void for_each_matrix(const PackedModel& m, F&& f) {
       f(w->weight);
     for (const Matrix& w : a.w_uk) f(w);
     for (const Matrix& w : a.w_kv) f(w);
-    f(layer.indexer.weights_proj), f(layer.gate);
-    f(layer.mlp.gate_up), f(layer.mlp.down);
+    f(layer.indexer.weights_proj);
+    f(layer.gate);
+    f(layer.mlp.gate_up);
+    f(layer.mlp.down);
     for (const FeedForward& expert : layer.experts) f(expert.gate_up), f(expert.down);
   }
 }
@@ -180,9 +182,16 @@ Index PackedModel::bytes() const {
 PackedModel pack(const Model& model, Format format, Cpu cpu, MlaForm mla) {
   const Config& config = model.config;
   const Packer packer{config, format, cpu};
-  PackedModel packed{config, format, cpu, mla, {}, {}, {}, {}};
+  PackedModel packed{.config = config,
+                     .format = format,
+                     .cpu = cpu,
+                     .mla = mla,
+                     .embed_tokens = {},
+                     .layers = {},
+                     .norm = {},
+                     .lm_head = {}};
   if (format != Format::fp32) packed.embed_tokens = Tensor<bf16, 2>();
-  // What was packed need not stay in memory twice.
+  // A packed matrix need not stay in memory twice.
   const auto release = [&] {
     for (const auto& file : model.files) file->release();
   };

@@ -66,8 +66,8 @@ struct PackedModel {
 /// after every layer.
 PackedModel pack(const Model&, Format, Cpu, MlaForm = MlaForm::automatic);
 
-/// What pack() will take, from the config alone: numbers times their size. Packing rounds the rows
-/// of a matrix up to a panel, which this leaves out.
+/// Bytes that pack() will take, from the config alone: numbers times their size. The rows that pad
+/// a matrix to whole panels are not counted.
 Index weight_bytes(const Config&, Format);
 
 }  // namespace dsa::cpu

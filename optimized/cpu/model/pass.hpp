@@ -7,27 +7,12 @@
 #include <type_traits>
 #include <vector>
 
+#include "core/views.hpp"
 #include "optimized/cpu/model/forward.hpp"
 #include "optimized/cpu/ops/quantise.hpp"
-#include "optimized/cpu/ops/visible.hpp"
+#include "optimized/shared/key_range.hpp"
 
 namespace dsa::cpu {
-
-/// Rows [begin, end) of the first axis.
-template <class T, int Rank>
-View<T, Rank> rows(View<T, Rank> x, Index begin, Index end) {
-  const Index row = x.shape[0] > 0 ? x.size() / x.shape[0] : 0;
-  x.data += begin * row;
-  x.shape[0] = end - begin;
-  return x;
-}
-
-/// The same numbers under another shape.
-template <int To, class T, int From>
-View<T, To> as(View<T, From> x, const Shape<To>& shape) {
-  assert(volume<To>(shape) == x.size());
-  return {x.data, shape};
-}
 
 /// The rows of the pass that one feed has.
 struct Segment {
@@ -89,7 +74,7 @@ struct Pass {
   bool is_sparse() const { return config.indexer && config.use_sparse_attention; }
   Cpu cpu() const { return model.cpu; }
   const PackedLayer& layer(Index l) const { return model.layers[static_cast<std::size_t>(l)]; }
-  Visible visible(const Segment& s) const {
+  KeyRanges visible(const Segment& s) const {
     return {rows(b.begin, s.begin, s.end), rows(b.end, s.begin, s.end)};
   }
 
@@ -109,7 +94,7 @@ struct Pass {
     else
       return b.q_x;
   }
-  /// What expanded attention writes: the heads, before they are rounded to X.
+  /// The output of mla_expanded: the heads, before they are rounded to X.
   View<float, 3> values() const {
     if constexpr (std::is_same_v<X, float>)
       return as<3>(b.heads, {T, config.num_attention_heads, config.v_head_dim});

@@ -2,6 +2,7 @@
 
 #include <type_traits>
 
+#include "core/threads.hpp"
 #include "optimized/cpu/model/cache.hpp"
 #include "optimized/cpu/ops/experts.hpp"
 #include "optimized/cpu/ops/indexer_topk.hpp"
@@ -9,14 +10,13 @@
 #include "optimized/cpu/ops/mla_expanded.hpp"
 #include "optimized/cpu/ops/mla_sparse.hpp"
 #include "optimized/cpu/ops/router.hpp"
-#include "optimized/cpu/ops/threads.hpp"
 #include "optimized/shared/memory.hpp"
 #include "optimized/shared/pieces.hpp"
 
 namespace dsa::cpu {
 namespace {
 
-/// The most that an op of the pass needs, a thread.
+/// Bytes per thread: the most that an op of the pass needs.
 template <class X>
 Index scratch_per_thread(const Config& c, Index T, int threads) {
   const Index N = c.num_attention_heads, R = c.kv_lora_rank, P = c.qk_rope_head_dim,

@@ -1,9 +1,9 @@
 // optimized/cpu/model/workspace.hpp — all memory of a pass, in one piece.
 //
-// Buffers<X, Row> is the one list of what a pass of T tokens keeps beside weights and caches.
-// Placed over no memory it tells the size (workspace_bytes), placed over the workspace it is the
-// views. Attention and feed-forward networks take turns: what one needs begins where the other's
-// begins. The size does not depend on how many tokens came before.
+// Buffers<X, Row> is the one list of the arrays that a pass of T tokens keeps beside weights and
+// caches. Built over no memory it gives the size (workspace_bytes); built over the workspace it is
+// the views. Attention and feed-forward networks take turns: what one needs begins where the
+// other's begins. The size does not depend on how many tokens came before.
 #pragma once
 
 #include <memory>

@@ -1,4 +1,4 @@
-// optimized/cpu/ops/candidates.hpp — candidates of some queries, found by one thread or by several.
+// optimized/cpu/ops/candidates.hpp — candidates of some queries, from one thread or from several.
 //
 // The order of candidates is total, so the K largest of a row are one set, however its keys were
 // shared among threads.
@@ -10,22 +10,24 @@
 
 #include "core/failure.hpp"
 #include "optimized/cpu/kernels/topk_select.hpp"
+#include "optimized/shared/key_range.hpp"
 #include "optimized/shared/pieces.hpp"
 
 namespace dsa::cpu {
 
-/// Queries [first, first + n), and which keys this thread looks at.
+/// Queries [first, first + n), and the part of their keys that this thread looks at.
 struct Share {
   Index first = 0, n = 0;
   int part = 0, parts = 1;
 
-  /// This part of [begin, end), cut at multiples of `step` from begin.
-  Index cut(Index begin, Index end, Index step, int at) const {
-    const Index steps = (end - begin + step - 1) / step;
-    return at == parts ? end : begin + steps * at / parts * step;
+  /// Where part `at` of the keys begins: parts are cut at multiples of `step` from the first key.
+  Index cut(KeyRange all, Index step, int at) const {
+    const Index steps = (all.size() + step - 1) / step;
+    return at == parts ? all.end : all.begin + steps * at / parts * step;
   }
-  Index from(Index begin, Index end, Index step) const { return cut(begin, end, step, part); }
-  Index to(Index begin, Index end, Index step) const { return cut(begin, end, step, part + 1); }
+  KeyRange part_of(KeyRange all, Index step) const {
+    return {cut(all, step, part), cut(all, step, part + 1)};
+  }
 };
 
 constexpr Index selection_block = 32;  // queries at most

@@ -8,8 +8,8 @@
 namespace dsa::cpu {
 namespace {
 
-template <class T>
-void convert_row(Cpu, T* y, const T* x, Index n) {
+template <class Row>
+void convert_row(Cpu, Row* y, const Row* x, Index n) {
   std::copy_n(x, n, y);
 }
 void convert_row(Cpu cpu, float* y, const bf16* x, Index n) {

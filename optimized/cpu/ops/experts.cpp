@@ -8,29 +8,13 @@
 #include <new>
 #include <type_traits>
 
-#include "optimized/cpu/kernels/swiglu.hpp"
 #include "optimized/cpu/ops/products.hpp"
+#include "optimized/cpu/ops/swiglu.hpp"
+#include "optimized/shared/memory.hpp"
+#include "optimized/shared/pieces.hpp"
 
 namespace dsa::cpu {
 namespace {
-
-float* as_float(float* h) { return h; }
-float* as_float(bf16*) { return nullptr; }
-std::uint16_t* as_bf16(float*) { return nullptr; }
-std::uint16_t* as_bf16(bf16* h) { return &h->bits; }
-
-constexpr Index up_to_line(Index bytes) { return (bytes + 63) / 64 * 64; }
-
-/// Memory handed out piece by piece.
-struct Pool {
-  std::byte* data;
-  template <class T>
-  T* take(Index n) {
-    T* const piece = reinterpret_cast<T*>(data);
-    data += up_to_line(n * static_cast<Index>(sizeof(T)));
-    return piece;
-  }
-};
 
 /// The memory of a pass over `rows` pairs of a token and an expert of its, sorted by expert.
 template <class X>
@@ -40,26 +24,32 @@ struct Pass {
   float *gate_up, *out;                 // (rows, 2F), (rows, C)
   X* h;                                 // (rows, F)
   Scratch threads;
+  Index bytes;  // of all of it
 
   Pass(Scratch scratch, Index rows, Index C, Index F) {
-    Pool pool{scratch.data};
-    order = pool.take<std::int32_t>(rows);
-    token = pool.take<std::int32_t>(rows);
-    place = pool.take<std::int32_t>(rows);
-    products = pool.take<Product>(rows);
-    gate_up = pool.take<float>(rows * 2 * F);
-    out = pool.take<float>(rows * C);
-    h = pool.take<X>(rows * F);
-    threads = {pool.data, up_to_line(linear_scratch(std::max(C, F)))};
+    Pieces pieces(scratch.data);
+    order = pieces.take<std::int32_t>(rows);
+    token = pieces.take<std::int32_t>(rows);
+    place = pieces.take<std::int32_t>(rows);
+    products = pieces.take<Product>(rows);
+    gate_up = pieces.take<float>(rows * 2 * F);
+    out = pieces.take<float>(rows * C);
+    h = pieces.take<X>(rows * F);
+    threads.bytes_per_thread = rounded_up(linear_scratch(std::max(C, F)), 64);
+    threads.data = pieces.take_bytes(omp_get_max_threads() * threads.bytes_per_thread);
+    bytes = pieces.bytes();
   }
 };
 
 template <class X>
 Product product(const X* x, Index x_stride, Index rows, const Matrix& w, float* y) {
   Product p;
-  p.x = x, p.x_stride = x_stride, p.rows = rows;
+  p.x = x;
+  p.x_stride = x_stride;
+  p.rows = rows;
   p.w = &w;
-  p.y = y, p.y_stride = w.out();
+  p.y = y;
+  p.y_stride = w.out();
   return p;
 }
 
@@ -120,18 +110,6 @@ void combine(View<float, 2> y, const float* out, const std::int32_t* place,
 
 }  // namespace
 
-template <class H>
-void swiglu(Cpu cpu, View<H, 2> h, View<const float, 2> gate_up) {
-  const Index T = h.shape[0], F = h.shape[1];
-  expect_shape("gate_up", gate_up, {T, 2 * F});
-  SwigluRow* const row = swiglu_row_of[int(cpu.tier)];
-#pragma omp parallel for schedule(static)
-  for (Index t = 0; t < T; ++t) {
-    H* const out = h.data + t * F;
-    row(as_float(out), as_bf16(out), gate_up.data + t * 2 * F, F);
-  }
-}
-
 template <class X>
 void feed_forward(Cpu cpu, View<float, 2> y, View<const X, 2> x, const FeedForward& network,
                   bool add, Scratch scratch) {
@@ -152,55 +130,49 @@ void feed_forward(Cpu cpu, View<float, 2> y, View<const X, 2> x, const FeedForwa
 }
 
 template <class X>
-void experts(Cpu cpu, View<float, 2> y, View<const X, 2> x, View<const std::int32_t, 2> chosen,
-             View<const float, 2> weights, std::span<const FeedForward> networks, Scratch scratch) {
-  const Index T = x.shape[0], C = x.shape[1], k = chosen.shape[1], rows = T * k;
+void experts(Cpu cpu, View<float, 2> y, const ExpertsIn<X>& in, Scratch scratch) {
+  const Index T = in.x.shape[0], C = in.x.shape[1], k = in.chosen.shape[1], rows = T * k;
   expect_shape("y", y, {T, C});
-  expect_shape("chosen", chosen, {T, k});
-  expect_shape("weights", weights, {T, k});
-  for (const std::int32_t e : chosen)
-    if (!(0 <= e && e < static_cast<std::int32_t>(networks.size())))
+  expect_shape("chosen", in.chosen, {T, k});
+  expect_shape("weights", in.weights, {T, k});
+  for (const std::int32_t e : in.chosen)
+    if (!(0 <= e && e < static_cast<std::int32_t>(in.networks.size())))
       throw Error("expert " + std::to_string(e) + " was chosen; expected one of " +
-                  std::to_string(networks.size()));
+                  std::to_string(in.networks.size()));
   if (rows == 0) return;
-  const Index F = networks[0].down.in();
+  const Index F = in.networks[0].down.in();
   const Pass<X> pass(scratch, rows, C, F);
-  sort_by_expert(pass.order, pass.token, pass.place, chosen);
+  sort_by_expert(pass.order, pass.token, pass.place, in.chosen);
 
   Index runs = 0;
-  for_each_run(pass.order, chosen.data, rows, [&](std::int32_t e, Index begin, Index end) {
-    const FeedForward& network = networks[static_cast<std::size_t>(e)];
+  for_each_run(pass.order, in.chosen.data, rows, [&](std::int32_t e, Index begin, Index end) {
+    const FeedForward& network = in.networks[static_cast<std::size_t>(e)];
     expect_network<X>(network, C, F);
     Product* const p = new (pass.products + runs++)
-        Product(product(x.data, C, end - begin, network.gate_up, pass.gate_up + begin * 2 * F));
+        Product(product(in.x.data, C, end - begin, network.gate_up, pass.gate_up + begin * 2 * F));
     p->which = pass.token + begin;
   });
   const std::span<Product> products(pass.products, static_cast<std::size_t>(runs));
   multiply(cpu, products, pass.threads);
   swiglu<X>(cpu, {pass.h, {rows, F}}, {pass.gate_up, {rows, 2 * F}});
   runs = 0;
-  for_each_run(pass.order, chosen.data, rows, [&](std::int32_t e, Index begin, Index end) {
+  for_each_run(pass.order, in.chosen.data, rows, [&](std::int32_t e, Index begin, Index end) {
     pass.products[runs++] =
-        product(pass.h + begin * F, F, end - begin, networks[static_cast<std::size_t>(e)].down,
+        product(pass.h + begin * F, F, end - begin, in.networks[static_cast<std::size_t>(e)].down,
                 pass.out + begin * C);
   });
   multiply(cpu, products, pass.threads);
-  combine(y, pass.out, pass.place, weights);
+  combine(y, pass.out, pass.place, in.weights);
 }
 
 Index experts_scratch(Index T, Index k, Index C, Index F) {
-  const Index rows = T * k;
-  return 3 * up_to_line(4 * rows) + up_to_line(rows * static_cast<Index>(sizeof(Product))) +
-         up_to_line(8 * rows * F) + up_to_line(4 * rows * C) + up_to_line(4 * rows * F) +
-         omp_get_max_threads() * up_to_line(linear_scratch(std::max(C, F)));
+  return Pass<float>({}, T * k, C, F).bytes;  // no element is wider
 }
 
 #define DSA_INSTANTIATE(X)                                                                    \
-  template void swiglu(Cpu, View<X, 2>, View<const float, 2>);                                \
   template void feed_forward(Cpu, View<float, 2>, View<const X, 2>, const FeedForward&, bool, \
                              Scratch);                                                        \
-  template void experts(Cpu, View<float, 2>, View<const X, 2>, View<const std::int32_t, 2>,   \
-                        View<const float, 2>, std::span<const FeedForward>, Scratch);
+  template void experts(Cpu, View<float, 2>, const ExpertsIn<X>&, Scratch);
 DSA_INSTANTIATE(float)
 DSA_INSTANTIATE(bf16)
 

@@ -10,15 +10,11 @@ namespace dsa::cpu {
 namespace {
 
 /// Packed queries of a block and a packed panel of keys, in a thread's scratch.
-template <class T>
+template <class Row>
 class Scorer {
  public:
-  Scorer(Cpu cpu, Pieces& pieces, View<const T, 3> q, Pages<const T> k, View<const float, 2> w,
-         bool relu)
-      : q_(q),
-        k_(k),
-        w_(w),
-        relu_(relu),
+  Scorer(Cpu cpu, Pieces& pieces, const IndexerIn<Row>& in)
+      : in_(in),
         pack_query_(pack_index_query_of[int(cpu.tier)]),
         pack_keys_(pack_index_keys_of[int(cpu.tier)]),
         score_(score_panel_of[int(cpu.tier)]),
@@ -27,39 +23,42 @@ class Scorer {
         rows_(pieces.take_bytes(index_rows_bytes(D()))) {}
 
   void pack_query(Index slot, Index t) const {
-    pack_query_(query(slot), bytes_at(q_.data + t * H() * D()), storage_of<T>, H(), D(), rows_);
+    pack_query_(query(slot), bytes_at(in_.q.data + t * H() * D()), shape(), rows_);
   }
   /// Keys [s, s + n), n <= panel_keys.
   void pack_panel(Index s, Index n) {
     const std::byte* rows[panel_keys];
-    find_rows(rows, k_, s, n);
-    pack_keys_(keys_, scales_, rows, n, storage_of<T>, D(), rows_);
-    ask_for(s + n, std::min(panel_keys, k_.rows - s - n));
+    find_rows(rows, in_.k, s, n);
+    pack_keys_(keys_, scales_, rows, n, shape(), rows_);
+    ask_for(s + n, std::min(panel_keys, in_.k.rows - s - n));
   }
   /// Scores of query t against the panel.
   const float* score(Index slot, Index t) {
-    score_(scores_, query(slot), keys_, scales_, w_.data + t * H(), storage_of<T>, H(), D(), relu_);
+    score_(scores_, {.q = query(slot),
+                     .keys = keys_,
+                     .scales = scales_,
+                     .w = in_.w.data + t * H(),
+                     .shape = shape(),
+                     .relu = in_.relu});
     return scores_;
   }
 
  private:
   /// Keys [s, s + n) come nearer while this panel is scored.
   void ask_for(Index s, Index n) const {
-    const Index bytes = k_.width * static_cast<Index>(sizeof(T));
+    const Index bytes = in_.k.width * static_cast<Index>(sizeof(Row));
     for (Index i = 0; i < n; ++i)
       for (Index byte = 0; byte < bytes; byte += 64)
-        __builtin_prefetch(bytes_at(k_.row(s + i)) + byte);
+        __builtin_prefetch(bytes_at(in_.k.row(s + i)) + byte);
   }
-  Index H() const { return q_.shape[1]; }
-  Index D() const { return q_.shape[2]; }
+  Index H() const { return in_.q.shape[1]; }
+  Index D() const { return in_.q.shape[2]; }
+  IndexShape shape() const { return {.storage = storage_of<Row>, .H = H(), .D = D()}; }
   std::uint32_t* query(Index slot) const {
     return reinterpret_cast<std::uint32_t*>(queries_ + slot * index_query_bytes(H(), D()));
   }
 
-  View<const T, 3> q_;
-  Pages<const T> k_;
-  View<const float, 2> w_;
-  bool relu_;
+  IndexerIn<Row> in_;
   PackIndexQuery* pack_query_;
   PackIndexKeys* pack_keys_;
   ScorePanel* score_;
@@ -69,46 +68,53 @@ class Scorer {
   float scales_[panel_keys], scores_[panel_keys];
 };
 
-template <class T>
-void check(View<const T, 3> q, Pages<const T> k, View<const float, 2> w, Visible visible) {
-  const Index D = q.shape[2], width = std::is_same_v<T, e4m3> ? fp8_index_bytes(D) : D;
-  expect_shape("w", w, {q.shape[0], q.shape[1]});
-  if (!(k.width == width))
-    throw Error("k has rows of " + std::to_string(k.width) + ", expected " + std::to_string(width));
-  expect_visible(visible, q.shape[0], k.rows);
+template <class Row>
+void check(const IndexerIn<Row>& in) {
+  const Index T = in.q.shape[0], H = in.q.shape[1], D = in.q.shape[2];
+  const Index width = std::is_same_v<Row, e4m3> ? fp8_index_bytes(D) : D;
+  expect_shape("w", in.w, {T, H});
+  if (!(in.k.width == width))
+    throw Error("k has rows of " + std::to_string(in.k.width) + ", expected " +
+                std::to_string(width));
+  expect_visible(in.visible, T, in.k.rows);
 }
 
-/// Calls f(t, s, n, scores) for runs of keys [s, s + n) within [from, to), in ascending order, of
-/// the queries [first, first + count) that see more than `least` keys.
-template <class T, class F>
-void score_keys(Scorer<T>& scorer, Visible visible, Index first, Index count, Index least,
-                Index from, Index to, F f) {
-  const auto sees = [&](Index t) { return visible.end(t) - visible.begin(t) > least; };
-  for (Index i = 0; i < count; ++i)
-    if (sees(first + i)) scorer.pack_query(i, first + i);
-  for (Index s = from; s < to; s += panel_keys) {
-    const Index n = std::min(panel_keys, to - s);
+/// Queries [first, first + count) that see more than `least` keys, and the keys they are scored
+/// against.
+struct Block {
+  Index first, count, least;
+  KeyRange keys;
+};
+
+/// Calls f(t, s, n, scores) for runs of keys [s, s + n) that query t of the block sees, in
+/// ascending order.
+template <class Row, class F>
+void score_keys(Scorer<Row>& scorer, const KeyRanges& visible, const Block& block, F f) {
+  const auto takes_part = [&](Index t) { return visible[t].size() > block.least; };
+  for (Index i = 0; i < block.count; ++i)
+    if (takes_part(block.first + i)) scorer.pack_query(i, block.first + i);
+  for (Index s = block.keys.begin; s < block.keys.end; s += panel_keys) {
+    const Index n = std::min(panel_keys, block.keys.end - s);
     bool packed = false;
-    for (Index i = 0; i < count; ++i) {
-      const Index t = first + i;
-      const Index begin = std::max<Index>(s, visible.begin(t)),
-                  end = std::min<Index>(s + n, visible.end(t));
-      if (!sees(t) || begin >= end) continue;
+    for (Index i = 0; i < block.count; ++i) {
+      const Index t = block.first + i;
+      const KeyRange seen = common({s, s + n}, visible[t]);
+      if (!takes_part(t) || seen.empty()) continue;
       if (!packed) scorer.pack_panel(s, n);
       packed = true;
-      f(t, begin, end - begin, scorer.score(i, t) + (begin - s));
+      f(t, seen.begin, seen.size(), scorer.score(i, t) + (seen.begin - s));
     }
   }
 }
 
 }  // namespace
 
-template <class T>
-void indexer_topk(Cpu cpu, View<std::int32_t, 2> chosen, View<const T, 3> q, Pages<const T> k,
-                  View<const float, 2> w, bool relu, Visible visible, Scratch scratch) {
+template <class Row>
+void indexer_topk(Cpu cpu, View<std::int32_t, 2> chosen, const IndexerIn<Row>& in,
+                  Scratch scratch) {
   const Index K = chosen.shape[1];
-  expect_shape("chosen", chosen, {q.shape[0], K});
-  check(q, k, w, visible);
+  expect_shape("chosen", chosen, {in.q.shape[0], K});
+  check(in);
   if (K == 0) return;
   const auto selection_of = [&](int thread) {
     Pieces pieces(scratch.of_thread(thread));
@@ -118,22 +124,23 @@ void indexer_topk(Cpu cpu, View<std::int32_t, 2> chosen, View<const T, 3> q, Pag
   select_rows(cpu, chosen, selection_of, [&](const Share& share, int thread) {
     Pieces pieces(scratch.of_thread(thread));
     const Selection selection(pieces, K);
-    Scorer<T> scorer(cpu, pieces, q, k, w, relu);
+    Scorer<Row> scorer(cpu, pieces, in);
     for (Index i = 0; i < share.n; ++i) {
-      const Index begin = visible.begin(share.first + i), end = visible.end(share.first + i);
-      if (begin < end && end - begin <= K)
-        take_all(selection[i], share.from(begin, end, 1), share.to(begin, end, 1));
+      const KeyRange seen = in.visible[share.first + i];
+      if (seen.empty() || seen.size() > K) continue;
+      const KeyRange part = share.part_of(seen, 1);
+      take_all(selection[i], part.begin, part.end);
     }
-    const Range all = range_of(visible, share.first, share.n, K);
-    score_keys(scorer, visible, share.first, share.n, K, share.from(all.begin, all.end, panel_keys),
-               share.to(all.begin, all.end, panel_keys),
-               [&](Index t, Index s, Index n, const float* scores) {
-                 const Index nan =
-                     offer(selection[t - share.first], scores, n, static_cast<std::int32_t>(s), K);
-                 if (!(nan < 0))
-                   throw Error("the score of query " + std::to_string(t) + " and key " +
-                               std::to_string(s + nan) + " is NaN: there is no order to select by");
-               });
+    const KeyRange all = range_of(in.visible, share.first, share.n, K);
+    const Block block{
+        .first = share.first, .count = share.n, .least = K, .keys = share.part_of(all, panel_keys)};
+    score_keys(scorer, in.visible, block, [&](Index t, Index s, Index n, const float* scores) {
+      const Index nan =
+          offer(selection[t - share.first], scores, n, static_cast<std::int32_t>(s), K);
+      if (!(nan < 0))
+        throw Error("the score of query " + std::to_string(t) + " and key " +
+                    std::to_string(s + nan) + " is NaN: there is no order to select by");
+    });
   });
 }
 
@@ -143,41 +150,43 @@ Index indexer_topk_scratch(Index H, Index D, Index K) {
   return pieces.bytes() + indexer_scores_scratch(H, D);
 }
 
-template <class T>
-void indexer_scores(Cpu cpu, View<float, 2> scores, View<const T, 3> q, Pages<const T> k,
-                    View<const float, 2> w, bool relu, Visible visible, Scratch scratch) {
-  const Index T_ = q.shape[0], S = k.rows;
-  expect_shape("scores", scores, {T_, S});
-  check(q, k, w, visible);
+template <class Row>
+void indexer_scores(Cpu cpu, View<float, 2> scores, const IndexerIn<Row>& in, Scratch scratch) {
+  const Index T = in.q.shape[0], S = in.k.rows;
+  expect_shape("scores", scores, {T, S});
+  check(in);
   constexpr Index span = 20 * panel_keys;  // keys for which a block's queries are packed anew
-  const Index blocks = (T_ + selection_block - 1) / selection_block, spans = (S + span - 1) / span;
+  const Index blocks = (T + selection_block - 1) / selection_block, spans = (S + span - 1) / span;
 #pragma omp parallel for collapse(2) schedule(dynamic)
   for (Index b = 0; b < blocks; ++b)
     for (Index i = 0; i < spans; ++i) {
-      const Index first = b * selection_block, count = std::min(selection_block, T_ - first);
-      const Index from = i * span, to = std::min(S, from + span);
-      for (Index t = first; t < first + count; ++t)
-        std::fill(&scores(t, from), &scores(t, from) + (to - from),
-                  -std::numeric_limits<float>::infinity());
+      const Index first = b * selection_block;
+      const Block block{.first = first,
+                        .count = std::min(selection_block, T - first),
+                        .least = 0,
+                        .keys = {i * span, std::min(S, (i + 1) * span)}};
+      for (Index t = first; t < first + block.count; ++t)
+        std::fill_n(&scores(t, block.keys.begin), block.keys.size(),
+                    -std::numeric_limits<float>::infinity());
       Pieces pieces(scratch.of_thread(omp_get_thread_num()));
-      Scorer<T> scorer(cpu, pieces, q, k, w, relu);
-      score_keys(
-          scorer, visible, first, count, 0, from, to,
-          [&](Index t, Index s, Index n, const float* run) { std::copy_n(run, n, &scores(t, s)); });
+      Scorer<Row> scorer(cpu, pieces, in);
+      score_keys(scorer, in.visible, block, [&](Index t, Index s, Index n, const float* run) {
+        std::copy_n(run, n, &scores(t, s));
+      });
     }
 }
 
 Index indexer_scores_scratch(Index H, Index D) {
   Pieces pieces;
-  Scorer<float>(Cpu{Tier::portable}, pieces, {nullptr, {0, H, D}}, {}, {}, true);
+  IndexerIn<float> shapes{};
+  shapes.q.shape = {0, H, D};
+  Scorer<float>(Cpu{Tier::portable}, pieces, shapes);
   return pieces.bytes();
 }
 
-#define DSA_INSTANTIATE(T)                                                                 \
-  template void indexer_topk(Cpu, View<std::int32_t, 2>, View<const T, 3>, Pages<const T>, \
-                             View<const float, 2>, bool, Visible, Scratch);                \
-  template void indexer_scores(Cpu, View<float, 2>, View<const T, 3>, Pages<const T>,      \
-                               View<const float, 2>, bool, Visible, Scratch);
+#define DSA_INSTANTIATE(Row)                                                              \
+  template void indexer_topk(Cpu, View<std::int32_t, 2>, const IndexerIn<Row>&, Scratch); \
+  template void indexer_scores(Cpu, View<float, 2>, const IndexerIn<Row>&, Scratch);
 DSA_INSTANTIATE(float)
 DSA_INSTANTIATE(bf16)
 DSA_INSTANTIATE(e4m3)

@@ -13,28 +13,32 @@
 
 #include "optimized/cpu/ops/scratch.hpp"
 #include "optimized/cpu/ops/tier.hpp"
-#include "optimized/cpu/ops/visible.hpp"
+#include "optimized/shared/key_range.hpp"
 #include "optimized/shared/rows.hpp"
 
 namespace dsa::cpu {
 
-/// T: float, bf16 or e4m3. Error: a score is NaN (its place is named), shapes disagree, a range of
-/// visible keys leaves the cache.
-template <class T>
+/// Row: float, bf16 or e4m3.
+template <class Row>
+struct IndexerIn {
+  View<const Row, 3> q;    // (T, H, D)
+  Pages<const Row> k;      // (S, D)     rows.hpp
+  View<const float, 2> w;  // (T, H)
+  bool relu;
+  KeyRanges visible;  // (T)
+};
+
+/// Error: a score is NaN (its place is named), shapes disagree, a range of visible keys leaves the
+/// cache.
+template <class Row>
 void indexer_topk(Cpu, View<std::int32_t, 2> chosen,  // (T, K)     out
-                  View<const T, 3> q,                 // (T, H, D)
-                  Pages<const T> k,                   // (S, D)     rows.hpp
-                  View<const float, 2> w,             // (T, H)
-                  bool relu, Visible, Scratch);
+                  const IndexerIn<Row>&, Scratch);
 Index indexer_topk_scratch(Index H, Index D, Index K);
 
 /// The scores alone, all of them: -inf where invisible.
-template <class T>
+template <class Row>
 void indexer_scores(Cpu, View<float, 2> scores,  // (T, S)     out
-                    View<const T, 3> q,          // (T, H, D)
-                    Pages<const T> k,            // (S, D)
-                    View<const float, 2> w,      // (T, H)
-                    bool relu, Visible, Scratch);
+                    const IndexerIn<Row>&, Scratch);
 Index indexer_scores_scratch(Index H, Index D);
 
 }  // namespace dsa::cpu

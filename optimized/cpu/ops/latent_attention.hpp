@@ -1,4 +1,4 @@
-// optimized/cpu/ops/latent_attention.hpp — who attends to which chunk of keys: both attentions.
+// optimized/cpu/ops/latent_attention.hpp — mla_sparse and mla_dense: chunks of keys over threads.
 //
 // `Keys` says which keys a query sees as positions, cut into chunks at multiples of 128:
 //   list(t, thread's memory)  made ready for query t (the chosen keys)
@@ -16,6 +16,8 @@
 #include <limits>
 
 #include "optimized/cpu/kernels/latent_attention.hpp"
+#include "optimized/cpu/ops/mla.hpp"
+#include "optimized/cpu/ops/scratch.hpp"
 #include "optimized/cpu/ops/stored.hpp"
 #include "optimized/cpu/ops/tier.hpp"
 #include "optimized/shared/pieces.hpp"
@@ -23,24 +25,24 @@
 namespace dsa::cpu {
 
 /// Chunks that hold keys of a range, and the keys of one of them.
-inline Range chunks_of(Range keys) {
-  if (keys.begin >= keys.end) return {};
+inline KeyRange chunks_of(KeyRange keys) {
+  if (keys.empty()) return {};
   return {keys.begin / chunk_keys, (keys.end + chunk_keys - 1) / chunk_keys};
 }
-inline Range within(Range keys, Index chunk) {
-  return {std::max(keys.begin, chunk * chunk_keys), std::min(keys.end, (chunk + 1) * chunk_keys)};
+inline KeyRange within(KeyRange keys, Index chunk) {
+  return common(keys, {chunk * chunk_keys, (chunk + 1) * chunk_keys});
 }
 
 /// Sums over all chunks of `keys` become their mean (n channels). Returns the logarithm of l.
-inline float finish_sums(float* out, Index n, float m, float l, Range keys) {
-  const bool none = keys.begin >= keys.end;
+inline float finish_sums(float* out, Index n, float m, float l, KeyRange keys) {
+  const bool none = keys.empty();
   const float reciprocal = 1 / l;
   for (Index i = 0; i < n; ++i) out[i] = none ? 0 : out[i] * reciprocal;
   return none ? -std::numeric_limits<float>::infinity()
               : static_cast<float>(m + std::log(static_cast<double>(l)));
 }
 
-/// What a thread needs for a block of queries.
+/// A thread's memory for a block of queries.
 struct LatentWorkspace {
   LatentWorkspace(Pieces& pieces, Index block, Index N, Index R, Index P)
       : heads(std::min(N, heads_at_once)),
@@ -66,35 +68,33 @@ struct LatentUnit {
   Index first, count, head, heads;
 };
 
-template <class Q, class T, class Keys>
+template <class Q, class Row, class Keys>
 class LatentAttention {
  public:
-  LatentAttention(Cpu cpu, View<float, 3> out, View<float, 2> lse, View<const Q, 3> q, Keys keys,
-                  double scale, Index block, Scratch scratch)
-      : out_(out),
-        lse_(lse),
-        q_(q),
+  LatentAttention(Cpu cpu, MlaOut y, const MlaIn<Q, Row>& in, Keys keys, Index block,
+                  Scratch scratch)
+      : y_(y),
+        q_(in.q),
         keys_(keys),
-        scale_(static_cast<float>(scale)),
+        scale_(static_cast<float>(in.scale)),
         block_(block),
         scratch_(scratch),
-        shape_{storage_of<T>, out.shape[2], q.shape[2] - out.shape[2]},
+        shape_{storage_of<Row>, y.out.shape[2], in.q.shape[2] - y.out.shape[2]},
         pack_(pack_latent_query_of[int(cpu.tier)]),
         widen_(widen_latent_rows_of[int(cpu.tier)]),
         attend_(attend_chunk_of[int(cpu.tier)]),
         add_(add_chunk_of[int(cpu.tier)]) {}
 
   void operator()() const {
-    const Index T_ = q_.shape[0], N = q_.shape[1];
+    const Index T = q_.shape[0], N = q_.shape[1];
     const Index head_groups = (N + heads_at_once - 1) / heads_at_once;
     const Index threads = omp_get_max_threads();
-    const bool alone = T_ * head_groups >= threads;
-    const Index count = alone ? std::clamp<Index>(T_ * head_groups / threads, 1, block_) : 1;
-    const Index units = (T_ + count - 1) / count * head_groups;
+    const bool alone = T * head_groups >= threads;
+    const Index count = alone ? std::clamp<Index>(T * head_groups / threads, 1, block_) : 1;
+    const Index units = (T + count - 1) / count * head_groups;
     const auto unit_of = [&](Index u) {
       const Index first = u / head_groups * count, head = u % head_groups * heads_at_once;
-      return LatentUnit{first, std::min(count, T_ - first), head,
-                        std::min(heads_at_once, N - head)};
+      return LatentUnit{first, std::min(count, T - first), head, std::min(heads_at_once, N - head)};
     };
     if (alone) {
       // The last queries see the most keys: begin with them, so that no thread ends alone.
@@ -113,15 +113,9 @@ class LatentAttention {
 
   ChunkShape chunk_shape() const { return {shape_.storage, 0, shape_.R + shape_.P, shape_.R}; }
   /// The smallest range that holds those of a unit's queries.
-  Range range_of_unit(const Keys& keys, const LatentUnit& unit) const {
-    Range all;
-    for (Index t = unit.first; t < unit.first + unit.count; ++t) {
-      const Range one = keys.range(t);
-      if (one.begin >= one.end) continue;
-      all = all.begin == all.end
-                ? one
-                : Range{std::min(all.begin, one.begin), std::max(all.end, one.end)};
-    }
+  KeyRange range_of_unit(const Keys& keys, const LatentUnit& unit) const {
+    KeyRange all;
+    for (Index t = unit.first; t < unit.first + unit.count; ++t) all = joined(all, keys.range(t));
     return all;
   }
 
@@ -134,9 +128,23 @@ class LatentAttention {
   }
 
   /// Rows [at.begin, at.end) made ready.
-  void find(const LatentWorkspace& work, const Keys& keys, Range at, const std::byte** rows) const {
+  void find(const LatentWorkspace& work, const Keys& keys, KeyRange at,
+            const std::byte** rows) const {
     for (Index s = at.begin; s < at.end; ++s) rows[s - at.begin] = keys.row(s);
     widen_(rows, at.end - at.begin, shape_, work.widened);
+  }
+
+  /// The heads of a unit for one query, whose rows have been found.
+  void attend(const LatentWorkspace& work, const LatentUnit& unit, const std::uint32_t* q,
+              const std::byte* const* rows, Index n) const {
+    attend_(work.partial,
+            {.q = q,
+             .rows = rows,
+             .n = n,
+             .scale = scale_,
+             .shape = chunk_shape(),
+             .heads = unit.heads},
+            work.chunk);
   }
 
   void attend_alone(const LatentUnit& unit) const {
@@ -145,19 +153,19 @@ class LatentAttention {
     Keys keys = keys_;
     keys.list(unit.first, pieces);
     pack(work, unit);
-    const Range all = range_of_unit(keys, unit);
+    const KeyRange all = range_of_unit(keys, unit);
     for (Index chunk = chunks_of(all).begin; chunk < chunks_of(all).end; ++chunk) {
-      const Range at = within(all, chunk);
+      const KeyRange at = within(all, chunk);
       const std::byte* rows[chunk_keys];
       find(work, keys, at, rows);
       for (Index i = 0; i < unit.count; ++i) {
         const Index t = unit.first + i;
-        const Range mine = within(keys.range(t), chunk);
-        if (mine.begin >= mine.end) continue;
-        attend_(work.partial, work.q + i * work.query_words, rows + (mine.begin - at.begin),
-                mine.end - mine.begin, {}, scale_, chunk_shape(), unit.heads, work.chunk);
-        add_(&out_(t, unit.head, 0), work.m + i * work.heads, work.l + i * work.heads, work.partial,
-             chunk == chunks_of(keys.range(t)).begin, unit.heads, shape_.R);
+        const KeyRange mine = within(keys.range(t), chunk);
+        if (mine.empty()) continue;
+        attend(work, unit, work.q + i * work.query_words, rows + (mine.begin - at.begin),
+               mine.size());
+        add_({&y_.out(t, unit.head, 0), work.m + i * work.heads, work.l + i * work.heads},
+             work.partial, chunk == chunks_of(keys.range(t)).begin, unit.heads, shape_.R);
       }
     }
     for (Index i = 0; i < unit.count; ++i)
@@ -177,14 +185,13 @@ class LatentAttention {
       Keys keys = keys_;
       keys.list(unit.first, pieces);
       pack(work, unit);
-      const Range mine = keys.range(unit.first), chunks = chunks_of(mine);
+      const KeyRange mine = keys.range(unit.first), chunks = chunks_of(mine);
       for (Index wave = chunks.begin; wave < chunks.end; wave += threads) {
         if (wave + thread < chunks.end) {
-          const Range at = within(mine, wave + thread);
+          const KeyRange at = within(mine, wave + thread);
           const std::byte* rows[chunk_keys];
           find(work, keys, at, rows);
-          attend_(work.partial, work.q, rows, at.end - at.begin, {}, scale_, chunk_shape(),
-                  unit.heads, work.chunk);
+          attend(work, unit, work.q, rows, at.size());
         }
 #pragma omp barrier
 #pragma omp for
@@ -192,7 +199,7 @@ class LatentAttention {
           for (Index part = 0; part < std::min(threads, chunks.end - wave); ++part) {
             Pieces part_pieces;
             const Partial partial = workspace(static_cast<int>(part), part_pieces).partial;
-            add_(&out_(unit.first, unit.head + h, 0), total.m + h, total.l + h,
+            add_({&y_.out(unit.first, unit.head + h, 0), total.m + h, total.l + h},
                  {partial.out + h * padded(shape_.R), partial.m + h, partial.l + h},
                  wave + part == chunks.begin, 1, shape_.R);
           }
@@ -203,12 +210,11 @@ class LatentAttention {
     }
   }
 
-  void finish(Index t, Index n, float m, float l, Range keys) const {
-    lse_(t, n) = finish_sums(&out_(t, n, 0), shape_.R, m, l, keys);
+  void finish(Index t, Index n, float m, float l, KeyRange keys) const {
+    y_.lse(t, n) = finish_sums(&y_.out(t, n, 0), shape_.R, m, l, keys);
   }
 
-  View<float, 3> out_;
-  View<float, 2> lse_;
+  MlaOut y_;
   View<const Q, 3> q_;
   Keys keys_;
   float scale_;
@@ -221,18 +227,18 @@ class LatentAttention {
   AddChunk* add_;
 };
 
-/// What both attentions are promised.
-template <class Q, class T>
-void expect_latent(View<float, 3> out, View<float, 2> lse, View<const Q, 3> q, Pages<const T> kv) {
-  const Index T_ = q.shape[0], N = q.shape[1], R = out.shape[2], P = q.shape[2] - R;
-  expect_shape("out", out, {T_, N, R});
-  expect_shape("lse", lse, {T_, N});
+/// Error: the shapes of an attention in absorbed form disagree.
+template <class Q, class Row>
+void expect_latent(MlaOut y, const MlaIn<Q, Row>& in) {
+  const Index T = in.q.shape[0], N = in.q.shape[1], R = y.out.shape[2], P = in.q.shape[2] - R;
+  expect_shape("out", y.out, {T, N, R});
+  expect_shape("lse", y.lse, {T, N});
   if (!(R > 0 && P >= 0))
     throw Error("out has " + std::to_string(R) + " channels, expected 1 to " +
-                std::to_string(q.shape[2]) + ", those of q");
-  const Index width = std::is_same_v<T, e4m3> ? fp8_latent_bytes(R, P) : R + P;
-  if (!(kv.width == width))
-    throw Error("kv has rows of " + std::to_string(kv.width) + ", expected " +
+                std::to_string(in.q.shape[2]) + ", those of q");
+  const Index width = std::is_same_v<Row, e4m3> ? fp8_latent_bytes(R, P) : R + P;
+  if (!(in.kv.width == width))
+    throw Error("kv has rows of " + std::to_string(in.kv.width) + ", expected " +
                 std::to_string(width));
 }
 

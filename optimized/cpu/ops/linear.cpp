@@ -100,8 +100,10 @@ LinearPiece piece_of(const Product& p, Index block, Index first, Index last, std
   piece.which = p.which ? p.which + row : nullptr;
   piece.rows = rows_of(p, block);
   piece.w = reinterpret_cast<const std::uint32_t*>(p.w->packed());
-  piece.in = p.w->in(), piece.out = out_of(p);
-  piece.first_panel = first, piece.last_panel = last;
+  piece.in = p.w->in();
+  piece.out = out_of(p);
+  piece.first_panel = first;
+  piece.last_panel = last;
   piece.y = p.y ? p.y + row * p.y_stride : nullptr;
   piece.y_bf16 = p.y_bf16 ? &p.y_bf16[row * p.y_stride].bits : nullptr;
   piece.y_stride = p.y_stride;
@@ -175,7 +177,9 @@ void linear(Cpu cpu, Strided<Y> y, Strided<const X> x, const Matrix& w, View<con
   expect_shape("y", View<Y, 2>{y.data, {y.rows, y.columns}}, {x.rows, w.out()});
   if (bias.data) expect_shape("bias", bias, {w.out()});
   Product p;
-  p.x = x.data, p.x_stride = x.stride, p.rows = x.rows;
+  p.x = x.data;
+  p.x_stride = x.stride;
+  p.rows = x.rows;
   p.w = &w;
   if constexpr (std::is_same_v<Y, float>)
     p.y = y.data;

@@ -8,20 +8,16 @@
 // that sees nothing: out 0, lse -inf. Rounding and repeatability: mla_sparse.hpp.
 #pragma once
 
+#include "optimized/cpu/ops/mla.hpp"
 #include "optimized/cpu/ops/scratch.hpp"
 #include "optimized/cpu/ops/tier.hpp"
-#include "optimized/cpu/ops/visible.hpp"
-#include "optimized/shared/rows.hpp"
+#include "optimized/shared/key_range.hpp"
 
 namespace dsa::cpu {
 
-/// Q, T: float, float; bf16, bf16; bf16, e4m3.
-template <class Q, class T>
-void mla_dense(Cpu, View<float, 3> out,  // (T, N, R)    out
-               View<float, 2> lse,       // (T, N)       out
-               View<const Q, 3> q,       // (T, N, R+P)
-               Pages<const T> kv,        // (S, R+P)     rows.hpp
-               Visible, double scale, Scratch);
+/// Error: shapes disagree; a range leaves the cache.
+template <class Q, class Row>
+void mla_dense(Cpu, MlaOut, const MlaIn<Q, Row>&, KeyRanges visible, Scratch);
 Index mla_dense_scratch(Index N, Index R, Index P);
 
 }  // namespace dsa::cpu

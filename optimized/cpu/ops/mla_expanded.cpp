@@ -70,7 +70,7 @@ struct Memory {
 };
 
 bool all_finite(const float* x, Index rows, Index n, Index stride) {
-  // Of an exponent that is all ones, one more carries into the sign.
+  // One added to an exponent that is all ones carries into the sign.
   constexpr std::uint32_t exponent = 0x7f800000u, one = 0x00800000u, sign = 0x80000000u;
   std::uint32_t carried = 0;
   for (Index r = 0; r < rows; ++r)
@@ -79,46 +79,49 @@ bool all_finite(const float* x, Index rows, Index n, Index stride) {
   return (carried & sign) == 0;
 }
 
-/// Of every query of a tile, the rows of a chunk that it sees.
-struct Views {
+/// The rows of a chunk that each query of a tile sees.
+struct RowsSeen {
   alignas(64) std::int32_t begin[tile] = {}, end[tile] = {};
-  Range all;         // that some query sees
+  KeyRange all;      // that some query sees
   bool same = true;  // every query sees all of these, from the first of the chunk on
 
-  Views(const Visible& visible, Index first, Index count, Range keys, Index start) {
+  RowsSeen(const KeyRanges& visible, Index first, Index count, KeyRange keys, Index start) {
     for (Index i = 0; i < count; ++i) {
-      const Index b = std::max<Index>(visible.begin(first + i), keys.begin) - start,
-                  e = std::min<Index>(visible.end(first + i), keys.end) - start;
-      if (b >= e) continue;
-      begin[i] = static_cast<std::int32_t>(b), end[i] = static_cast<std::int32_t>(e);
-      all = all.end == 0 ? Range{b, e} : Range{std::min(all.begin, b), std::max(all.end, e)};
+      const KeyRange seen = common(visible[first + i], keys);
+      if (seen.empty()) continue;
+      begin[i] = static_cast<std::int32_t>(seen.begin - start);
+      end[i] = static_cast<std::int32_t>(seen.end - start);
+      all = joined(all, {begin[i], end[i]});
     }
     for (Index i = 0; i < count; ++i) same &= begin[i] == 0 && end[i] == all.end;
   }
 };
 
+/// Some queries of one head, packed, and where their sums go.
+struct TileQueries {
+  const std::uint32_t* q;
+  const std::int32_t *begin, *end;  // the rows of the chunk that each sees; null: all
+  Index count;
+  Partial partial;
+};
+
 template <class X, class Row>
 class ExpandedAttention {
  public:
-  ExpandedAttention(Cpu cpu, View<float, 3> out, View<float, 2> lse, View<const X, 3> q,
-                    Pages<const Row> kv, std::span<const Matrix> w, Visible visible, double scale,
-                    const Sizes& sizes, Scratch scratch)
+  ExpandedAttention(Cpu cpu, MlaOut y, const MlaExpandedIn<X, Row>& in, const Sizes& sizes,
+                    Scratch scratch)
       : cpu_(cpu),
-        out_(out),
-        lse_(lse),
-        q_(q),
-        kv_(kv),
-        w_(w),
-        visible_(visible),
-        scale_(static_cast<float>(scale)),
+        y_(y),
+        in_(in),
+        scale_(static_cast<float>(in.scale)),
         z_(sizes),
         memory_(scratch, sizes) {}
 
   void operator()() const {
     std::fill_n(memory_.zeros, z_.width(), X{});
-    const Range all = range_of(visible_, 0, z_.T);
+    const KeyRange all = range_of(in_.visible, 0, z_.T);
     for (Index start = all.begin / chunk_keys * chunk_keys; start < all.end; start += block_keys) {
-      const Range keys{std::max(start, all.begin), std::min(start + block_keys, all.end)};
+      const KeyRange keys = common(all, {start, start + block_keys});
       read(keys);
       for (Index head = 0; head < z_.N; head += z_.heads()) {
         const Index heads = std::min(z_.heads(), z_.N - head);
@@ -133,27 +136,27 @@ class ExpandedAttention {
 #pragma omp parallel for schedule(static)
     for (Index t = 0; t < z_.T; ++t)
       for (Index n = 0; n < z_.N; ++n)
-        lse_(t, n) = finish_sums(&out_(t, n, 0), z_.U, lse_(t, n), memory_.l[t * z_.N + n],
-                                 {visible_.begin(t), visible_.end(t)});
+        y_.lse(t, n) = finish_sums(&y_.out(t, n, 0), z_.U, y_.lse(t, n), memory_.l[t * z_.N + n],
+                                   in_.visible[t]);
   }
 
  private:
-  /// Of key s of a block, in the order of the heads that are expanded.
-  X* expanded_row(Index head, Range keys, Index s) const {
+  /// The row of key s, for the head-th of the heads that are expanded.
+  X* expanded_row(Index head, KeyRange keys, Index s) const {
     const Index start = keys.begin / chunk_keys * chunk_keys;
     return memory_.expanded + (head * block_keys + s - start) * z_.width();
   }
 
   /// Latent rows of the keys, and their rotary channels to their places in the rows of every head.
-  void read(Range keys) const {
+  void read(KeyRange keys) const {
     const LatentShape shape{storage_of<Row>, z_.R, z_.P};
 #pragma omp parallel for schedule(static)
     for (Index s = keys.begin; s < keys.end; ++s) {
       X* const row = memory_.latent + (s - keys.begin) * (z_.R + z_.P);
       if constexpr (std::is_same_v<Row, e4m3>)
-        latent_row_as_bf16_of[int(cpu_.tier)](&row->bits, bytes_at(kv_.row(s)), shape);
+        latent_row_as_bf16_of[int(cpu_.tier)](&row->bits, bytes_at(in_.kv.row(s)), shape);
       else
-        std::copy_n(kv_.row(s), z_.R + z_.P, row);
+        std::copy_n(in_.kv.row(s), z_.R + z_.P, row);
       for (Index head = 0; head < z_.heads(); ++head) {
         X* const rope = expanded_row(head, keys, s) + z_.key_first() + z_.B;
         std::fill(std::copy_n(row + z_.R, z_.P, rope), rope + padded(z_.B + z_.P) - z_.B, X{});
@@ -162,12 +165,13 @@ class ExpandedAttention {
   }
 
   /// [v | k_nope] of heads [head, head + heads).
-  void expand(Range keys, Index head, Index heads) const {
+  void expand(KeyRange keys, Index head, Index heads) const {
     for (Index i = 0; i < heads; ++i) {
       Product& p = *new (memory_.products + i) Product;
-      p.x = memory_.latent, p.x_stride = z_.R + z_.P;
-      p.rows = keys.end - keys.begin;
-      p.w = &w_[static_cast<std::size_t>(head + i)];
+      p.x = memory_.latent;
+      p.x_stride = z_.R + z_.P;
+      p.rows = keys.size();
+      p.w = &in_.w[static_cast<std::size_t>(head + i)];
       if constexpr (std::is_same_v<X, float>)
         p.y = expanded_row(i, keys, keys.begin);
       else
@@ -178,46 +182,60 @@ class ExpandedAttention {
   }
 
   void pack(std::uint32_t* to, Index t, Index n, Index count, std::byte* row) const {
-    pack_latent_query_of[int(cpu_.tier)](to, bytes_at(&q_(t, n, 0)),
+    pack_latent_query_of[int(cpu_.tier)](to, bytes_at(&in_.q(t, n, 0)),
                                          z_.N * (z_.B + z_.P) * static_cast<Index>(sizeof(X)),
                                          {storage_of<X>, z_.B + z_.P, 0}, count, row);
   }
 
   /// Queries [first, first + tile) of one head against the keys.
-  void attend(Range keys, Index first, Index head, Index i) const {
+  void attend(KeyRange keys, Index first, Index head, Index i) const {
     const Index count = std::min(tile, z_.T - first), n = head + i;
-    const Range seen = range_of(visible_, first, count);
-    const Range mine{std::max(keys.begin, seen.begin), std::min(keys.end, seen.end)};
-    if (mine.begin >= mine.end) return;
+    const KeyRange mine = common(keys, range_of(in_.visible, first, count));
+    if (mine.empty()) return;
     Pieces pieces(memory_.threads.of_thread(omp_get_thread_num()));
     const TileMemory work(pieces, z_);
     pack(work.q, first, n, count, work.widened);
     for (Index chunk = chunks_of(mine).begin; chunk < chunks_of(mine).end; ++chunk) {
       const Index start = chunk * chunk_keys;
-      const Views views(visible_, first, count, within(mine, chunk), start);
+      const RowsSeen seen(in_.visible, first, count, within(mine, chunk), start);
       const X* const row = expanded_row(i, keys, start);
-      sum(work, work.partial, work.q, row, views.all,
-          views.same ? Seen{} : Seen{views.begin, views.end}, count);
+      sum(work,
+          {.q = work.q,
+           .begin = seen.same ? nullptr : seen.begin,
+           .end = seen.same ? nullptr : seen.end,
+           .count = count,
+           .partial = work.partial},
+          row, seen.all);
       // A value that is no finite number, times the weight 0 of a query that does not see it, is
       // NaN: such chunks are summed again for every query by itself.
-      if (!views.same && !all_finite(work.partial.out, count, z_.U, padded(z_.U)))
-        for (Index t = 0; t < count; ++t) sum_alone(work, views, row, first, n, t);
+      if (!seen.same && !all_finite(work.partial.out, count, z_.U, padded(z_.U)))
+        for (Index t = 0; t < count; ++t)
+          sum_alone(work, {seen.begin[t], seen.end[t]}, row, {first, n, t});
       for (Index t = 0; t < count; ++t)
-        if (views.end[t] > 0) add(work.partial, first, n, t, chunk);
+        if (seen.end[t] > 0) add(work.partial, first, n, t, chunk);
     }
   }
 
   /// `row`: of the first key of the chunk. Keys outside `all`, which nobody sees, are zeros: pairs
   /// of keys lie where they do for everybody else.
-  void sum(const TileMemory& work, Partial partial, const std::uint32_t* q, const X* row, Range all,
-           Seen seen, Index count) const {
+  void sum(const TileMemory& work, const TileQueries& queries, const X* row, KeyRange all) const {
     const std::byte* rows[chunk_keys];
     for (Index s = 0; s < all.end; ++s)
       rows[s] = bytes_at(s < all.begin ? memory_.zeros : row + s * z_.width());
     widen_latent_rows_of[int(cpu_.tier)](rows, all.end, {storage_of<X>, z_.width(), 0},
                                          work.widened);
-    attend_chunk_of[int(cpu_.tier)](partial, q, rows, all.end, seen, scale_,
-                                    {storage_of<X>, z_.key_first(), z_.B + z_.P, z_.U}, count,
+    attend_chunk_of[int(cpu_.tier)](queries.partial,
+                                    {.q = queries.q,
+                                     .rows = rows,
+                                     .n = all.end,
+                                     .begin = queries.begin,
+                                     .end = queries.end,
+                                     .scale = scale_,
+                                     .shape = {.storage = storage_of<X>,
+                                               .key_first = z_.key_first(),
+                                               .key_channels = z_.B + z_.P,
+                                               .value_channels = z_.U},
+                                     .heads = queries.count},
                                     work.chunk);
   }
 
@@ -225,29 +243,34 @@ class ExpandedAttention {
     return {p.out + t * stride, p.m + t, p.l + t};
   }
 
-  void sum_alone(const TileMemory& work, const Views& views, const X* row, Index first, Index n,
-                 Index t) const {
-    if (views.end[t] == 0) return;
-    pack(work.one, first + t, n, 1, work.widened);
-    alignas(64) std::int32_t begin[tile] = {views.begin[t]}, end[tile] = {views.end[t]};
-    sum(work, partial_of(work.partial, t, padded(z_.U)), work.one, row,
-        {views.begin[t], views.end[t]}, {begin, end}, 1);
+  /// Query `first` + t of head n.
+  struct QueryOfTile {
+    Index first, n, t;
+  };
+  void sum_alone(const TileMemory& work, KeyRange seen, const X* row, QueryOfTile query) const {
+    if (seen.end == 0) return;
+    pack(work.one, query.first + query.t, query.n, 1, work.widened);
+    alignas(64) const std::int32_t begin[tile] = {static_cast<std::int32_t>(seen.begin)};
+    alignas(64) const std::int32_t end[tile] = {static_cast<std::int32_t>(seen.end)};
+    sum(work,
+        {.q = work.one,
+         .begin = begin,
+         .end = end,
+         .count = 1,
+         .partial = partial_of(work.partial, query.t, padded(z_.U))},
+        row, seen);
   }
 
   void add(Partial partial, Index first, Index n, Index t, Index chunk) const {
-    const bool is_first = chunk == visible_.begin(first + t) / chunk_keys;
-    add_chunk_of[int(cpu_.tier)](&out_(first + t, n, 0), &lse_(first + t, n),
-                                 memory_.l + (first + t) * z_.N + n,
-                                 partial_of(partial, t, padded(z_.U)), is_first, 1, z_.U);
+    const bool is_first = chunk == in_.visible.begin(first + t) / chunk_keys;
+    const Partial sums{&y_.out(first + t, n, 0), &y_.lse(first + t, n),
+                       memory_.l + (first + t) * z_.N + n};
+    add_chunk_of[int(cpu_.tier)](sums, partial_of(partial, t, padded(z_.U)), is_first, 1, z_.U);
   }
 
   Cpu cpu_;
-  View<float, 3> out_;
-  View<float, 2> lse_;
-  View<const X, 3> q_;
-  Pages<const Row> kv_;
-  std::span<const Matrix> w_;
-  Visible visible_;
+  MlaOut y_;
+  MlaExpandedIn<X, Row> in_;
   float scale_;
   Sizes z_;
   Memory<X> memory_;
@@ -279,22 +302,22 @@ Matrix expansion_of(Cpu cpu, View<const float, 2> kv_b, Index B, Dtype dtype) {
 }
 
 template <class X, class Row>
-void mla_expanded(Cpu cpu, View<float, 3> out, View<float, 2> lse, View<const X, 3> q,
-                  Pages<const Row> kv, std::span<const Matrix> w, Visible visible, double scale,
-                  Scratch scratch) {
-  const Index T = q.shape[0], N = q.shape[1], U = out.shape[2];
-  expect_shape("out", out, {T, N, U});
-  expect_shape("lse", lse, {T, N});
-  expect_visible(visible, T, kv.rows);
-  expect_alike<X>(w, N);
+void mla_expanded(Cpu cpu, MlaOut y, const MlaExpandedIn<X, Row>& in, Scratch scratch) {
+  const Index T = in.q.shape[0], N = in.q.shape[1], U = y.out.shape[2];
+  expect_shape("out", y.out, {T, N, U});
+  expect_shape("lse", y.lse, {T, N});
+  expect_visible(in.visible, T, in.kv.rows);
+  expect_alike<X>(in.w, N);
   if (T == 0 || N == 0) return;
-  const Index R = w[0].in(), B = w[0].out() - value_rows(U), P = q.shape[2] - B;
+  const Matrix& w = in.w[0];
+  const Index R = w.in(), B = w.out() - value_rows(U), P = in.q.shape[2] - B;
   const Index width = std::is_same_v<Row, e4m3> ? fp8_latent_bytes(R, P) : R + P;
-  if (!(B >= 0 && P >= 0 && kv.width == width))
-    throw Error("kv has rows of " + std::to_string(kv.width) + " and q of " +
-                std::to_string(q.shape[2]) + ", which disagree with matrices of shape " +
-                to_string<2>({w[0].out(), R}) + " and values of " + std::to_string(U));
-  ExpandedAttention<X, Row>(cpu, out, lse, q, kv, w, visible, scale, {T, N, R, P, B, U}, scratch)();
+  if (!(B >= 0 && P >= 0 && in.kv.width == width))
+    throw Error("kv has rows of " + std::to_string(in.kv.width) + " and q of " +
+                std::to_string(in.q.shape[2]) + ", which disagree with matrices of shape " +
+                to_string<2>({w.out(), R}) + " and values of " + std::to_string(U));
+  const Sizes sizes{.T = T, .N = N, .R = R, .P = P, .B = B, .U = U};
+  ExpandedAttention<X, Row>(cpu, y, in, sizes, scratch)();
 }
 
 template <class X>
@@ -305,9 +328,8 @@ Index mla_expanded_scratch(Index T, Index N, Index R, Index P, Index B, Index U)
 template Index mla_expanded_scratch<float>(Index, Index, Index, Index, Index, Index);
 template Index mla_expanded_scratch<bf16>(Index, Index, Index, Index, Index, Index);
 
-#define DSA_INSTANTIATE(X, Row)                                                     \
-  template void mla_expanded(Cpu, View<float, 3>, View<float, 2>, View<const X, 3>, \
-                             Pages<const Row>, std::span<const Matrix>, Visible, double, Scratch);
+#define DSA_INSTANTIATE(X, Row) \
+  template void mla_expanded(Cpu, MlaOut, const MlaExpandedIn<X, Row>&, Scratch);
 DSA_INSTANTIATE(float, float)
 DSA_INSTANTIATE(bf16, bf16)
 DSA_INSTANTIATE(bf16, e4m3)

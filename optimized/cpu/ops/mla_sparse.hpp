@@ -6,27 +6,22 @@
 // Definition: reference/ops/mla.hpp, absorbed, between W_UK and W_UV. Natural logarithm.
 // A query that chose nothing: out 0, lse -inf. -1 is no key, wherever in the row it stands.
 //
-// Of an e4m3 row, value times scale is rounded to bf16, as FlashMLA does. Where products are pairs
-// of bf16 (tier avx512-bf16 and above), the weights p, before they are divided by their sum, are
-// rounded to bf16 too; the sum and lse are not. A query's result is the same bits alone and among
-// others, on any pages and by any number of threads.
+// The channels of an e4m3 row, times their scales, are rounded to bf16, as FlashMLA does. Where
+// products are pairs of bf16 (tier avx512-bf16 and above), the weights p, before they are divided
+// by their sum, are rounded to bf16 too; the sum and lse are not. A query's result is the same bits
+// alone and among others, on any pages and by any number of threads.
 #pragma once
 
+#include "optimized/cpu/ops/mla.hpp"
 #include "optimized/cpu/ops/scratch.hpp"
 #include "optimized/cpu/ops/tier.hpp"
-#include "optimized/shared/rows.hpp"
 
 namespace dsa::cpu {
 
-/// Q, T: float, float; bf16, bf16; bf16, e4m3.
 /// Error: a chosen key is not in [-1, S); shapes disagree.
-template <class Q, class T>
-void mla_sparse(Cpu, View<float, 3> out,             // (T, N, R)    out
-                View<float, 2> lse,                  // (T, N)       out
-                View<const Q, 3> q,                  // (T, N, R+P)
-                Pages<const T> kv,                   // (S, R+P)     rows.hpp
-                View<const std::int32_t, 2> chosen,  // (T, K)
-                double scale, Scratch);
+template <class Q, class Row>
+void mla_sparse(Cpu, MlaOut, const MlaIn<Q, Row>&, View<const std::int32_t, 2> chosen,  // (T, K)
+                Scratch);
 Index mla_sparse_scratch(Index N, Index R, Index P, Index K);
 
 }  // namespace dsa::cpu

@@ -1,19 +1,9 @@
 #include "optimized/cpu/ops/norms.hpp"
 
-#include <type_traits>
-
 #include "optimized/cpu/kernels/norms.hpp"
+#include "optimized/cpu/ops/stored.hpp"
 
 namespace dsa::cpu {
-namespace {
-
-float* as_float(float* y) { return y; }
-float* as_float(bf16*) { return nullptr; }
-std::uint16_t* as_bf16(float*) { return nullptr; }
-std::uint16_t* as_bf16(bf16* y) { return &y->bits; }
-
-}  // namespace
-
 template <class Y>
 void rmsnorm(Cpu cpu, View<Y, 2> y, View<const float, 2> x, View<const float, 1> g, double eps) {
   const Index T = x.shape[0], C = x.shape[1];
@@ -21,10 +11,7 @@ void rmsnorm(Cpu cpu, View<Y, 2> y, View<const float, 2> x, View<const float, 1>
   expect_shape("g", g, {C});
   RmsnormRow* const row = rmsnorm_row_of[int(cpu.tier)];
 #pragma omp parallel for
-  for (Index t = 0; t < T; ++t) {
-    Y* out = y.data + t * C;
-    row(as_float(out), as_bf16(out), x.data + t * C, g.data, C, eps);
-  }
+  for (Index t = 0; t < T; ++t) row(row_out(y.data + t * C), x.data + t * C, g.data, C, eps);
 }
 
 template <class Y>
@@ -36,10 +23,8 @@ void layernorm(Cpu cpu, View<Y, 2> y, View<const float, 2> x, View<const float, 
   expect_shape("b", b, {C});
   LayernormRow* const row = layernorm_row_of[int(cpu.tier)];
 #pragma omp parallel for
-  for (Index t = 0; t < T; ++t) {
-    Y* out = y.data + t * C;
-    row(as_float(out), as_bf16(out), x.data + t * C, g.data, b.data, C, eps);
-  }
+  for (Index t = 0; t < T; ++t)
+    row(row_out(y.data + t * C), x.data + t * C, g.data, b.data, C, eps);
 }
 
 template void rmsnorm(Cpu, View<float, 2>, View<const float, 2>, View<const float, 1>, double);

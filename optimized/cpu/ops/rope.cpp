@@ -16,8 +16,11 @@ void rope(Cpu cpu, View<float, 3> x, View<const float, 2> cos, View<const float,
   RopeHeads* const turn = rope_heads_of[int(cpu.tier)];
 #pragma omp parallel for schedule(static)
   for (Index t = 0; t < T; ++t)
-    turn(x.data + t * heads * width + first, heads, width, cos.data + t * half, sin.data + t * half,
-         half, layout == RopeLayout::interleaved);
+    turn(x.data + t * heads * width + first, heads, width,
+         {.cos = cos.data + t * half,
+          .sin = sin.data + t * half,
+          .half = half,
+          .interleaved = layout == RopeLayout::interleaved});
 }
 
 }  // namespace dsa::cpu

@@ -23,7 +23,7 @@ void expect_numbers(View<const float, 2> logits) {
                     ") of the router is NaN: there is no order to select by");
 }
 
-/// What a thread needs for one token.
+/// A thread's memory for one token.
 struct Work {
   Work(Pieces& pieces, const Config& c)
       : E(c.n_routed_experts),
@@ -46,7 +46,10 @@ void score(double* s, const float* z, Index E, Router::Scoring scoring) {
   }
   const double most = *std::max_element(z, z + E);
   double sum = 0;
-  for (Index e = 0; e < E; ++e) sum += s[e] = std::exp(static_cast<double>(z[e]) - most);
+  for (Index e = 0; e < E; ++e) {
+    s[e] = std::exp(static_cast<double>(z[e]) - most);
+    sum += s[e];
+  }
   for (Index e = 0; e < E; ++e) s[e] /= sum;
 }
 
@@ -94,12 +97,12 @@ void choose(std::int32_t* experts, float* weights, const float* z, const float* 
 
 }  // namespace
 
-void router(Cpu, View<std::int32_t, 2> experts, View<float, 2> weights, View<const float, 2> logits,
-            View<const float, 1> bias, const Config& config, Scratch scratch) {
+void router(Cpu, RouterOut y, View<const float, 2> logits, View<const float, 1> bias,
+            const Config& config, Scratch scratch) {
   const Index T = logits.shape[0], E = config.n_routed_experts, k = config.num_experts_per_tok;
   expect_shape("logits", logits, {T, E});
-  expect_shape("experts", experts, {T, k});
-  expect_shape("weights", weights, {T, k});
+  expect_shape("experts", y.experts, {T, k});
+  expect_shape("weights", y.weights, {T, k});
   if (bias.data) expect_shape("bias", bias, {E});
   expect_numbers(logits);
 #pragma omp parallel
@@ -108,7 +111,7 @@ void router(Cpu, View<std::int32_t, 2> experts, View<float, 2> weights, View<con
     const Work work(pieces, config);
 #pragma omp for schedule(static)
     for (Index t = 0; t < T; ++t)
-      choose(experts[t].data, weights[t].data, logits[t].data, bias.data, work, config);
+      choose(y.experts[t].data, y.weights[t].data, logits[t].data, bias.data, work, config);
   }
 }
 

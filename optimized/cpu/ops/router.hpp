@@ -1,4 +1,4 @@
-// optimized/cpu/ops/router.hpp — which experts a token goes to, and with what weight. Definition:
+// optimized/cpu/ops/router.hpp — the experts a token goes to, and their weights. Definition:
 // reference/ops/router.hpp, all of its steps in one.
 #pragma once
 
@@ -10,11 +10,14 @@
 
 namespace dsa::cpu {
 
+struct RouterOut {
+  View<std::int32_t, 2> experts;  // (T, num_experts_per_tok)
+  View<float, 2> weights;         // (T, num_experts_per_tok)
+};
+
 /// Experts in ascending order. Error: a logit is NaN.
-void router(Cpu, View<std::int32_t, 2> experts,  // (T, num_experts_per_tok)  out
-            View<float, 2> weights,              // (T, num_experts_per_tok)  out
-            View<const float, 2> logits,         // (T, E)
-            View<const float, 1> bias,           // (E), or empty
+void router(Cpu, RouterOut, View<const float, 2> logits,  // (T, E)
+            View<const float, 1> bias,                    // (E), or empty
             const Config&, Scratch);
 Index router_scratch(const Config&);
 

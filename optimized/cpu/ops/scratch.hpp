@@ -2,7 +2,7 @@
 // thread.
 //
 // Ops never allocate. Each says how many bytes a thread needs (OP_scratch(sizes)); the workspace
-// of a pass holds the largest. What is left in it means nothing.
+// of a pass holds the largest. An op leaves nothing of value in it.
 #pragma once
 
 #include <cstddef>

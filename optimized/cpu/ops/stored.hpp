@@ -1,12 +1,12 @@
-// optimized/cpu/ops/stored.hpp — the storage of an element type, and rows as kernels take them.
+// optimized/cpu/ops/stored.hpp — elements and rows in the form that kernels take them.
 #pragma once
 
-#include <algorithm>
 #include <type_traits>
 
 #include "core/dtype.hpp"
+#include "optimized/cpu/kernels/row_out.hpp"
 #include "optimized/cpu/kernels/storage.hpp"
-#include "optimized/cpu/ops/visible.hpp"
+#include "optimized/shared/key_range.hpp"
 #include "optimized/shared/pages.hpp"
 
 namespace dsa::cpu {
@@ -21,14 +21,17 @@ const std::byte* bytes_at(const T* x) {
   return reinterpret_cast<const std::byte*>(x);
 }
 
+inline RowOut row_out(float* y) { return {.f32 = y}; }
+inline RowOut row_out(bf16* y) { return {.bf16 = &y->bits}; }
+
 /// Addresses of rows [s, s + n).
 template <class T>
 void find_rows(const std::byte** rows, const Pages<const T>& pages, Index s, Index n) {
   for (Index i = 0; i < n; ++i) rows[i] = bytes_at(pages.row(s + i));
 }
 
-/// Ranges of T queries within S keys, or an Error.
-inline void expect_visible(const Visible& visible, Index T, Index S) {
+/// Error: a range of one of T queries leaves the S keys.
+inline void expect_visible(const KeyRanges& visible, Index T, Index S) {
   expect_shape("begin", visible.begin, {T});
   expect_shape("end", visible.end, {T});
   for (Index t = 0; t < T; ++t)
@@ -39,18 +42,11 @@ inline void expect_visible(const Visible& visible, Index T, Index S) {
 }
 
 /// The smallest range that holds those of the queries [first, first + n) that see more than `least`
-/// keys; empty if there are none.
-struct Range {
-  Index begin = 0, end = 0;
-};
-inline Range range_of(const Visible& visible, Index first, Index n, Index least = 0) {
-  Range all;
-  for (Index t = first; t < first + n; ++t) {
-    const Index begin = visible.begin(t), end = visible.end(t);
-    if (end - begin <= least) continue;
-    all = all.begin == all.end ? Range{begin, end}
-                               : Range{std::min(all.begin, begin), std::max(all.end, end)};
-  }
+/// keys.
+inline KeyRange range_of(const KeyRanges& visible, Index first, Index n, Index least = 0) {
+  KeyRange all;
+  for (Index t = first; t < first + n; ++t)
+    if (visible[t].size() > least) all = joined(all, visible[t]);
   return all;
 }
 

@@ -24,11 +24,11 @@ std::string_view name_of(Tier);  // "portable", "avx2", "avx512", "avx512-bf16",
 /// Error: lists the names, and what this machine can run.
 Tier tier_named(std::string_view);
 
-/// Those that this machine can run, the slowest first. AMX: the kernel is asked for permission to
-/// use tiles (arch_prctl ARCH_REQ_XCOMP_PERM); refused, the tier is not listed.
+/// The tiers that this machine can run, the slowest first. AMX needs permission from the kernel to
+/// use tiles (arch_prctl ARCH_REQ_XCOMP_PERM). If it is refused, the tier is not listed.
 const std::vector<Tier>& usable_tiers();
 
-/// What every op is told first, as CUDA's are told a stream.
+/// The first argument of every op, as a stream is for CUDA's.
 struct Cpu {
   Tier tier = usable_tiers().back();
 };

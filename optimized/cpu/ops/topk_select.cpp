@@ -15,13 +15,13 @@ void topk_select(Cpu cpu, View<std::int32_t, 2> chosen, View<const float, 2> sco
   };
   OfferScores* const offer = offer_scores_of[int(cpu.tier)];
   select_rows(cpu, chosen, selection_of, [&](const Share& share, int thread) {
-    const Index from = share.from(0, S, 64), to = share.to(0, S, 64);
+    const KeyRange part = share.part_of({0, S}, 64);
     for (Index i = 0; i < share.n; ++i) {
       const Index t = share.first + i;
-      const Index nan = offer(selection_of(thread)[i], scores.data + t * S + from, to - from,
-                              static_cast<std::int32_t>(from), K);
+      const Index nan = offer(selection_of(thread)[i], scores.data + t * S + part.begin,
+                              part.size(), static_cast<std::int32_t>(part.begin), K);
       if (!(nan < 0))
-        throw Error("score (" + std::to_string(t) + ", " + std::to_string(from + nan) +
+        throw Error("score (" + std::to_string(t) + ", " + std::to_string(part.begin + nan) +
                     ") is NaN: there is no order to select by");
     }
   });

@@ -110,7 +110,7 @@ namespace dsa::cuda::DSA_PLACE {
 inline constexpr Index box_row_bytes = 128;
 
 /// Boxes of `x` of `box_rows` rows by 128 bytes, permuted as a tile's are; zeros where a box lies
-/// outside of x. What cuTensorMapEncodeTiled asks for is asked for here, on both sides.
+/// outside of x. The requirements of cuTensorMapEncodeTiled are checked here, on host and device.
 template <class T>
 TensorMap tensor_map(DeviceView<const T, 2> x, Index box_rows) {
   static_assert(sizeof(T) == 1 || sizeof(T) == 2 || sizeof(T) == 4);

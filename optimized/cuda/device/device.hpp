@@ -8,7 +8,7 @@
 
 namespace dsa::cuda {
 
-/// What the runtime says before any memory is taken.
+/// Answers of the CUDA runtime before any memory is taken.
 struct DeviceFacts {
   enum class Code { found, none, newer_than_driver };
 
@@ -24,12 +24,11 @@ struct DeviceFacts {
 /// The largest case of the suite takes less than half of it.
 constexpr Index least_memory = Index{256} << 20;
 
-/// What a run on the device needs and does not have, to be read after "needs"; empty where nothing
-/// is missing. `architectures`: what the kernels were built for, as CMake calls them.
+/// The missing requirement of a run on the device, to be read after "needs"; empty if nothing is
+/// missing. `architectures`: the kernels were built for these, in CMake's words.
 ///
-/// Which code a device can run is not concluded from `architectures`: that an sm_80 binary runs on
-/// 8.6 but not on Orin's 8.7, one of 90a on 9.0 only, and PTX where the driver knows its version,
-/// are the driver's rules, and it was asked.
+/// The driver, not `architectures`, decides which code a device can run: an sm_80 binary runs
+/// on 8.6 but not on Orin's 8.7, one for 90a on 9.0 only, and PTX if the driver knows its version.
 inline std::string what_is_missing(const DeviceFacts& d, const std::string& architectures) {
   const auto version = [](int v) {
     return std::to_string(v / 1000) + "." + std::to_string(v % 1000 / 10);

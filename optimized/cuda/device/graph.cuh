@@ -1,4 +1,4 @@
-// optimized/cuda/device/graph.cuh — what a pass asks of the device, recorded once and replayed.
+// optimized/cuda/device/graph.cuh — the launches of a pass, recorded once and replayed.
 //
 // A step of decoding launches some forty small kernels a layer, and every launch costs the host
 // microseconds; a graph costs one launch. On the host there is nothing to save: every pass runs.
@@ -10,8 +10,8 @@
 
 namespace dsa::cuda::DSA_PLACE {
 
-/// Of a pass: everything that its launches depend on, sizes and addresses. What they read from the
-/// device, such as tokens and visible ranges, does not belong to it.
+/// Everything that the launches of a pass depend on: sizes and addresses. Data that they read from
+/// the device, such as tokens and visible ranges, does not belong to it.
 using GraphKey = std::vector<Index>;
 
 class Graph {

@@ -1,12 +1,13 @@
 // optimized/cuda/device/indexer_tile.cuh — the score of one query and one key, and of 64 keys on
 // tensor cores.
 //
-// What indexer_scores and indexer_topk share. In v2 the block's query lies in shared memory as a
+// indexer_scores and indexer_topk share it. In v2 the block's query lies in shared memory as a
 // tile of heads, H rounded up to 16, a tile of keys beside it in two stages: one is copied while
 // the other is multiplied. Each of four warps multiplies all heads with 16 keys, applies activation
 // and weight to the sums in its registers, and adds over the heads.
 #pragma once
 
+#include "optimized/cuda/device/indexer_in.cuh"
 #include "optimized/cuda/device/launch.cuh"
 #include "optimized/cuda/device/rows.cuh"
 #include "optimized/cuda/device/tiles.cuh"
@@ -16,7 +17,7 @@ namespace dsa::cuda::DSA_PLACE {
 /// relu(NaN) is NaN: a score that is not a number must not become 0.
 __device__ inline float activation(float x, bool relu) { return relu && x < 0 ? 0 : x; }
 
-/// Of one query (H, D) and one key, by one thread.
+/// The score of one query (H, D) and one key, by one thread.
 template <class T>
 __device__ float indexer_score(DeviceView<const T, 2> q, DeviceView<const T, 1> key,
                                DeviceView<const float, 1> w, bool relu) {
@@ -59,14 +60,13 @@ struct IndexerShapes {
   }
 };
 
-template <class T>
-void expect_indexer_shapes(DeviceView<const T, 3> q, Pages<const T> k, DeviceView<const float, 2> w,
-                           Visible visible) {
-  const Index T_ = q.shape[0], H = q.shape[1], D = q.shape[2];
-  expect_shape("w", w, {T_, H});
-  expect_shape("begin", visible.begin, {T_});
-  expect_shape("end", visible.end, {T_});
-  expect_width("k", k, key_width<T>(D));
+template <class Row>
+void expect_indexer_shapes(const IndexerIn<Row>& in) {
+  const Index T = in.q.shape[0], H = in.q.shape[1], D = in.q.shape[2];
+  expect_shape("w", in.w, {T, H});
+  expect_shape("begin", in.visible.begin, {T});
+  expect_shape("end", in.visible.end, {T});
+  expect_width("k", in.k, key_width<Row>(D));
 }
 
 template <class T>
@@ -77,9 +77,8 @@ struct IndexerTile {
   Tile q, keys;             // keys: two stages, one behind the other
   Shared<float> w, scores;  // (heads), (keys_per_tile)
 
-  __device__ IndexerTile(SharedMemory& memory, DeviceView<const T, 3> query, Pages<const T> k_,
-                         bool relu_)
-      : shapes{query.shape[1], query.shape[2]}, k(k_), relu(relu_) {
+  __device__ IndexerTile(SharedMemory& memory, const IndexerIn<T>& in)
+      : shapes{in.q.shape[1], in.q.shape[2]}, k(in.k), relu(in.relu) {
     q = take_tile(memory, shapes.heads(), shapes.row_bytes());
     keys = take_tile(memory, 2 * keys_per_tile, shapes.row_bytes());
     w = memory.take<float>(shapes.heads());
@@ -90,15 +89,14 @@ struct IndexerTile {
   __device__ void copy(Tile tile, Index row, const void* from, Index stride) const {
     const Index bytes = shapes.D * Index(sizeof(T));
     const bool wide = bytes % 16 == 0 && stride * Index(sizeof(T)) % 16 == 0;
-    copy_row(tile, row, from, bytes, wide, threadIdx.x % warp_size, warp_size);
+    copy_row(tile, row, from, bytes, wide);
   }
-  __device__ void load_query(DeviceView<const T, 3> query, DeviceView<const float, 2> weights,
-                             Index t) const {
+  __device__ void load_query(const IndexerIn<T>& in, Index t) const {
     const int warp = threadIdx.x / warp_size;
     for (Index h = warp; h < shapes.heads(); h += indexer_threads / warp_size)
-      copy(q, h, h < shapes.H ? &query(t, h, 0) : nullptr, shapes.D);
+      copy(q, h, h < shapes.H ? &in.q(t, h, 0) : nullptr, shapes.D);
     for (Index h = threadIdx.x; h < shapes.heads(); h += indexer_threads)
-      w[h] = h < shapes.H ? weights(t, h) : 0;
+      w[h] = h < shapes.H ? in.w(t, h) : 0;
   }
   /// Keys [first, first + 64) as far as they are below `end`.
   __device__ void load_keys(int stage, Index first, Index end) const {
@@ -109,7 +107,7 @@ struct IndexerTile {
   }
 
   /// Fills `scores`, without the scales of e4m3 keys. Barriers before and after are the caller's.
-  __device__ void linear_heads(int stage) const {
+  __device__ void score_stage(int stage) const {
     const int warp = threadIdx.x / warp_size, lane = threadIdx.x % warp_size;
     const Index steps = (shapes.D * Index(sizeof(T)) + 31) / 32;
     float sums[2][2] = {};  // of this lane's heads, for keys 2 (lane % 4) + 0, 1 of two eights
@@ -155,7 +153,7 @@ __device__ void for_each_tile(const IndexerTile<T>& tile, Index begin, Index end
     copy_async_commit();
     copy_async_wait<1>();
     __syncthreads();
-    tile.linear_heads(stage);
+    tile.score_stage(stage);
     __syncthreads();
     f(first);
     __syncthreads();  // before the next scores, and before the stage is filled again

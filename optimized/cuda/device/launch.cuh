@@ -5,7 +5,7 @@
 
 namespace dsa::cuda::DSA_PLACE {
 
-/// What an array of n elements takes of shared memory: SharedMemory::take() begins each at a
+/// Bytes of shared memory for an array of n elements: SharedMemory::take() begins each array at a
 /// multiple of 16 bytes.
 template <class T>
 __host__ __device__ constexpr Index shared_room(Index n) {

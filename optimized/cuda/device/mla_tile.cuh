@@ -13,7 +13,7 @@ namespace dsa::cuda::DSA_PLACE {
 
 inline constexpr Index keys_per_step = 32;
 
-/// Where things lie in a row of the tile, and how many there are.
+/// The layout of a row of the tile.
 template <class T>
 struct LatentLayout {
   static constexpr bool scaled = std::is_same_v<T, e4m3>;
@@ -69,12 +69,12 @@ struct LatentTile {
       const Index s = i + row < end ? keys.key(t, i + row) : -1;
       const bool valid = 0 <= s && s < kv.rows;
       copy_row(stages, stage * keys_per_step + row, valid ? kv.row(s).data : nullptr,
-               layout.source_bytes(), wide_copy, lane, warp_size);
+               layout.source_bytes(), wide_copy);
       if (lane == 0) no_key[stage * keys_per_step + row] = valid ? 0 : s == -1 ? -INFINITY : NAN;
     }
   }
 
-  /// Of e4m3, after the copy has landed: fills `wide` and `scales`.
+  /// For e4m3, after the copy has landed: fills `wide` and `scales`.
   __device__ void widen_stage(int stage) const {
     if constexpr (LatentLayout<T>::scaled) {
       const int warp = threadIdx.x / warp_size, lane = threadIdx.x % warp_size;

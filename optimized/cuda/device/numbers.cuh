@@ -61,7 +61,7 @@ __device__ inline bf16 narrow<bf16>(float x) {
   if ((bits & 0x7fffffffu) > 0x7f800000u) return {std::uint16_t(bits >> 16 | 0x40)};
   return {std::uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
 }
-/// What lies beyond 448 becomes 448.
+/// Magnitudes above 448 become 448.
 template <>
 __device__ inline e4m3 narrow<e4m3>(float x) {
   const std::uint32_t bits = bits_of(x), sign = bits >> 24 & 0x80u, magnitude = bits & 0x7fffffffu;

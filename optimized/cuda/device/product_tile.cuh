@@ -53,7 +53,10 @@ __device__ void for_each_run(const Operand<X>& x, const Operand<X>& w, F f) {
   if (runs > 0) x.copy(0), w.copy(0);
   copy_async_commit();
   for (Index run = 0; run < runs; ++run) {
-    if (run + 1 < runs) x.copy(run + 1), w.copy(run + 1);
+    if (run + 1 < runs) {
+      x.copy(run + 1);
+      w.copy(run + 1);
+    }
     copy_async_commit();
     copy_async_wait<1>();
     __syncthreads();

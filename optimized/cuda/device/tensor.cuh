@@ -36,7 +36,10 @@ struct DeviceView {
 #endif
     DeviceView<T, Rank - 1> slice;
     Index size = 1;
-    for (int axis = 1; axis < Rank; ++axis) size *= slice.shape[axis - 1] = shape[axis];
+    for (int axis = 1; axis < Rank; ++axis) {
+      slice.shape[axis - 1] = shape[axis];
+      size *= shape[axis];
+    }
     slice.data = data + i * size;
     return slice;
   }
@@ -70,7 +73,7 @@ __device__ void store_four(T* p, Four<T> x) {
 }
 
 /// A cache that grows without being copied: row s lies on page s / page_rows, of one sequence or of
-/// several, one after the other. The list of pages, too, lies on the device. What a row holds:
+/// several, one after the other. The list of pages, too, lies on the device. The formats of a row:
 /// optimized/shared/rows.hpp. At most 2^31 rows: kernels name them by 32 bits.
 template <class T>
 struct Pages {
@@ -89,8 +92,8 @@ struct Pages {
   }
 };
 
-/// Query t may look at keys [begin[t], end[t]).
-struct Visible {
+/// The range of keys of every query (optimized/shared/key_range.hpp).
+struct KeyRanges {
   DeviceView<const std::int32_t, 1> begin, end;  // (T)
 };
 

@@ -32,18 +32,18 @@ __device__ inline Tile take_tile(SharedMemory& memory, Index rows, Index row_byt
 
 /// Begins to copy `bytes` bytes (a multiple of 4) from `from` into a row of the tile, in pieces of
 /// 16 bytes where `wide` says that every address is a multiple of 16, else of 4. `from` null:
-/// zeros. Threads [0, threads) share the work; this one is number `thread`.
-__device__ inline void copy_row(Tile tile, Index row, const void* from, Index bytes, bool wide,
-                                int thread, int threads) {
+/// zeros. The lanes of a warp share the work.
+__device__ inline void copy_row(Tile tile, Index row, const void* from, Index bytes, bool wide) {
+  const int lane = threadIdx.x % warp_size;
   const auto* source = static_cast<const unsigned char*>(from);
   if (wide) {
-    for (Index c = thread; c < tile.row_bytes / 16; c += threads) {
+    for (Index c = lane; c < tile.row_bytes / 16; c += warp_size) {
       const bool valid = source != nullptr && 16 * c < bytes;
       copy_async_16(tile.chunk(row, c), source + (valid ? 16 * c : 0), valid);
     }
     return;
   }
-  for (Index i = thread; i < tile.row_bytes / 4; i += threads) {
+  for (Index i = lane; i < tile.row_bytes / 4; i += warp_size) {
     const bool valid = source != nullptr && 4 * i < bytes;
     copy_async_4(tile.chunk(row, i / 4) + 4 * (i % 4), source + (valid ? 4 * i : 0), valid);
   }
@@ -78,8 +78,10 @@ __device__ RowFragment<T> load_rows(Tile tile, Index row, Index step) {
   if constexpr (std::is_same_v<T, e4m3>) {
     RowFragment<T> f;
     for (int i = 0; i < 2; ++i)
-      for (int j = 0; j < 2; ++j)
-        f.r[i][j] = bf16_pair(raw[2 * i + j], 0), f.r[i][2 + j] = bf16_pair(raw[2 * i + j], 1);
+      for (int j = 0; j < 2; ++j) {
+        f.r[i][j] = bf16_pair(raw[2 * i + j], 0);
+        f.r[i][2 + j] = bf16_pair(raw[2 * i + j], 1);
+      }
     return f;
   } else {
     return {{{raw[0], raw[1], raw[2], raw[3]}}};
@@ -94,10 +96,12 @@ __device__ void load_columns(ColumnFragment<T> (&f)[2], Tile tile, Index row, In
   load_matrices(raw, tile.chunk(row + lane % 8 + lane / 16 * 8, 2 * step + lane / 8 % 2), false);
   for (int n = 0; n < 2; ++n)
     for (int i = 0; i < 2; ++i) {
-      if constexpr (std::is_same_v<T, e4m3>)
-        f[n].r[i][0] = bf16_pair(raw[2 * n + i], 0), f[n].r[i][1] = bf16_pair(raw[2 * n + i], 1);
-      else
+      if constexpr (std::is_same_v<T, e4m3>) {
+        f[n].r[i][0] = bf16_pair(raw[2 * n + i], 0);
+        f[n].r[i][1] = bf16_pair(raw[2 * n + i], 1);
+      } else {
         f[n].r[0][i] = raw[2 * n + i];
+      }
     }
 }
 

@@ -12,20 +12,20 @@
 
 namespace dsa::cuda::DSA_PLACE {
 
-/// Of a NaN: something. Whoever calls it looks for NaN first.
+/// The rank of a NaN is arbitrary: callers look for NaN first.
 __device__ inline std::uint32_t rank_of(float score) {
   if (score == -INFINITY) return 0;
   const std::uint32_t bits = bits_of(score == 0 ? 0.0f : score);
   return bits >> 31 ? ~bits : bits | 0x80000000u;
 }
 
-/// What is taken: every rank above `rank`, and the first `equals` that are equal to it.
+/// A cut takes every rank above `rank`, and the first `equals` that are equal to it.
 struct Cut {
   std::uint32_t rank = 0;
   Index equals = 0;
 };
 
-/// Of a digit of ranks: which one the wanted-th largest has, and how many that have it are wanted.
+/// The digit of the wanted-th largest rank, and how many ranks with that digit are wanted.
 struct Digit {
   Index digit, wanted;
 };
@@ -91,8 +91,8 @@ __device__ Cut find_cut(Rank rank, Index n, Index K, SelectScratch scratch) {
 }
 
 /// Calls take(i, position) for every i that the cut takes, in ascending order of both, and returns
-/// how many there are. What is read of i in take() may be written to at `position`: all threads
-/// have read theirs by then. `load(i)` gives what take() is told instead of i.
+/// how many there are. take() may overwrite the element at `position` with that of i: all threads
+/// have read theirs by then. take() receives `load(i)` in place of i.
 template <class Rank, class Load, class Take>
 __device__ Index take_cut(Cut cut, Rank rank, Load load, Index n, SelectScratch scratch,
                           Take take) {
@@ -138,7 +138,7 @@ struct LargestScratch {
   Shared<std::uint32_t> ranks, items;  // what is kept
   Index capacity;
 
-  /// What may be kept: more than the K that are wanted, as far as the device has room.
+  /// Room for more than the K that are wanted, as far as the device has it.
   static Index capacity_for(Index K) {
     const Index room = (shared_memory_limit() - bytes(0)) / 8 / 4 * 4;
     return std::min(K + 2 * bins, room);

@@ -29,7 +29,7 @@ struct Meeting {
   void* lanes[warp_size] = {};
 };
 
-/// What runs. One for each thread of the operating system.
+/// The running block. One for each thread of the operating system.
 struct Machine {
   const char* kernel = nullptr;
   const std::function<void()>* body = nullptr;
@@ -159,7 +159,8 @@ void run_grid(const char* kernel, Dim3 grid, Dim3 block, std::size_t shared_byte
   machine.warps.assign((count + warp_size - 1) / warp_size, {});
   while (machine.fibers.size() < count)
     machine.fibers.push_back(std::make_unique<Fiber>([] { machine.life_of_a_thread(); }));
-  gridDim = grid, blockDim = block;
+  gridDim = grid;
+  blockDim = block;
   try {
     for (unsigned z = 0; z < grid.z; ++z)
       for (unsigned y = 0; y < grid.y; ++y)
@@ -196,7 +197,8 @@ void warp_operation(const char* what, int line, void* mine, void (*together)(voi
   const int lanes = std::min<int>(warp_size, static_cast<int>(m.threads.size()) - first);
   Meeting& warp = m.warps[static_cast<std::size_t>(m.thread / warp_size)];
   if (warp.arrived == 0) {
-    warp.what = what, warp.line = line;
+    warp.what = what;
+    warp.line = line;
     std::fill_n(warp.lanes, warp_size, nullptr);
   }
   if (line != warp.line || what != warp.what)

@@ -1,8 +1,8 @@
 // optimized/cuda/host/block.hpp — runs a grid of blocks on this processor, one block at a time.
 //
 // The threads of a block are fibers. A thread runs until it reaches a barrier or an operation of
-// its warp (a shuffle, an mma), then the next one runs. What a device would leave undefined is an
-// Error that names the kernel, the block and the thread:
+// its warp (a shuffle, an mma), then the next one runs. Undefined behaviour of a device is an Error
+// that names the kernel, the block and the thread:
 //   - a barrier or a warp operation that some threads reach and others never do, or that threads
 //     reach in different lines;
 //   - a read of shared memory that nothing was written to, or whose copy is still under way;
@@ -29,7 +29,7 @@ using dim3 = Dim3;
 inline constexpr int warp_size = 32;
 inline constexpr std::size_t shared_limit = std::size_t{163} << 10;  // of a block, sm_80
 
-/// As CUDA names them. Of the thread that runs.
+/// CUDA's variables, for the running thread.
 inline thread_local Dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 /// Calls `body` once for every thread of every block, in order of the block's number.

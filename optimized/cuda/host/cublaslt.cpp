@@ -97,9 +97,14 @@ std::uintptr_t alignment_of(const void* p) {
   return at & -at;
 }
 
+struct Workspace {
+  const void* data;
+  std::size_t bytes;
+};
+
 std::string mistake_of_call(const cublasLtMatmulAlgo_t& algorithm, const Operation& operation,
                             const Matrix* const (&matrices)[4], const void* const (&addresses)[4],
-                            const void* bias, const void* workspace, std::size_t workspace_bytes) {
+                            const void* bias, Workspace workspace) {
   if (operation != algorithm.operation) return "its algorithm was asked for another operation";
   for (std::size_t i = 0; i < 4; ++i) {
     const std::string its = std::string(1, names[i]);
@@ -111,46 +116,51 @@ std::string mistake_of_call(const cublasLtMatmulAlgo_t& algorithm, const Operati
   }
   if (operation.epilogue == CUBLASLT_EPILOGUE_BIAS && alignment_of(bias) < algorithm.bias_alignment)
     return "the bias is not aligned as it was when the algorithm was asked for";
-  if (workspace_bytes < algorithm.limits.workspace_bytes ||
-      (workspace == nullptr && workspace_bytes > 0))
+  if (workspace.bytes < algorithm.limits.workspace_bytes ||
+      (workspace.data == nullptr && workspace.bytes > 0))
     return "its algorithm takes a workspace of " +
            std::to_string(algorithm.limits.workspace_bytes) + " bytes";
   return "";
 }
 
-/// As the device would touch it: from the first element of the first column to the last of the
-/// last.
+/// The elements that a device reads or writes: from the first of the first column to the last of
+/// the last column.
 template <class T>
 void check_range(const T* data, const Matrix& m) {
   check_global(data, sizeof(T) * ((m.cols - 1) * static_cast<std::uint64_t>(m.ld) + m.rows));
 }
 
-/// op(A)(i, j), column-major.
-float at(const bf16* data, const Matrix& m, std::int32_t transposed, std::uint64_t i,
-         std::uint64_t j) {
+/// Numbers and how they lie, column-major.
+template <class T>
+struct Placed {
+  T* data;
+  const Matrix& layout;
+};
+
+/// op(A)(i, j)
+float at(const Placed<const bf16>& m, std::int32_t transposed, std::uint64_t i, std::uint64_t j) {
   const std::uint64_t row = transposed ? j : i, column = transposed ? i : j;
-  return widen(data[column * static_cast<std::uint64_t>(m.ld) + row]);
+  return widen(m.data[column * static_cast<std::uint64_t>(m.layout.ld) + row]);
 }
 
 /// Within one thread of the emulator, so that a wrong address has a name.
-void multiply(const cublasLtMatmulDescOpaque_t& desc, const Matrix& layout_of_a,
-              const Matrix& layout_of_b, const Matrix& layout_of_d, const bf16* a, const bf16* b,
-              float* d) {
+void multiply(const cublasLtMatmulDescOpaque_t& desc, const Placed<const bf16>& a,
+              const Placed<const bf16>& b, const Placed<float>& d) {
   const Operation& o = desc.operation;
   const bool adds_bias = o.epilogue == CUBLASLT_EPILOGUE_BIAS;
   const auto* bias = static_cast<const float*>(desc.bias);
-  const Extents n = extents_of(o, layout_of_a, layout_of_b);
-  check_range(a, layout_of_a);
-  check_range(b, layout_of_b);
-  check_range(d, layout_of_d);
+  const Extents n = extents_of(o, a.layout, b.layout);
+  check_range(a.data, a.layout);
+  check_range(b.data, b.layout);
+  check_range(d.data, d.layout);
   if (adds_bias) check_global(bias, sizeof(float) * n.rows);
-  const auto ld = static_cast<std::uint64_t>(layout_of_d.ld);
+  const auto ld = static_cast<std::uint64_t>(d.layout.ld);
   for (std::uint64_t j = 0; j < n.cols; ++j)
     for (std::uint64_t i = 0; i < n.rows; ++i) {
       float sum = 0;
       for (std::uint64_t k = 0; k < n.inner; ++k)
-        sum += at(a, layout_of_a, o.transa, i, k) * at(b, layout_of_b, o.transb, k, j);
-      d[j * ld + i] = adds_bias ? sum + bias[i] : sum;
+        sum += at(a, o.transa, i, k) * at(b, o.transb, k, j);
+      d.data[j * ld + i] = adds_bias ? sum + bias[i] : sum;
     }
 }
 
@@ -252,14 +262,14 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
     mistake = algorithm == nullptr
                   ? "no algorithm was given"
                   : mistake_of_call(*algorithm, desc->operation, matrices, {a, b, c, d}, desc->bias,
-                                    workspace, workspace_bytes);
+                                    {workspace, workspace_bytes});
   if (mistake.empty() &&
       (*static_cast<const float*>(alpha) != 1 || *static_cast<const float*>(beta) != 0))
     mistake = "alpha is 1 and beta 0 in what takes the library's place";
   if (!mistake.empty()) return status_of(mistake);
   run_grid("cublasLtMatmul", {1}, {1}, 0, [&] {
-    multiply(*desc, *layout_of_a, *layout_of_b, *layout_of_d, static_cast<const bf16*>(a),
-             static_cast<const bf16*>(b), static_cast<float*>(d));
+    multiply(*desc, {static_cast<const bf16*>(a), *layout_of_a},
+             {static_cast<const bf16*>(b), *layout_of_b}, {static_cast<float*>(d), *layout_of_d});
   });
   return CUBLAS_STATUS_SUCCESS;
 }

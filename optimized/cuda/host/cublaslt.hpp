@@ -41,7 +41,7 @@ enum cublasLtMatmulPreferenceAttributes_t {
   CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES = 8,
 };
 
-/// Column-major. Of no rows until it is initialised, which nothing takes.
+/// Column-major. It has no rows until it is initialised, and every function refuses it.
 struct cublasLtMatrixLayoutOpaque_t {
   std::int32_t type = -1;
   std::uint64_t rows = 0, cols = 0;
@@ -69,7 +69,7 @@ struct cublasLtMatmulPreferenceOpaque_t {
 };
 using cublasLtMatmulPreference_t = cublasLtMatmulPreferenceOpaque_t*;
 
-/// What it was asked for. It takes all of the workspace that it was allowed.
+/// The request it was chosen for. It uses all of the workspace that it was allowed.
 struct cublasLtMatmulAlgo_t {
   cublasLtMatmulDescOpaque_t::Operation operation;
   cublasLtMatrixLayoutOpaque_t matrices[4];  // A, B, C, D

@@ -12,7 +12,7 @@ namespace dsa::cuda::host {
 void* allocate(std::size_t bytes);
 void release(void*);
 
-/// Of all buffers that there are, without their guard zones.
+/// Bytes of all current buffers, without their guard zones.
 std::int64_t allocated_bytes();
 
 /// For the running thread: an Error unless [p, p + bytes) lies within one buffer.

@@ -54,7 +54,7 @@ struct Phases {
   }
 };
 
-/// Of the block that runs.
+/// The mbarriers of the running block.
 thread_local std::deque<Phases> all;
 
 Phases* find(const void* mbarrier) {
@@ -93,7 +93,8 @@ void arrive_at(const Mbarrier& mbarrier, std::int64_t bytes) {
   if (bytes < 0 || p.expected + bytes > most)
     fail("lets " + p.name() + " expect " + std::to_string(p.expected + bytes) +
          " bytes; at most 2^20 - 1 can be counted");
-  p.expected += bytes, --p.missing;
+  p.expected += bytes;
+  --p.missing;
   const Mark by = release(p.arriving);
   p.expect_enough();
   if (p.missing == 0 && p.expected == 0) p.finish(by);

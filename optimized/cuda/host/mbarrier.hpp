@@ -46,8 +46,8 @@ struct Shared<Mbarrier> {
 /// Lets copies see the mbarriers that this thread initialised.
 void fence_mbarrier_init();
 
-/// What a copy in boxes reads: a row-major matrix, boxes of 128 bytes by `box_rows` rows. Made by
-/// tensor_map() (async.cuh).
+/// The source of a copy in boxes: a row-major matrix, boxes of 128 bytes by `box_rows` rows. Made
+/// by tensor_map() (async.cuh).
 struct TensorMap {
   const void* data;
   std::int64_t rows, columns, element_bytes;
@@ -67,7 +67,7 @@ void tensor_copy(void* to, const TensorMap& map, std::int64_t column, std::int64
 void begin_mbarriers();
 void end_mbarriers();
 
-/// Where the mbarrier is, and what it lacks.
+/// The address of the mbarrier, and what it still waits for.
 std::string mbarrier_text(const void* mbarrier);
 
 }  // namespace dsa::cuda::host

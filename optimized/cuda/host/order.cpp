@@ -77,7 +77,10 @@ Mark Observer::stranger(Mark mark) const {
 Mark Observer::added_to(Mark others) const {
   Order& o = order;
   if (is_set(others) && o.sets[others.actor() - first_set].one == mine_) return others;
-  if (o.adding != mine_) o.adding = mine_, o.added.clear();
+  if (o.adding != mine_) {
+    o.adding = mine_;
+    o.added.clear();
+  }
   for (const auto& [before, after] : o.added)
     if (before == others) return after;
   const std::size_t most = 2 * o.told.size();

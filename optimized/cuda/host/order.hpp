@@ -1,10 +1,10 @@
 // optimized/cuda/host/order.hpp — what happened before what among the threads of a block.
 //
-// Time goes on with every event that orders accesses. A mark is an access: who, and when. What a
-// thread knows is up to what time the accesses of each other one happened before its own: of all
-// of them up to the last __syncthreads, of its warp's lanes up to the last __syncwarp, and of
-// single ones as far as an mbarrier told it. These are vector clocks, of which only what an
-// mbarrier tells is stored as a vector.
+// These are vector clocks. Every event that orders accesses advances the time. A mark is an access:
+// the actor and the time. A thread knows, for each other thread, up to which time its accesses
+// happened before its own: for all threads up to the last __syncthreads, for the lanes of its warp
+// up to the last __syncwarp, and for single threads as far as an mbarrier gave it. Only the part
+// that comes from mbarriers is stored as a vector.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@
 
 namespace dsa::cuda::host {
 
-/// Who accesses shared memory: a thread, or an mbarrier, in whose name copies land.
+/// An accessor of shared memory: a thread, or an mbarrier, in whose name copies land.
 using Actor = unsigned;
 inline constexpr Actor first_mbarrier = 1024;
 
@@ -105,7 +105,7 @@ void order_warp(int first_thread, int lanes);
 
 /// An access of an actor, now, which is known to whoever acquires the clock.
 Mark act(Actor actor, Clock& clock);
-/// What the running thread did, and what it knows, for whoever acquires the clock.
+/// Adds the accesses and the knowledge of the running thread to a clock, to be acquired by others.
 Mark release(Clock& clock);
 /// The running thread learns what was released into the clock.
 void acquire(const Clock& clock);

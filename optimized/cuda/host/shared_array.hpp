@@ -6,7 +6,7 @@
 
 namespace dsa::cuda::host {
 
-/// What subscripting a Shared gives: reads and writes are told apart.
+/// The result of subscripting a Shared. It distinguishes reads from writes.
 template <class T>
 class SharedReference {
  public:

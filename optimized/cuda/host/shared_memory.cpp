@@ -16,7 +16,7 @@ namespace {
 
 enum class Holds : std::uint64_t { data, copy, mbarrier };  // as wide as a mark: no padding
 
-/// Of a byte. What was marked before the block began is as good as nothing.
+/// The state of one byte. Marks from before the block began count as none.
 struct Shadow {
   Mark write, read, update;  // update: atomically. Both since the last write
   Holds holds = Holds::data;
@@ -96,7 +96,12 @@ void touch(const void* p, std::size_t bytes, F f) {
 }
 
 auto become(Mark write, Holds holds) {
-  return [=](Shadow& s) { s.write = write, s.read = s.update = Mark(), s.holds = holds; };
+  return [=](Shadow& s) {
+    s.write = write;
+    s.read = Mark();
+    s.update = Mark();
+    s.holds = holds;
+  };
 }
 
 /// Whatever it is that makes an end of what the bytes held.

@@ -1,7 +1,7 @@
 // optimized/cuda/host/shared_memory.hpp — a block's shared memory, and who touched it when.
 //
-// Every byte has a shadow: what it holds, its last writer, and those who read or updated it since.
-// A race is therefore found whatever order the emulator runs the threads in (order.hpp).
+// Every byte has a shadow: its state, its last writer, and the threads that read or updated it
+// since. A race is therefore found whatever order the emulator runs the threads in (order.hpp).
 #pragma once
 
 #include <cstddef>
@@ -15,7 +15,7 @@ void poison_shared(std::size_t bytes);
 
 /// `bytes` of shared memory at `offset`; an Error if the launch asked for less.
 std::byte* shared_at(std::size_t offset, std::size_t bytes);
-/// Where it lies; an Error if that is outside the block's shared memory.
+/// Its place in shared memory. Error: it lies outside the block's.
 std::size_t shared_offset(const void* p, std::size_t bytes);
 
 /// For the running thread: an Error if the access is outside shared memory, races, or reads what

@@ -1,4 +1,4 @@
-// optimized/cuda/host/warp.hpp — what the lanes of a warp do together, on the host.
+// optimized/cuda/host/warp.hpp — operations of the lanes of a warp, on the host.
 //
 // Every lane of the warp must take part: a mask other than 0xffffffff is an Error. Fragment
 // layouts: PTX ISA, "Matrix fragments for mma.m16n8k16 with floating point type" and "ldmatrix".

@@ -122,8 +122,13 @@ void Pass<X, Row>::select(Index l) const {
   cache_index_key(l, layer(l).indexer);
   if (!sees_all) {
     const DeviceView<const Row, 3> q = index_queries(layer(l).indexer);
-    indexer_topk<Row>(stream, b.chosen, b.nan_at, q, readable(layout.index_keys(l, pages)),
-                      b.head_weights, relu, visible(), b.indexer_scratch);
+    indexer_topk<Row>(stream, b.chosen, b.nan_at,
+                      {.q = q,
+                       .k = readable(layout.index_keys(l, pages)),
+                       .w = b.head_weights,
+                       .relu = relu,
+                       .visible = visible()},
+                      b.indexer_scratch);
     watch<std::int32_t>(stream, rows(b.in.flags, 0, 1), std::int32_t(l + 1),
                         as<2>(b.nan_at, {T, 1}));
   }
@@ -141,12 +146,14 @@ void Pass<X, Row>::select(Index l) const {
 
 template <class X, class Row>
 void Pass<X, Row>::attend(Index l) const {
-  const double scale = config.attention_scale();
-  const Pages<const Row> kv = readable(layout.latent(l, pages));
+  const MlaOut y{.out = b.out, .lse = b.lse};
+  const MlaIn<Row> in{.q = b.q_absorbed,
+                      .kv = readable(layout.latent(l, pages)),
+                      .scale = config.attention_scale()};
   if (is_sparse() && !sees_all)
-    mla_sparse<Row>(stream, b.out, b.lse, b.q_absorbed, kv, b.chosen, scale, b.attention_scratch);
+    mla_sparse(stream, y, in, b.chosen, b.attention_scratch);
   else
-    mla_dense<Row>(stream, b.out, b.lse, b.q_absorbed, kv, visible(), scale, b.attention_scratch);
+    mla_dense(stream, y, in, visible(), b.attention_scratch);
 }
 
 /// y = o_proj( W_UV out ).

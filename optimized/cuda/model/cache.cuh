@@ -1,8 +1,8 @@
-// optimized/cuda/model/cache.cuh — what is kept of the tokens of one sequence, on the device.
+// optimized/cuda/model/cache.cuh — latent rows and index keys of one sequence, on the device.
 //
 // As optimized/cpu/model/cache.hpp: a page is one block of memory that holds 256 rows of every
-// layer, growing adds a page and moves no row. Where in a page the rows of a layer lie is the same
-// for every sequence: a pass reads those of all its feeds through one list of pages.
+// layer; growing adds a page and moves no row. The rows of a layer lie in the same place of every
+// page, so a pass reads those of all its feeds through one list of pages.
 #pragma once
 
 #include <vector>
@@ -14,7 +14,7 @@ namespace dsa::cuda::DSA_PLACE {
 
 inline constexpr Index cache_page_rows = 256;
 
-/// Where things lie in a page. Row: float, bf16 or e4m3 (optimized/shared/rows.hpp).
+/// The layout of a page. Row: float, bf16 or e4m3 (optimized/shared/rows.hpp).
 template <class Row>
 class CacheLayout {
  public:
@@ -31,7 +31,7 @@ class CacheLayout {
   Index page_size() const { return page_size_; }  // elements, of all layers
 
  private:
-  /// What one layer keeps of one kind.
+  /// The rows of one layer, latent or index keys.
   struct Column {
     Index width = 0;  // of a row, in elements
     Index first = 0;  // element of the page
@@ -64,7 +64,7 @@ class Cache final : public SequenceCache {
   std::vector<Buffer<Row>> pages_;
 };
 
-/// What a cache of S tokens takes: whole pages.
+/// Bytes of a cache of S tokens: whole pages.
 template <class Row>
 Index cache_bytes(const Config&, Index S);
 

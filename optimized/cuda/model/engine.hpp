@@ -14,7 +14,7 @@ namespace dsa::cuda {
 
 namespace device {
 
-/// What a run over S tokens takes of the device. Errors: no such format; no device that the
+/// Device memory of a run over S tokens. Errors: no such format; no device that the
 /// kernels can run on (device.hpp); this build was made without nvcc.
 Plan plan(const Config&, const EngineOptions&, Index S, Index logits_rows);
 

@@ -8,6 +8,7 @@
 #include "optimized/cuda/ops/experts.cuh"
 #include "optimized/cuda/ops/norms.cuh"
 #include "optimized/cuda/ops/router.cuh"
+#include "optimized/cuda/ops/swiglu.cuh"
 #include "optimized/engine/feeds.hpp"
 #include "optimized/shared/rope_table.hpp"
 
@@ -36,15 +37,16 @@ std::vector<Segment<Row>> segments_of(std::span<const Feed> feeds) {
 }
 
 bool every_token_sees_all(const Config& config, std::span<const Feed> feeds) {
+  if (!config.indexer) return true;
   for (const Feed& feed : feeds)
-    for (Index t = 0; config.indexer && t < feed.size(); ++t)
+    for (Index t = 0; t < feed.size(); ++t)
       if (feed.cache->rows() + t + 1 - feed.begin[std::size_t(t)] > config.indexer->topk)
         return false;
   return true;
 }
 
 template <class Row>
-void fill_inputs(const Inputs<View>& in, const Config& config, std::span<const Feed> feeds,
+void fill_inputs(const Inputs<HostMemory>& in, const Config& config, std::span<const Feed> feeds,
                  const std::vector<Segment<Row>>& segments) {
   std::vector<Index> positions;
   std::fill(in.flags.begin(), in.flags.end(), 0);
@@ -106,12 +108,17 @@ void Pass<X, Row>::moe(Index l) const {
   const DeviceLayer<X>& w = layer(l);
   linear_f32(b.router_logits, w.gate);
   tell(l, ".mlp.gate.logits", b.router_logits);
-  router(stream, b.experts, b.expert_weights, b.router_logits, w.e_score_correction_bias, config);
+  router(stream, {b.experts, b.expert_weights}, b.router_logits, w.e_score_correction_bias, config);
   watch<float>(stream, rows(b.in.flags, 1, 2), std::int32_t(l + 1), b.expert_weights);
   tell_decision(l, ".mlp.gate.experts", b.experts, [](View<std::int32_t, 2>) {});
   tell(l, ".mlp.gate.weights", b.expert_weights);
   fill(stream, b.y, 0);
-  experts<X>(stream, b.y, h(), w.experts_gate_up, w.experts_down, b.experts, b.expert_weights,
+  experts<X>(stream, b.y,
+             {.x = h(),
+              .gate_up = w.experts_gate_up,
+              .down = w.experts_down,
+              .chosen = b.experts,
+              .weights = b.expert_weights},
              b.experts_hidden, b.experts_scratch);
   if (config.n_shared_experts == 0) return;
   feed_forward(b.shared, w.mlp);
@@ -171,7 +178,8 @@ Runner<X, Row>::Runner(const Model& model, Index T)
       tokens_(T),
       layout_(model.config),
       memory_(workspace_bytes<X, Row>(model.config, T)),
-      host_memory_(static_cast<std::size_t>(Inputs<View>(nullptr, model.config, T, T).bytes)) {}
+      host_memory_(
+          static_cast<std::size_t>(Inputs<HostMemory>(nullptr, model.config, T, T).bytes)) {}
 
 template <class X, class Row>
 DeviceView<Row* const, 1> Runner<X, Row>::list_of(const std::vector<Segment<Row>>& segments) {
@@ -193,17 +201,17 @@ void Runner<X, Row>::forward(std::span<const Feed> feeds, LogitsOf which, View<f
   check_feeds(feeds, tokens_, config());
   const Index T = tokens_of(feeds), n_feeds = static_cast<Index>(feeds.size());
   const std::vector<Segment<Row>> segments = segments_of<Row>(feeds);
-  const Pass<X, Row> pass{model_,
-                          config(),
-                          stream_,
-                          layout_,
-                          segments,
-                          list_of(segments),
-                          every_token_sees_all(config(), feeds),
-                          Inputs<View>(host_memory_.data(), config(), T, n_feeds),
-                          Buffers<X, Row>(memory_.data(), config(), T, n_feeds),
-                          tap,
-                          T};
+  const Pass<X, Row> pass{.model = model_,
+                          .config = config(),
+                          .stream = stream_,
+                          .layout = layout_,
+                          .segments = segments,
+                          .pages = list_of(segments),
+                          .sees_all = every_token_sees_all(config(), feeds),
+                          .host = Inputs<HostMemory>(host_memory_.data(), config(), T, n_feeds),
+                          .b = Buffers<X, Row>(memory_.data(), config(), T, n_feeds),
+                          .tap = tap,
+                          .T = T};
   const Index n = pass.result_rows(which), step = pass.b.logits.shape[0];
   expect_shape("logits", logits, {n, config().vocab_size});
   fill_inputs(pass.host, config(), feeds, segments);

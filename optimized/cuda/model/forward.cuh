@@ -1,9 +1,9 @@
 // optimized/cuda/model/forward.cuh — the whole model on a device: DeepSeek-V2, V3, V3.2 and GLM-5.
 //
 // Definition: reference/model/forward.hpp. All feeds of a pass are launched together, over one list
-// of the pages of their caches. Where some token sees more than top-k keys, the indexer chooses for
-// every token, and attention is sparse; else nothing is scored (the keys are cached all the same),
-// and it is dense.
+// of the pages of their caches. If some token sees more than top-k keys, the indexer chooses for
+// every token, and attention is sparse. Otherwise the keys are cached but not scored, and attention
+// is dense.
 #pragma once
 
 #include "optimized/cuda/device/graph.cuh"
@@ -14,7 +14,7 @@
 
 namespace dsa::cuda::DSA_PLACE {
 
-/// What a feed has of a pass.
+/// The rows of a pass that belong to one feed.
 template <class Row>
 struct Segment {
   Cache<Row>* cache = nullptr;
@@ -33,9 +33,9 @@ class Runner {
   Index tokens() const { return tokens_; }
   const CacheLayout<Row>& cache_layout() const { return layout_; }
 
-  /// As Engine::forward. What grows with a sequence: pages of its cache, and the list of them. The
-  /// device is waited for once, or once more for every 64 rows of logits beyond the first; for
-  /// every tensor that `tap` asks for.
+  /// As Engine::forward. Allocates only pages of caches and the list of them. Waits for the device
+  /// once, once more for every 64 rows of logits beyond the first, and once for every tensor that
+  /// `tap` requests.
   void forward(std::span<const Feed>, LogitsOf, View<float, 2> logits,  // out
                const Tap&);
 

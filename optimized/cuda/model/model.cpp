@@ -94,9 +94,10 @@ class Loader {
   /// Rows [begin, end) of a parameter, into to[first_element ...].
   template <class T>
   void fill(T* to, Index first_element, const Parameter& p, Index begin, Index end) {
+    if (!is_loading_) return;
     const Index columns = p.columns();
     const Index most = std::max<Index>(1, slab_bytes / (columns * Index{sizeof(float)}));
-    for (Index first = begin; is_loading_ && first < end; first += most) {
+    for (Index first = begin; first < end; first += most) {
       const Index rows = std::min(most, end - first);
       decode(p, first, rows);
       send(to + first_element + (first - begin) * columns, {wide_.data(), {rows, columns}});

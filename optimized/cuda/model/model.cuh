@@ -70,7 +70,7 @@ struct DeviceModel {
 template <class X>
 DeviceModel<X> load(const Model&);
 
-/// What load() will take of the device, from the config alone.
+/// Bytes of the device that load() will take, from the config alone.
 template <class X>
 Index weight_bytes(const Config&);
 

@@ -1,8 +1,7 @@
 // optimized/cuda/model/pass.cuh — one pass at work; the parts of optimized/cuda/model/forward.cpp.
 //
-// attention.cpp holds MLA and the indexer, forward.cpp the rest. What is asked of the device between
-// upload and download are kernels and nothing else, cuBLASLt's among them, so that a graph can
-// replay it (graph.cuh).
+// attention.cpp holds MLA and the indexer, forward.cpp the rest. Between upload and download the
+// device runs kernels only, cuBLASLt's among them, so that a graph can replay them (graph.cuh).
 #pragma once
 
 #include <type_traits>
@@ -40,7 +39,7 @@ struct Pass {
   std::vector<Segment<Row>> segments;
   DeviceView<Row* const, 1> pages;  // of all segments, one after the other
   bool sees_all;                    // no token sees more than index_topk keys
-  Inputs<View> host;                // what the device's copy is made from
+  Inputs<HostMemory> host;          // what the device's copy is made from
   Buffers<X, Row> b;
   const Tap& tap;
   Index T;
@@ -49,7 +48,7 @@ struct Pass {
   void run_layer(Index l) const;
   void logits_of(Index begin, Index end) const;  // rows of h, into b.logits
 
-  // mla.cpp
+  // attention.cpp
   void attention(Index l) const;  // y = what is added to x
   void queries(const DeviceAttention<X>&) const;
   void absorb(const DeviceAttention<X>&) const;
@@ -68,7 +67,7 @@ struct Pass {
   Index result_rows(LogitsOf which) const {
     return which == LogitsOf::every_token ? T : Index(segments.size());
   }
-  Visible visible() const { return {b.in.begin, b.in.end}; }
+  KeyRanges visible() const { return {b.in.begin, b.in.end}; }
 
   /// x as X: itself, or rounded into `narrow`.
   DeviceView<const X, 2> narrowed(DeviceView<X, 2> narrow, DeviceView<const float, 2> x) const {
@@ -101,7 +100,7 @@ struct Pass {
   void tell(Index l, const char* name, DeviceView<const float, 2> x) const {
     tell(name_in(l, name), x);
   }
-  /// `change`: what the host knows better of the rows.
+  /// `change` corrects the rows with what only the host knows.
   template <class F>
   void tell_decision(Index l, const char* name, DeviceView<const std::int32_t, 2> chosen,
                      F&& change) const {

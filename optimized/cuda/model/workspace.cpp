@@ -12,9 +12,13 @@
 namespace dsa::cuda::DSA_PLACE {
 namespace {
 
-/// V: View or DeviceView.
-template <template <class, int> class V, class T, int Rank>
-void place(Pieces& pieces, V<T, Rank>& view, const std::type_identity_t<Shape<Rank>>& shape) {
+template <class T, int Rank>
+void place(Pieces& pieces, View<T, Rank>& view, const std::type_identity_t<Shape<Rank>>& shape) {
+  view = {pieces.take<T>(volume<Rank>(shape)), shape};
+}
+template <class T, int Rank>
+void place(Pieces& pieces, DeviceView<T, Rank>& view,
+           const std::type_identity_t<Shape<Rank>>& shape) {
   view.data = pieces.take<T>(volume<Rank>(shape));
   for (std::size_t axis = 0; axis < Rank; ++axis) view.shape[axis] = shape[axis];
 }
@@ -26,8 +30,8 @@ template <class Row>
 Index attention_scratch(const Config& c, Index T) {
   Index most = 0;
   for (Index t = 1; t <= T; ++t)
-    most = std::max(most, attention_workspace<Row>(t, c.num_attention_heads, c.kv_lora_rank,
-                                                   c.qk_rope_head_dim, any_length));
+    most = std::max(most, mla_workspace<Row>(t, c.num_attention_heads, c.kv_lora_rank,
+                                             c.qk_rope_head_dim, any_length));
   return most;
 }
 
@@ -48,8 +52,8 @@ Index widest_network(const Config& c) {
 
 }  // namespace
 
-template <template <class, int> class V>
-Inputs<V>::Inputs(std::byte* memory, const Config& c, Index T, Index feeds) {
+template <class Memory>
+Inputs<Memory>::Inputs(std::byte* memory, const Config& c, Index T, Index feeds) {
   Pieces pieces(memory);
   place(pieces, flags, {2});
   place(pieces, tokens, {T});
@@ -123,8 +127,8 @@ Index workspace_bytes(const Config& c, Index T) {
   return Buffers<X, Row>(nullptr, c, T, T).bytes;
 }
 
-template struct Inputs<View>;
-template struct Inputs<DeviceView>;
+template struct Inputs<HostMemory>;
+template struct Inputs<DeviceMemory>;
 template struct Buffers<float, float>;
 template struct Buffers<bf16, bf16>;
 template struct Buffers<bf16, e4m3>;

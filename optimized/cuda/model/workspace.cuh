@@ -1,9 +1,9 @@
 // optimized/cuda/model/workspace.cuh — all memory of a pass on the device, in one piece.
 //
-// Buffers<X, Row> is the one list of what a pass of T tokens keeps beside weights and caches.
-// Placed over no memory it tells the size, placed over the workspace it is the views. Attention and
-// feed-forward networks take turns: what one needs begins where the other's begins. The size does
-// not depend on how many tokens came before.
+// Buffers<X, Row> is the one list of the arrays that a pass of T tokens keeps beside weights and
+// caches. Built over no memory it gives the size; built over the workspace it is the views.
+// Attention and feed-forward networks take turns: what one needs begins where the other's begins.
+// The size does not depend on how many tokens came before.
 #pragma once
 
 #include "core/config.hpp"
@@ -12,10 +12,22 @@
 
 namespace dsa::cuda::DSA_PLACE {
 
-/// What the host tells a pass, uploaded in one piece: as Views of the host's copy, or as
-/// DeviceViews.
-template <template <class, int> class V>
+/// Views of memory of the host, and of the device.
+struct HostMemory {
+  template <class T, int Rank>
+  using ViewOf = View<T, Rank>;
+};
+struct DeviceMemory {
+  template <class T, int Rank>
+  using ViewOf = DeviceView<T, Rank>;
+};
+
+/// The inputs of a pass, uploaded in one piece: the host's copy, or the device's.
+template <class Memory>
 struct Inputs {
+  template <class T, int Rank>
+  using V = typename Memory::template ViewOf<T, Rank>;
+
   V<std::int32_t, 1> flags;       // (2): zero; a NaN's layer + 1, of the indexer and of the router
   V<std::int32_t, 1> tokens;      // (T)
   V<std::int32_t, 1> begin, end;  // (T): visible rows of the cache
@@ -31,7 +43,7 @@ struct Inputs {
 template <class X, class Row>
 struct Buffers {
   // Throughout.
-  Inputs<DeviceView> in;
+  Inputs<DeviceMemory> in;
   DeviceView<float, 2> x, h_wide;      // (T, C): residual stream; a norm's output
   DeviceView<X, 2> h;                  // (T, C): the same as X
   DeviceView<float, 2> y;              // (T, C): what a block adds to x

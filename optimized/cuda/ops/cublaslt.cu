@@ -66,7 +66,7 @@ struct Product {
   }
 };
 
-/// What an algorithm has to do with: no workspace, and no more than our alignment.
+/// The limits of an algorithm: no workspace, and our alignment.
 struct Preference {
   cublasLtMatmulPreferenceOpaque_t limits;
 
@@ -122,7 +122,8 @@ class Library {
   std::map<Sizes, std::optional<cublasLtMatmulAlgo_t>> algorithms_;
 };
 
-/// Of the current device. Never destroyed: when the program ends, the driver may end before it.
+/// The handle of the current device. It is never destroyed: at the end of the program the driver
+/// may be gone first.
 Library& library() {
   static std::mutex mutex;
   static auto& libraries = *new std::map<int, Library>;

@@ -1,4 +1,4 @@
-// optimized/cuda/ops/elementwise.cuh — what stands between the ops of a pass: one thread an
+// optimized/cuda/ops/elementwise.cuh — small steps between the ops of a pass: one thread an
 // element.
 #pragma once
 

@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "optimized/cuda/device/product_tile.cuh"
+#include "optimized/cuda/ops/experts.cuh"
 
 namespace dsa::cuda::DSA_PLACE::v2 {
 
@@ -35,14 +36,10 @@ struct Groups {
   }
 };
 
-/// What experts() does once the pairs are grouped.
+/// The second half of experts(): the pairs are grouped.
 template <class X>
-void grouped_experts(Stream, DeviceView<float, 2> y,            // (T, C)  in and out
-                     DeviceView<const X, 2> x,                  // (T, C)
-                     DeviceView<const X, 3> gate_up,            // (E, 2F, C)
-                     DeviceView<const X, 3> down,               // (E, C, F)
-                     DeviceView<const std::int32_t, 2> chosen,  // (T, k)
-                     DeviceView<const float, 2> weights,        // (T, k)
+void grouped_experts(Stream, DeviceView<float, 2> y,  // (T, C)  in and out
+                     const ExpertsIn<X>&,
                      DeviceView<X, 3> hidden,       // (T, k, F)  scratch, in the groups' order
                      DeviceView<float, 3> answers,  // (T, k, C)  scratch
                      Groups);

@@ -1,7 +1,8 @@
-// swiglu has one rung: it reads eight bytes and writes two or four for a handful of operations, and
-// the threads of a warp read and write neighbours. There is nothing to save but bytes.
+// experts v1: one thread a hidden number, then one thread an output. v2: the products of all tokens
+// of an expert at once, on tensor cores (expert_groups.cuh).
 #include "optimized/cuda/device/launch.cuh"
 #include "optimized/cuda/device/numbers.cuh"
+#include "optimized/cuda/device/silu.cuh"
 #include "optimized/cuda/ops/expert_groups.cuh"
 #include "optimized/cuda/ops/experts.cuh"
 
@@ -10,38 +11,19 @@ namespace {
 
 constexpr int threads = 128;
 
-__device__ float silu_times(float gate, float up) { return gate / (1 + expf(-gate)) * up; }
-
-template <class H>
-__global__ void swiglu_kernel(DeviceView<H, 2> h, DeviceView<const float, 2> gate_up) {
-  const Index F = h.shape[1], t = blockIdx.x;
-  const Index f = blockIdx.y * Index(threads) + threadIdx.x;
-  if (f < F) h(t, f) = narrow<H>(silu_times(gate_up(t, f), gate_up(t, F + f)));
-}
-
 template <class X>
-void expect_shapes(DeviceView<float, 2> y, DeviceView<const X, 2> x, DeviceView<const X, 3> gate_up,
-                   DeviceView<const X, 3> down, DeviceView<const std::int32_t, 2> chosen,
-                   DeviceView<const float, 2> weights, DeviceView<X, 3> hidden) {
-  const Index T = x.shape[0], C = x.shape[1], E = down.shape[0], F = down.shape[2];
-  const Index k = chosen.shape[1];
+void expect_shapes(DeviceView<float, 2> y, const ExpertsIn<X>& in, DeviceView<X, 3> hidden) {
+  const Index T = in.x.shape[0], C = in.x.shape[1], E = in.down.shape[0], F = in.down.shape[2];
+  const Index k = in.chosen.shape[1];
   expect_shape("y", y, {T, C});
-  expect_shape("gate_up", gate_up, {E, 2 * F, C});
-  expect_shape("down", down, {E, C, F});
-  expect_shape("chosen", chosen, {T, k});
-  expect_shape("weights", weights, {T, k});
+  expect_shape("gate_up", in.gate_up, {E, 2 * F, C});
+  expect_shape("down", in.down, {E, C, F});
+  expect_shape("chosen", in.chosen, {T, k});
+  expect_shape("weights", in.weights, {T, k});
   expect_shape("hidden", hidden, {T, k, F});
 }
 
 }  // namespace
-
-template <class H>
-void swiglu(Stream stream, DeviceView<H, 2> h, DeviceView<const float, 2> gate_up) {
-  const Index T = h.shape[0], F = h.shape[1];
-  expect_shape("gate_up", gate_up, {T, 2 * F});
-  launch(stream, "swiglu v1", {grid_of(T, ceil_divide(F, threads)), threads}, swiglu_kernel<H>, h,
-         gate_up);
-}
 
 namespace v1 {
 
@@ -81,16 +63,14 @@ __global__ void sum_kernel(DeviceView<float, 2> y, DeviceView<const X, 3> hidden
 }
 
 template <class X>
-void experts(Stream stream, DeviceView<float, 2> y, DeviceView<const X, 2> x,
-             DeviceView<const X, 3> gate_up, DeviceView<const X, 3> down,
-             DeviceView<const std::int32_t, 2> chosen, DeviceView<const float, 2> weights,
+void experts(Stream stream, DeviceView<float, 2> y, const ExpertsIn<X>& in,
              DeviceView<X, 3> hidden) {
-  expect_shapes(y, x, gate_up, down, chosen, weights, hidden);
-  const Index T = x.shape[0], C = x.shape[1], k = chosen.shape[1], F = down.shape[2];
+  expect_shapes(y, in, hidden);
+  const Index T = in.x.shape[0], C = in.x.shape[1], k = in.chosen.shape[1], F = in.down.shape[2];
   launch(stream, "experts v1, hidden", {grid_of(T * k, ceil_divide(F, threads)), threads},
-         hidden_kernel<X>, hidden, x, gate_up, chosen);
+         hidden_kernel<X>, hidden, in.x, in.gate_up, in.chosen);
   launch(stream, "experts v1, sum", {grid_of(T, ceil_divide(C, threads)), threads}, sum_kernel<X>,
-         y, hidden, down, chosen, weights);
+         y, hidden, in.down, in.chosen, in.weights);
 }
 
 }  // namespace v1
@@ -206,22 +186,20 @@ __global__ void combine_kernel(DeviceView<float, 2> y, DeviceView<const float, 3
 }
 
 template <class X>
-void grouped_experts(Stream stream, DeviceView<float, 2> y, DeviceView<const X, 2> x,
-                     DeviceView<const X, 3> gate_up, DeviceView<const X, 3> down,
-                     DeviceView<const std::int32_t, 2> chosen, DeviceView<const float, 2> weights,
+void grouped_experts(Stream stream, DeviceView<float, 2> y, const ExpertsIn<X>& in,
                      DeviceView<X, 3> hidden, DeviceView<float, 3> answers, Groups groups) {
-  const Index T = x.shape[0], C = x.shape[1], k = chosen.shape[1], F = down.shape[2];
+  const Index T = in.x.shape[0], C = in.x.shape[1], k = in.chosen.shape[1], F = in.down.shape[2];
   const Index tiles = groups.tiles.shape[0];
   const DeviceView<X, 2> hidden_rows{hidden.data, {T * k, F}};
   const DeviceView<float, 2> answer_rows{answers.data, {T * k, C}};
   launch(stream, "experts v2, hidden",
          {grid_of(tiles, ceil_divide(F, hidden_per_tile)), product_threads, product_shared_bytes},
-         hidden_kernel<X>, hidden_rows, x, gate_up, groups, k);
+         hidden_kernel<X>, hidden_rows, in.x, in.gate_up, groups, k);
   launch(stream, "experts v2, answer",
          {grid_of(tiles, ceil_divide(C, product_rows)), product_threads, product_shared_bytes},
-         answer_kernel<X>, answer_rows, hidden_rows, down, groups);
+         answer_kernel<X>, answer_rows, hidden_rows, in.down, groups);
   launch(stream, "experts v2, combine", {grid_of(T, ceil_divide(C, 4 * threads)), threads},
-         combine_kernel, y, answers, chosen, weights, down.shape[0]);
+         combine_kernel, y, answers, in.chosen, in.weights, in.down.shape[0]);
 }
 
 Index experts_workspace(Index T, Index k, Index E, Index C) {
@@ -235,14 +213,12 @@ std::string experts_refuses(Index C, Index F, Index bytes_per_element) {
 }
 
 template <class X>
-void experts(Stream stream, DeviceView<float, 2> y, DeviceView<const X, 2> x,
-             DeviceView<const X, 3> gate_up, DeviceView<const X, 3> down,
-             DeviceView<const std::int32_t, 2> chosen, DeviceView<const float, 2> weights,
-             DeviceView<X, 3> hidden, DeviceView<std::uint32_t, 1> workspace) {
-  expect_shapes(y, x, gate_up, down, chosen, weights, hidden);
-  const Index T = x.shape[0], C = x.shape[1], k = chosen.shape[1];
-  const Index E = down.shape[0], pairs = T * k, needed = experts_workspace(T, k, E, C);
-  const std::string refusal = experts_refuses(C, down.shape[2], sizeof(X));
+void experts(Stream stream, DeviceView<float, 2> y, const ExpertsIn<X>& in, DeviceView<X, 3> hidden,
+             DeviceView<std::uint32_t, 1> workspace) {
+  expect_shapes(y, in, hidden);
+  const Index T = in.x.shape[0], C = in.x.shape[1], k = in.chosen.shape[1];
+  const Index E = in.down.shape[0], pairs = T * k, needed = experts_workspace(T, k, E, C);
+  const std::string refusal = experts_refuses(C, in.down.shape[2], sizeof(X));
   require(refusal.empty(), refusal);
   require(workspace.shape[0] >= needed, "the workspace of experts v2 has " +
                                             std::to_string(workspace.shape[0]) +
@@ -253,8 +229,8 @@ void experts(Stream stream, DeviceView<float, 2> y, DeviceView<const X, 2> x,
   launch(stream, "experts v2, group",
          {grid_of(E), group_threads,
           shared_room<std::int32_t>(E) + shared_room<std::int32_t>(group_threads / warp_size)},
-         group_kernel, groups, DeviceView<const std::int32_t, 1>{chosen.data, {pairs}});
-  grouped_experts(stream, y, x, gate_up, down, chosen, weights, hidden, answers, groups);
+         group_kernel, groups, DeviceView<const std::int32_t, 1>{in.chosen.data, {pairs}});
+  grouped_experts(stream, y, in, hidden, answers, groups);
 }
 
 }  // namespace v2
@@ -265,19 +241,15 @@ Index experts_workspace(Index T, Index k, Index E, Index C, Index F) {
 }
 
 template <class X>
-void experts(Stream stream, DeviceView<float, 2> y, DeviceView<const X, 2> x,
-             DeviceView<const X, 3> gate_up, DeviceView<const X, 3> down,
-             DeviceView<const std::int32_t, 2> chosen, DeviceView<const float, 2> weights,
-             DeviceView<X, 3> hidden, DeviceView<std::uint32_t, 1> workspace) {
-  if (v2::experts_refuses(x.shape[1], hidden.shape[2], sizeof(X)).empty())
-    return v2::experts(stream, y, x, gate_up, down, chosen, weights, hidden, workspace);
-  v1::experts(stream, y, x, gate_up, down, chosen, weights, hidden);
+void experts(Stream stream, DeviceView<float, 2> y, const ExpertsIn<X>& in, DeviceView<X, 3> hidden,
+             DeviceView<std::uint32_t, 1> workspace) {
+  if (v2::experts_refuses(in.x.shape[1], hidden.shape[2], sizeof(X)).empty())
+    return v2::experts(stream, y, in, hidden, workspace);
+  v1::experts(stream, y, in, hidden);
 }
 
-#define DSA_INSTANTIATE(function, X, ...)                                               \
-  template void function(Stream, DeviceView<float, 2>, DeviceView<const X, 2>,          \
-                         DeviceView<const X, 3>, DeviceView<const X, 3>,                \
-                         DeviceView<const std::int32_t, 2>, DeviceView<const float, 2>, \
+#define DSA_INSTANTIATE(function, X, ...)                                   \
+  template void function(Stream, DeviceView<float, 2>, const ExpertsIn<X>&, \
                          DeviceView<X, 3> __VA_OPT__(, ) __VA_ARGS__);
 DSA_INSTANTIATE(v1::experts, float)
 DSA_INSTANTIATE(v1::experts, bf16)
@@ -289,7 +261,5 @@ DSA_INSTANTIATE(experts, float, DeviceView<std::uint32_t, 1>)
 DSA_INSTANTIATE(experts, bf16, DeviceView<std::uint32_t, 1>)
 template Index experts_workspace<float>(Index, Index, Index, Index, Index);
 template Index experts_workspace<bf16>(Index, Index, Index, Index, Index);
-template void swiglu(Stream, DeviceView<float, 2>, DeviceView<const float, 2>);
-template void swiglu(Stream, DeviceView<bf16, 2>, DeviceView<const float, 2>);
 
 }  // namespace dsa::cuda::DSA_PLACE

@@ -1,8 +1,11 @@
+// v1: a thread computes the score of its key. v2: tensor cores, and few queries' keys split over
+// several blocks.
 #include <algorithm>
 
 #include "optimized/cuda/device/indexer_tile.cuh"
 #include "optimized/cuda/device/topk.cuh"
 #include "optimized/cuda/ops/indexer_topk.cuh"
+#include "optimized/shared/key_range.hpp"
 
 namespace dsa::cuda::DSA_PLACE {
 namespace {
@@ -41,13 +44,17 @@ struct Candidates {
         [&](Index i) {
           return Pair{ranks(i), keys(i)};
         },
-        n, scratch, [&](Pair pair, Index i) { ranks(i) = pair.rank, keys(i) = pair.key; });
+        n, scratch,
+        [&](Pair pair, Index i) {
+          ranks(i) = pair.rank;
+          keys(i) = pair.key;
+        });
     bar = cut.rank;
     __syncthreads();
   }
 };
 
-/// What the blocks of a query leave behind, one for each part of its keys.
+/// The results of the blocks of a query, one for each part of its keys.
 struct Parts {
   DeviceView<std::uint32_t, 4> candidates;  // (T, splits, 2, capacity): ranks, keys
   DeviceView<std::int32_t, 3> found;  // (T, splits, 2): how many, at most K; the first NaN or S
@@ -62,14 +69,15 @@ struct Parts {
               {splits > 1 ? T : 0, splits, 2}} {}
 };
 
-/// What both rungs have in common: one block a query and part of its keys [begin, end). The tile
-/// computes the scores of 64 keys [first, ...): for_each_tile(tile, begin, end, f) calls f(first)
-/// when it has, tile.score(first, i) is one of them.
+/// Common to both versions: one block for a query and a part of its keys. The tile computes the
+/// scores of 64 keys [first, ...): for_each_tile(tile, begin, end, f) calls f(first) once it has;
+/// tile.score(first, i) is one of them.
 template <class Tile>
 __device__ void select_keys(DeviceView<std::int32_t, 2> chosen, DeviceView<std::int32_t, 1> nan_at,
-                            const Tile& tile, Index begin, Index end, Index S, Parts parts,
+                            const Tile& tile, KeyRange visible, Parts parts,
                             SelectScratch scratch) {
   const Index t = blockIdx.x, split = blockIdx.y, splits = gridDim.y, K = chosen.shape[1];
+  const Index begin = visible.begin, end = visible.end, S = tile.k.rows;
   const Index tiles = end > begin ? (end - begin + keys_per_tile - 1) / keys_per_tile : 0;
   const Index part_begin = begin + tiles * split / splits * keys_per_tile;
   const Index part_end = smaller(end, begin + tiles * (split + 1) / splits * keys_per_tile);
@@ -100,15 +108,23 @@ __device__ void select_keys(DeviceView<std::int32_t, 2> chosen, DeviceView<std::
   finish_row(chosen[t], nan_at(t), nan, S, taken);
 }
 
-template <class T>
+/// The keys of query t, cut to those there are.
+template <class Row>
+__device__ KeyRange keys_of(const IndexerIn<Row>& in, Index t) {
+  KeyRange keys;
+  keys.end = clamped(in.visible.end(t), 0, in.k.rows);
+  keys.begin = clamped(in.visible.begin(t), 0, keys.end);
+  return keys;
+}
+
+template <class Row>
 void expect_shapes(DeviceView<std::int32_t, 2> chosen, DeviceView<std::int32_t, 1> nan_at,
-                   DeviceView<const T, 3> q, Pages<const T> k, DeviceView<const float, 2> w,
-                   Visible visible, Index splits, DeviceView<std::uint32_t, 1> workspace) {
-  const Index T_ = q.shape[0], K = chosen.shape[1];
-  const Index needed = Parts::elements(T_, K, splits);
-  expect_indexer_shapes(q, k, w, visible);
-  expect_shape("chosen", chosen, {T_, K});
-  expect_shape("nan_at", nan_at, {T_});
+                   const IndexerIn<Row>& in, Index splits, DeviceView<std::uint32_t, 1> workspace) {
+  const Index T = in.q.shape[0], K = chosen.shape[1];
+  const Index needed = Parts::elements(T, K, splits);
+  expect_indexer_shapes(in);
+  expect_shape("chosen", chosen, {T, K});
+  expect_shape("nan_at", nan_at, {T});
   require(workspace.shape[0] >= needed, "the workspace of indexer_topk has " +
                                             std::to_string(workspace.shape[0]) +
                                             " elements, expected " + std::to_string(needed));
@@ -150,27 +166,24 @@ __device__ void for_each_tile(const ScalarTile<T>&, Index begin, Index end, F f)
   for (Index first = begin; first < end; first += keys_per_tile) f(first);
 }
 
-template <class T>
+template <class Row>
 __global__ void topk_kernel(DeviceView<std::int32_t, 2> chosen, DeviceView<std::int32_t, 1> nan_at,
-                            DeviceView<const T, 3> q, Pages<const T> k,
-                            DeviceView<const float, 2> w, bool relu, Visible visible, Parts parts) {
+                            IndexerIn<Row> in, Parts parts) {
   const Index t = blockIdx.x;
-  const Index end = clamped(visible.end(t), 0, k.rows), begin = clamped(visible.begin(t), 0, end);
   SharedMemory memory;
   const SelectScratch scratch(memory);
-  select_keys(chosen, nan_at, ScalarTile<T>{q[t], w[t], k, relu}, begin, end, k.rows, parts,
-              scratch);
+  const ScalarTile<Row> tile{in.q[t], in.w[t], in.k, in.relu};
+  select_keys(chosen, nan_at, tile, keys_of(in, t), parts, scratch);
 }
 
-template <class T>
+template <class Row>
 void indexer_topk(Stream stream, DeviceView<std::int32_t, 2> chosen,
-                  DeviceView<std::int32_t, 1> nan_at, DeviceView<const T, 3> q, Pages<const T> k,
-                  DeviceView<const float, 2> w, bool relu, Visible visible,
+                  DeviceView<std::int32_t, 1> nan_at, const IndexerIn<Row>& in,
                   DeviceView<std::uint32_t, 1> workspace) {
-  expect_shapes(chosen, nan_at, q, k, w, visible, 1, workspace);
-  launch(stream, "indexer_topk v1",
-         {grid_of(q.shape[0]), int(keys_per_tile), SelectScratch::bytes()}, topk_kernel<T>, chosen,
-         nan_at, q, k, w, relu, visible, Parts(workspace, q.shape[0], chosen.shape[1], 1));
+  const Index T = in.q.shape[0], K = chosen.shape[1];
+  expect_shapes(chosen, nan_at, in, 1, workspace);
+  launch(stream, "indexer_topk v1", {grid_of(T), int(keys_per_tile), SelectScratch::bytes()},
+         topk_kernel<Row>, chosen, nan_at, in, Parts(workspace, T, K, 1));
 }
 
 }  // namespace v1
@@ -179,21 +192,19 @@ namespace v2 {
 
 constexpr int merge_threads = 512;
 
-template <class T>
+template <class Row>
 __global__ void __launch_bounds__(indexer_threads)
     topk_kernel(DeviceView<std::int32_t, 2> chosen, DeviceView<std::int32_t, 1> nan_at,
-                DeviceView<const T, 3> q, Pages<const T> k, DeviceView<const float, 2> w, bool relu,
-                Visible visible, Parts parts) {
+                IndexerIn<Row> in, Parts parts) {
   const Index t = blockIdx.x;
-  const Index end = clamped(visible.end(t), 0, k.rows), begin = clamped(visible.begin(t), 0, end);
   SharedMemory memory;
-  const IndexerTile<T> tile(memory, q, k, relu);
+  const IndexerTile<Row> tile(memory, in);
   const SelectScratch scratch(memory);
-  tile.load_query(q, w, t);
-  select_keys(chosen, nan_at, tile, begin, end, k.rows, parts, scratch);
+  tile.load_query(in, t);
+  select_keys(chosen, nan_at, tile, keys_of(in, t), parts, scratch);
 }
 
-/// One block a query: the K best of what its parts chose, of which each has at most `most`.
+/// One block a query: the K best of the choices of its parts. Each part has at most `most`.
 __global__ void __launch_bounds__(merge_threads)
     merge_kernel(DeviceView<std::int32_t, 2> chosen, DeviceView<std::int32_t, 1> nan_at,
                  Parts parts, Index most, Index S, Index capacity) {
@@ -220,63 +231,60 @@ __global__ void __launch_bounds__(merge_threads)
   finish_row(chosen[t], nan_at(t), nan, S, taken);
 }
 
-template <class T>
+template <class Row>
 std::string indexer_topk_refuses(Index H, Index D) {
-  return IndexerShapes<T>{H, D, SelectScratch::bytes()}.refuses();
+  return IndexerShapes<Row>{H, D, SelectScratch::bytes()}.refuses();
 }
 
-template <class T>
+template <class Row>
 void indexer_topk(Stream stream, DeviceView<std::int32_t, 2> chosen,
-                  DeviceView<std::int32_t, 1> nan_at, DeviceView<const T, 3> q, Pages<const T> k,
-                  DeviceView<const float, 2> w, bool relu, Visible visible, Index splits,
+                  DeviceView<std::int32_t, 1> nan_at, const IndexerIn<Row>& in, Index splits,
                   DeviceView<std::uint32_t, 1> workspace) {
-  expect_shapes(chosen, nan_at, q, k, w, visible, splits, workspace);
-  const IndexerShapes<T> shapes{q.shape[1], q.shape[2], SelectScratch::bytes()};
+  expect_shapes(chosen, nan_at, in, splits, workspace);
+  const IndexerShapes<Row> shapes{in.q.shape[1], in.q.shape[2], SelectScratch::bytes()};
   require(shapes.refuses().empty(), "indexer_topk " + shapes.refuses());
-  const Index T_ = q.shape[0], K = chosen.shape[1];
-  const Parts parts(workspace, T_, K, splits);
-  launch(stream, "indexer_topk v2", {grid_of(T_, splits), indexer_threads, shapes.shared_bytes()},
-         topk_kernel<T>, chosen, nan_at, q, k, w, relu, visible, parts);
+  const Index T = in.q.shape[0], K = chosen.shape[1];
+  const Parts parts(workspace, T, K, splits);
+  launch(stream, "indexer_topk v2", {grid_of(T, splits), indexer_threads, shapes.shared_bytes()},
+         topk_kernel<Row>, chosen, nan_at, in, parts);
   if (splits == 1) return;
-  const Index tiles = ceil_divide(ceil_divide(k.rows, keys_per_tile), splits);
+  const Index tiles = ceil_divide(ceil_divide(in.k.rows, keys_per_tile), splits);
   const Index most = std::max<Index>(1, std::min(K, tiles * keys_per_tile));
   const Index capacity = LargestScratch::capacity_for(K);
   launch(stream, "indexer_topk v2, merge",
-         {grid_of(T_), merge_threads, LargestScratch::bytes(capacity)}, merge_kernel, chosen,
-         nan_at, parts, most, k.rows, capacity);
+         {grid_of(T), merge_threads, LargestScratch::bytes(capacity)}, merge_kernel, chosen, nan_at,
+         parts, most, in.k.rows, capacity);
 }
 
 }  // namespace v2
 
 namespace {
 
-template <class T>
+template <class Row>
 bool on_tensor_cores(Index H, Index D) {
-  if constexpr (std::is_same_v<T, float>)
+  if constexpr (std::is_same_v<Row, float>)
     return false;
   else
-    return v2::indexer_topk_refuses<T>(H, D).empty();
+    return v2::indexer_topk_refuses<Row>(H, D).empty();
 }
 
 }  // namespace
 
-template <class T>
+template <class Row>
 void indexer_topk(Stream stream, DeviceView<std::int32_t, 2> chosen,
-                  DeviceView<std::int32_t, 1> nan_at, DeviceView<const T, 3> q, Pages<const T> k,
-                  DeviceView<const float, 2> w, bool relu, Visible visible,
+                  DeviceView<std::int32_t, 1> nan_at, const IndexerIn<Row>& in,
                   DeviceView<std::uint32_t, 1> workspace) {
-  if constexpr (!std::is_same_v<T, float>)
-    if (on_tensor_cores<T>(q.shape[1], q.shape[2]))
-      return v2::indexer_topk(stream, chosen, nan_at, q, k, w, relu, visible,
-                              indexer_topk_splits(q.shape[0], k.rows), workspace);
-  v1::indexer_topk(stream, chosen, nan_at, q, k, w, relu, visible, workspace);
+  if constexpr (!std::is_same_v<Row, float>)
+    if (on_tensor_cores<Row>(in.q.shape[1], in.q.shape[2]))
+      return v2::indexer_topk(stream, chosen, nan_at, in,
+                              indexer_topk_splits(in.q.shape[0], in.k.rows), workspace);
+  v1::indexer_topk(stream, chosen, nan_at, in, workspace);
 }
 
-#define DSA_INSTANTIATE(space, T, ...)                                                          \
-  template void space indexer_topk(                                                             \
-      Stream, DeviceView<std::int32_t, 2>, DeviceView<std::int32_t, 1>, DeviceView<const T, 3>, \
-      Pages<const T>, DeviceView<const float, 2>, bool, Visible __VA_OPT__(, ) __VA_ARGS__,     \
-      DeviceView<std::uint32_t, 1>);
+#define DSA_INSTANTIATE(space, Row, ...)                                \
+  template void space indexer_topk(                                     \
+      Stream, DeviceView<std::int32_t, 2>, DeviceView<std::int32_t, 1>, \
+      const IndexerIn<Row>& __VA_OPT__(, ) __VA_ARGS__, DeviceView<std::uint32_t, 1>);
 DSA_INSTANTIATE(v1::, float)
 DSA_INSTANTIATE(v1::, bf16)
 DSA_INSTANTIATE(v1::, e4m3)

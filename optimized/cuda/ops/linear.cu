@@ -1,3 +1,5 @@
+// v1: one thread an output. v2: tiles of 64 x 64 outputs; bf16 and e4m3 on tensor cores
+// (product_tile.cuh). cublaslt: cublaslt.cu.
 #include "optimized/cuda/device/launch.cuh"
 #include "optimized/cuda/device/product_tile.cuh"
 #include "optimized/cuda/ops/linear.cuh"

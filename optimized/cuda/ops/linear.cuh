@@ -8,8 +8,8 @@
 
 namespace dsa::cuda::DSA_PLACE {
 
-/// Of e4m3 operands: a scale for 128 channels of a row of x, and for 128 x 128 of W. Otherwise
-/// empty.
+/// Scales of e4m3 operands: one for 128 channels of a row of x, and one for 128 x 128 of W. Empty
+/// for other types.
 struct Scales {
   DeviceView<const float, 2> x;  // (T, ceil(C/128))
   DeviceView<const float, 2> w;  // (ceil(F/128), ceil(C/128))
@@ -31,10 +31,9 @@ void linear(Stream, DeviceView<float, 2> y, DeviceView<const X, 2> x, DeviceView
             Scales, DeviceView<const float, 1> bias);
 }  // namespace v2
 
-/// bf16 by NVIDIA's library, without a workspace: a pass takes no memory for it. Only bf16, because
-/// in fp32 the library has CUDA cores as v2 has, or tf32; and its e4m3 product is that of the FP8
-/// tensor cores, whose sums on Hopper keep about 14 bits (docs/cuda.md), beyond the bounds of the
-/// suite.
+/// bf16 by NVIDIA's library, without a workspace. Other types gain nothing from it: in fp32 the
+/// library uses CUDA cores as v2 does, or tf32. In e4m3 it uses the FP8 tensor cores, whose sums on
+/// Hopper keep about 14 bits (docs/cuda.md), which exceeds the bounds of the suite.
 namespace cublaslt {
 /// Why a shape is not taken; empty where it is. The library is asked once for each shape.
 std::string linear_refuses(Index T, Index C, Index F, bool has_bias);
@@ -42,7 +41,8 @@ void linear(Stream, DeviceView<float, 2> y, DeviceView<const bf16, 2> x,
             DeviceView<const bf16, 2> w, Scales, DeviceView<const float, 1> bias);
 }  // namespace cublaslt
 
-/// X: float, bf16 or e4m3. bf16 goes to cublaslt, what that refuses to v2, what v2 refuses to v1.
+/// X: float, bf16 or e4m3. bf16 goes to cublaslt. A shape that cublaslt refuses goes to v2, and one
+/// that v2 refuses to v1.
 template <class X>
 void linear(Stream, DeviceView<float, 2> y, DeviceView<const X, 2> x, DeviceView<const X, 2> w,
             Scales, DeviceView<const float, 1> bias);

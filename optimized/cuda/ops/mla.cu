@@ -7,77 +7,66 @@
 namespace dsa::cuda::DSA_PLACE {
 namespace {
 
-template <class T>
-void expect_shapes(DeviceView<float, 3> out, DeviceView<float, 2> lse,
-                   DeviceView<const QueryOf<T>, 3> q, Pages<const T> kv) {
-  const Index T_ = q.shape[0], N = q.shape[1], R = out.shape[2], P = q.shape[2] - R;
-  expect_shape("out", out, {T_, N, R});
-  expect_shape("lse", lse, {T_, N});
-  expect_width("kv", kv, latent_width<T>(R, P));
+template <class Row>
+void expect_shapes(MlaOut y, const MlaIn<Row>& in) {
+  const Index T = in.q.shape[0], N = in.q.shape[1], R = y.out.shape[2], P = in.q.shape[2] - R;
+  expect_shape("out", y.out, {T, N, R});
+  expect_shape("lse", y.lse, {T, N});
+  expect_width("kv", in.kv, latent_width<Row>(R, P));
 }
 
-template <class T>
+template <class Row>
 bool on_tensor_cores(Index N, Index R, Index P) {
-  if constexpr (std::is_same_v<T, float>)
+  if constexpr (std::is_same_v<Row, float>)
     return false;
   else
-    return v2::attention_refuses<T>(N, R, P).empty();
+    return v2::mla_refuses<Row>(N, R, P).empty();
 }
 
-template <class T, class Keys>
-void attention(Stream stream, DeviceView<float, 3> out, DeviceView<float, 2> lse,
-               DeviceView<const QueryOf<T>, 3> q, Pages<const T> kv, Keys keys, double scale,
-               DeviceView<float, 1> workspace) {
-  const Index T_ = out.shape[0], N = out.shape[1], R = out.shape[2], P = q.shape[2] - R;
-  expect_shapes(out, lse, q, kv);
-  if constexpr (!std::is_same_v<T, float>)
-    if (on_tensor_cores<T>(N, R, P))
-      return v2::attention(stream, out, lse, q, kv, keys, scale,
-                           attention_splits(T_, N, keys.most_keys(kv.rows)), workspace);
-  v1::attention(stream, out, lse, q, kv, keys, scale);
+template <class Row, class Keys>
+void mla(Stream stream, MlaOut y, const MlaIn<Row>& in, Keys keys, DeviceView<float, 1> workspace) {
+  const Index T = y.out.shape[0], N = y.out.shape[1], R = y.out.shape[2], P = in.q.shape[2] - R;
+  expect_shapes(y, in);
+  if constexpr (!std::is_same_v<Row, float>)
+    if (on_tensor_cores<Row>(N, R, P))
+      return v2::mla(stream, y, in, keys, mla_splits(T, N, keys.most_keys(in.kv.rows)), workspace);
+  v1::mla(stream, y, in, keys);
 }
 
 }  // namespace
 
-Index attention_splits(Index T, Index N, Index most_keys) {
+Index mla_splits(Index T, Index N, Index most_keys) {
   const Index blocks = std::max<Index>(1, T * ceil_divide(N, 32));
   const Index useful = std::max<Index>(1, most_keys / 128);  // a part of fewer keys is overhead
   return std::clamp<Index>(multiprocessors() / blocks, 1, useful);
 }
 
-template <class T>
-Index attention_workspace(Index T_, Index N, Index R, Index P, Index most_keys) {
-  return on_tensor_cores<T>(N, R, P)
-             ? v2::attention_workspace(T_, N, R, attention_splits(T_, N, most_keys))
-             : 0;
+template <class Row>
+Index mla_workspace(Index T, Index N, Index R, Index P, Index most_keys) {
+  return on_tensor_cores<Row>(N, R, P) ? v2::mla_workspace(T, N, R, mla_splits(T, N, most_keys))
+                                       : 0;
 }
 
-template <class T>
-void mla_sparse(Stream stream, DeviceView<float, 3> out, DeviceView<float, 2> lse,
-                DeviceView<const QueryOf<T>, 3> q, Pages<const T> kv,
-                DeviceView<const std::int32_t, 2> chosen, double scale,
-                DeviceView<float, 1> workspace) {
-  expect_shape("chosen", chosen, {q.shape[0], chosen.shape[1]});
-  attention<T>(stream, out, lse, q, kv, Chosen{chosen}, scale, workspace);
+template <class Row>
+void mla_sparse(Stream stream, MlaOut y, const MlaIn<Row>& in,
+                DeviceView<const std::int32_t, 2> chosen, DeviceView<float, 1> workspace) {
+  expect_shape("chosen", chosen, {in.q.shape[0], chosen.shape[1]});
+  mla(stream, y, in, Chosen{chosen}, workspace);
 }
 
-template <class T>
-void mla_dense(Stream stream, DeviceView<float, 3> out, DeviceView<float, 2> lse,
-               DeviceView<const QueryOf<T>, 3> q, Pages<const T> kv, Visible visible, double scale,
+template <class Row>
+void mla_dense(Stream stream, MlaOut y, const MlaIn<Row>& in, KeyRanges visible,
                DeviceView<float, 1> workspace) {
-  expect_shape("begin", visible.begin, {q.shape[0]});
-  expect_shape("end", visible.end, {q.shape[0]});
-  attention<T>(stream, out, lse, q, kv, AllVisible{visible}, scale, workspace);
+  expect_shape("begin", visible.begin, {in.q.shape[0]});
+  expect_shape("end", visible.end, {in.q.shape[0]});
+  mla(stream, y, in, AllVisible{visible}, workspace);
 }
 
-#define DSA_INSTANTIATE(T)                                                                   \
-  template Index attention_workspace<T>(Index, Index, Index, Index, Index);                  \
-  template void mla_sparse(Stream, DeviceView<float, 3>, DeviceView<float, 2>,               \
-                           DeviceView<const QueryOf<T>, 3>, Pages<const T>,                  \
-                           DeviceView<const std::int32_t, 2>, double, DeviceView<float, 1>); \
-  template void mla_dense(Stream, DeviceView<float, 3>, DeviceView<float, 2>,                \
-                          DeviceView<const QueryOf<T>, 3>, Pages<const T>, Visible, double,  \
-                          DeviceView<float, 1>);
+#define DSA_INSTANTIATE(Row)                                                                     \
+  template Index mla_workspace<Row>(Index, Index, Index, Index, Index);                          \
+  template void mla_sparse(Stream, MlaOut, const MlaIn<Row>&, DeviceView<const std::int32_t, 2>, \
+                           DeviceView<float, 1>);                                                \
+  template void mla_dense(Stream, MlaOut, const MlaIn<Row>&, KeyRanges, DeviceView<float, 1>);
 DSA_INSTANTIATE(float)
 DSA_INSTANTIATE(bf16)
 DSA_INSTANTIATE(e4m3)

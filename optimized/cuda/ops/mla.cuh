@@ -6,8 +6,8 @@
 //
 // Definition: reference/ops/mla.hpp. Natural logarithm. A query that sees nothing: out 0,
 // lse -inf. -1 is no key, wherever in the row it stands; a row of `chosen` with a number outside
-// [-1, S) comes out as NaN. T of the rows: float, bf16 or e4m3 (optimized/shared/rows.hpp); q is
-// float with float, else bf16.
+// [-1, S) comes out as NaN. Row: float, bf16 or e4m3 (optimized/shared/rows.hpp); q is float with
+// float, else bf16.
 #pragma once
 
 #include <string>
@@ -16,8 +16,20 @@
 
 namespace dsa::cuda::DSA_PLACE {
 
-template <class T>
-using QueryOf = std::conditional_t<std::is_same_v<T, float>, float, bf16>;
+template <class Row>
+using QueryOf = std::conditional_t<std::is_same_v<Row, float>, float, bf16>;
+
+struct MlaOut {
+  DeviceView<float, 3> out;  // (T, N, R)
+  DeviceView<float, 2> lse;  // (T, N)
+};
+
+template <class Row>
+struct MlaIn {
+  DeviceView<const QueryOf<Row>, 3> q;  // (T, N, R+P)
+  Pages<const Row> kv;                  // (S, R+P)
+  double scale;
+};
 
 /// Sparse: the i-th key of query t is chosen[t,i]. Dense: begin[t] + i.
 struct Chosen {
@@ -28,7 +40,7 @@ struct Chosen {
   __device__ Index key(Index t, Index i) const { return keys(t, i); }
 };
 struct AllVisible {
-  Visible visible;
+  KeyRanges visible;
 
   Index most_keys(Index S) const { return S; }
   __device__ Index count(Index t) const { return visible.end(t) - visible.begin(t); }
@@ -36,42 +48,32 @@ struct AllVisible {
 };
 
 namespace v1 {  // one thread a query and head: the reference, transcribed
-template <class T, class Keys>
-void attention(Stream, DeviceView<float, 3> out,   // (T, N, R)    out
-               DeviceView<float, 2> lse,           // (T, N)       out
-               DeviceView<const QueryOf<T>, 3> q,  // (T, N, R+P)
-               Pages<const T> kv,                  // (S, R+P)
-               Keys, double scale);
+template <class Row, class Keys>
+void mla(Stream, MlaOut, const MlaIn<Row>&, Keys);
 }  // namespace v1
 
 namespace v2 {  // tensor cores; keys gathered into two stages; a query's keys split over blocks
-/// Why a shape is not taken; empty where it is. T: bf16 or e4m3.
-template <class T>
-std::string attention_refuses(Index N, Index R, Index P);
-/// Elements: what `splits` parts of every query's keys leave behind to be combined.
-Index attention_workspace(Index T, Index N, Index R, Index splits);
-template <class T, class Keys>
-void attention(Stream, DeviceView<float, 3> out, DeviceView<float, 2> lse,
-               DeviceView<const QueryOf<T>, 3> q, Pages<const T> kv, Keys, double scale,
-               Index splits, DeviceView<float, 1> workspace);
+/// Why a shape is not taken; empty where it is. Row: bf16 or e4m3.
+template <class Row>
+std::string mla_refuses(Index N, Index R, Index P);
+/// Elements: the results of `splits` parts of every query's keys, which are then combined.
+Index mla_workspace(Index T, Index N, Index R, Index splits);
+template <class Row, class Keys>
+void mla(Stream, MlaOut, const MlaIn<Row>&, Keys, Index splits, DeviceView<float, 1> workspace);
 }  // namespace v2
 
-/// Into how many parts a query's keys are split: enough blocks for every multiprocessor.
-Index attention_splits(Index T, Index N, Index most_keys);
+/// The number of parts of a query's keys: enough blocks for every multiprocessor.
+Index mla_splits(Index T, Index N, Index most_keys);
 /// Elements of the workspace.
-template <class T>
-Index attention_workspace(Index T_, Index N, Index R, Index P, Index most_keys);
+template <class Row>
+Index mla_workspace(Index T, Index N, Index R, Index P, Index most_keys);
 
-template <class T>
-void mla_sparse(Stream, DeviceView<float, 3> out,          // (T, N, R)    out
-                DeviceView<float, 2> lse,                  // (T, N)       out
-                DeviceView<const QueryOf<T>, 3> q,         // (T, N, R+P)
-                Pages<const T> kv,                         // (S, R+P)
+template <class Row>
+void mla_sparse(Stream, MlaOut, const MlaIn<Row>&,
                 DeviceView<const std::int32_t, 2> chosen,  // (T, K)
-                double scale, DeviceView<float, 1> workspace);
-template <class T>
-void mla_dense(Stream, DeviceView<float, 3> out, DeviceView<float, 2> lse,
-               DeviceView<const QueryOf<T>, 3> q, Pages<const T> kv, Visible, double scale,
+                DeviceView<float, 1> workspace);
+template <class Row>
+void mla_dense(Stream, MlaOut, const MlaIn<Row>&, KeyRanges visible,
                DeviceView<float, 1> workspace);
 
 }  // namespace dsa::cuda::DSA_PLACE

@@ -25,9 +25,9 @@ struct Scores {
 };
 
 template <class T, class Keys>
-__global__ void attention_kernel(DeviceView<float, 3> out, DeviceView<float, 2> lse,
-                                 DeviceView<const QueryOf<T>, 3> q, Pages<const T> kv, Keys keys,
-                                 float scale) {
+__global__ void mla_kernel(DeviceView<float, 3> out, DeviceView<float, 2> lse,
+                           DeviceView<const QueryOf<T>, 3> q, Pages<const T> kv, Keys keys,
+                           float scale) {
   const Index N = out.shape[1], R = out.shape[2];
   const Index t = blockIdx.x, n = blockIdx.y * Index(blockDim.x) + threadIdx.x;
   if (n >= N) return;
@@ -47,18 +47,15 @@ __global__ void attention_kernel(DeviceView<float, 3> out, DeviceView<float, 2> 
   for (Index r = 0; r < R; ++r) out(t, n, r) = sum == 0 ? 0 : out(t, n, r) / sum;
 }
 
-template <class T, class Keys>
-void attention(Stream stream, DeviceView<float, 3> out, DeviceView<float, 2> lse,
-               DeviceView<const QueryOf<T>, 3> q, Pages<const T> kv, Keys keys, double scale) {
+template <class Row, class Keys>
+void mla(Stream stream, MlaOut y, const MlaIn<Row>& in, Keys keys) {
   constexpr int threads = 32;
-  launch(stream, "attention v1",
-         {grid_of(out.shape[0], ceil_divide(out.shape[1], threads)), threads},
-         attention_kernel<T, Keys>, out, lse, q, kv, keys, static_cast<float>(scale));
+  const Index T = y.out.shape[0], N = y.out.shape[1];
+  launch(stream, "mla v1", {grid_of(T, ceil_divide(N, threads)), threads}, mla_kernel<Row, Keys>,
+         y.out, y.lse, in.q, in.kv, keys, static_cast<float>(in.scale));
 }
 
-#define DSA_INSTANTIATE(T, Keys)                                              \
-  template void attention(Stream, DeviceView<float, 3>, DeviceView<float, 2>, \
-                          DeviceView<const QueryOf<T>, 3>, Pages<const T>, Keys, double);
+#define DSA_INSTANTIATE(Row, Keys) template void mla(Stream, MlaOut, const MlaIn<Row>&, Keys);
 DSA_INSTANTIATE(float, Chosen)
 DSA_INSTANTIATE(bf16, Chosen)
 DSA_INSTANTIATE(e4m3, Chosen)

@@ -28,7 +28,7 @@ struct BlockShape {
   }
 };
 
-/// As many heads a block as there are, up to 32, and as fit. No groups: nothing fits.
+/// A block takes all heads, up to 32, or as many as fit. No groups: nothing fits.
 template <class T>
 BlockShape<T> block_shape(Index N, Index R, Index P) {
   Index groups = most_groups;
@@ -38,7 +38,7 @@ BlockShape<T> block_shape(Index N, Index R, Index P) {
   return shape;
 }
 
-/// What a part of a query's keys leaves behind; or, of one part, the outputs.
+/// The results of each part of a query's keys. One part alone writes the outputs themselves.
 struct Parts {
   DeviceView<float, 4> out;  // (splits, T, N, R)
   DeviceView<float, 3> lse;  // (splits, T, N)
@@ -174,8 +174,8 @@ struct Block {
 
 template <class T, class Keys>
 __global__ void __launch_bounds__(most_groups* group_warps* warp_size)
-    attention_kernel(Parts parts, DeviceView<const bf16, 3> q, Pages<const T> kv, Keys keys,
-                     float scale, LatentLayout<T> layout) {
+    mla_kernel(Parts parts, DeviceView<const bf16, 3> q, Pages<const T> kv, Keys keys, float scale,
+               LatentLayout<T> layout) {
   const Index splits = parts.lse.shape[0], t = blockIdx.x, split = blockIdx.y % splits;
   const Index count = keys.count(t);
   const Index steps = (count + keys_per_step - 1) / keys_per_step;
@@ -225,54 +225,53 @@ __global__ void combine_kernel(DeviceView<float, 3> out, DeviceView<float, 2> ls
 }
 
 template <class T>
-std::string attention_refuses(Index N, Index R, Index P) {
+std::string mla_refuses(Index N, Index R, Index P) {
   const LatentLayout<T> layout{R, P};
-  if (R > most_channels) return "attention v2 takes R up to 512, got " + std::to_string(R);
+  if (R > most_channels) return "mla v2 takes R up to 512, got " + std::to_string(R);
   if (layout.source_bytes() % 4 != 0)
-    return "attention v2 takes rows of a multiple of 4 bytes, got " +
+    return "mla v2 takes rows of a multiple of 4 bytes, got " +
            std::to_string(layout.source_bytes());
   if (block_shape<T>(N, R, P).groups == 0)
-    return "attention v2 does not fit into " + std::to_string(shared_memory_limit()) +
+    return "mla v2 does not fit into " + std::to_string(shared_memory_limit()) +
            " bytes of shared memory";
   return "";
 }
 
-Index attention_workspace(Index T, Index N, Index R, Index splits) {
+Index mla_workspace(Index T, Index N, Index R, Index splits) {
   return splits > 1 ? splits * T * N * (R + 1) : 0;
 }
 
-template <class T, class Keys>
-void attention(Stream stream, DeviceView<float, 3> out, DeviceView<float, 2> lse,
-               DeviceView<const QueryOf<T>, 3> q, Pages<const T> kv, Keys keys, double scale,
-               Index splits, DeviceView<float, 1> workspace) {
-  const Index T_ = out.shape[0], N = out.shape[1], R = out.shape[2], P = q.shape[2] - R;
-  const std::string refusal = attention_refuses<T>(N, R, P);
+template <class Row, class Keys>
+void mla(Stream stream, MlaOut y, const MlaIn<Row>& in, Keys keys, Index splits,
+         DeviceView<float, 1> workspace) {
+  const Index T = y.out.shape[0], N = y.out.shape[1], R = y.out.shape[2], P = in.q.shape[2] - R;
+  const Index needed = mla_workspace(T, N, R, splits);
+  const std::string refusal = mla_refuses<Row>(N, R, P);
   require(refusal.empty(), refusal);
-  require(workspace.shape[0] >= attention_workspace(T_, N, R, splits),
-          "the workspace of attention v2 has " + std::to_string(workspace.shape[0]) +
-              " elements, expected " + std::to_string(attention_workspace(T_, N, R, splits)));
-  const BlockShape<T> shape = block_shape<T>(N, R, P);
+  require(workspace.shape[0] >= needed, "the workspace of mla v2 has " +
+                                            std::to_string(workspace.shape[0]) +
+                                            " elements, expected " + std::to_string(needed));
+  const BlockShape<Row> shape = block_shape<Row>(N, R, P);
   const Index head_blocks = ceil_divide(N, shape.groups * group_heads);
-  float* const part_out = splits > 1 ? workspace.data : out.data;
-  float* const part_lse = splits > 1 ? workspace.data + splits * T_ * N * R : lse.data;
-  const Parts parts{{part_out, {splits, T_, N, R}}, {part_lse, {splits, T_, N}}};
-  launch(stream, "attention v2",
-         {grid_of(T_, head_blocks * splits), static_cast<unsigned>(shape.threads()),
+  float* const part_out = splits > 1 ? workspace.data : y.out.data;
+  float* const part_lse = splits > 1 ? workspace.data + splits * T * N * R : y.lse.data;
+  const Parts parts{{part_out, {splits, T, N, R}}, {part_lse, {splits, T, N}}};
+  launch(stream, "mla v2",
+         {grid_of(T, head_blocks * splits), static_cast<unsigned>(shape.threads()),
           shape.shared_bytes()},
-         attention_kernel<T, Keys>, parts, q, kv, keys, static_cast<float>(scale), shape.layout);
+         mla_kernel<Row, Keys>, parts, in.q, in.kv, keys, static_cast<float>(in.scale),
+         shape.layout);
   if (splits > 1)
-    launch(stream, "attention v2, combine", {grid_of(T_, N), 128}, combine_kernel, out, lse, parts);
+    launch(stream, "mla v2, combine", {grid_of(T, N), 128}, combine_kernel, y.out, y.lse, parts);
 }
 
-#define DSA_INSTANTIATE(T, Keys)                                                                \
-  template void attention(Stream, DeviceView<float, 3>, DeviceView<float, 2>,                   \
-                          DeviceView<const QueryOf<T>, 3>, Pages<const T>, Keys, double, Index, \
-                          DeviceView<float, 1>);
+#define DSA_INSTANTIATE(Row, Keys) \
+  template void mla(Stream, MlaOut, const MlaIn<Row>&, Keys, Index, DeviceView<float, 1>);
 DSA_INSTANTIATE(bf16, Chosen)
 DSA_INSTANTIATE(e4m3, Chosen)
 DSA_INSTANTIATE(bf16, AllVisible)
 DSA_INSTANTIATE(e4m3, AllVisible)
-template std::string attention_refuses<bf16>(Index, Index, Index);
-template std::string attention_refuses<e4m3>(Index, Index, Index);
+template std::string mla_refuses<bf16>(Index, Index, Index);
+template std::string mla_refuses<e4m3>(Index, Index, Index);
 
 }  // namespace dsa::cuda::DSA_PLACE::v2

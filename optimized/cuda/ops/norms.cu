@@ -1,4 +1,6 @@
-// Sums are trees of fixed shape over a block's threads.
+// v1: one block a row, which is read once for every sum and once for the answer. v2: one block a
+// row, which is read once, four numbers at a time, into registers. Sums are trees of fixed shape
+// over a block's threads.
 #include <algorithm>
 
 #include "optimized/cuda/device/launch.cuh"
@@ -25,7 +27,7 @@ void expect_shapes(DeviceView<Y, 2> y, DeviceView<const float, 2> x, DeviceView<
 
 namespace v1 {
 
-/// Of term(x[0]) ... term(x[C-1]).
+/// term(x[0]) + ... + term(x[C-1])
 template <class Term>
 __device__ float sum_of(DeviceView<const float, 1> x, Term term, Shared<float> scratch) {
   float sum = 0;

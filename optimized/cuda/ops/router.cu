@@ -1,3 +1,5 @@
+// v1: one block a token; an expert is chosen if fewer than num_experts_per_tok others come before
+// it. v2: one warp a token, whose experts lie in its registers; the best one is taken k times.
 #include "optimized/cuda/device/launch.cuh"
 #include "optimized/cuda/device/numbers.cuh"
 #include "optimized/cuda/ops/router.cuh"
@@ -7,7 +9,7 @@ namespace {
 
 constexpr int threads = 128;
 
-/// What the kernel needs of a Config.
+/// The fields of a Config that the kernels read.
 struct Rules {
   Router::Scoring scoring;
   Router::Groups groups;
@@ -24,26 +26,24 @@ Index groups_of(const Config& config) {
 
 Rules rules_of(const Config& config) {
   const Router& router = config.router;
-  return {router.scoring,
-          router.groups,
-          groups_of(config),
-          config.topk_group,
-          static_cast<float>(router.dropped_group_score),
-          router.norm_topk_prob,
-          static_cast<float>(config.routed_scaling_factor)};
+  return {.scoring = router.scoring,
+          .groups = router.groups,
+          .n_group = groups_of(config),
+          .topk_group = config.topk_group,
+          .dropped = static_cast<float>(router.dropped_group_score),
+          .normalise = router.norm_topk_prob,
+          .factor = static_cast<float>(config.routed_scaling_factor)};
 }
 
-void expect_shapes(DeviceView<std::int32_t, 2> experts, DeviceView<float, 2> weights,
-                   DeviceView<const float, 2> logits, DeviceView<const float, 1> bias,
+void expect_shapes(RouterOut y, DeviceView<const float, 2> logits, DeviceView<const float, 1> bias,
                    const Config& config) {
   const Index T = logits.shape[0], k = config.num_experts_per_tok;
-  expect_shape("experts", experts, {T, k});
-  expect_shape("weights", weights, {T, k});
+  expect_shape("experts", y.experts, {T, k});
+  expect_shape("weights", y.weights, {T, k});
   if (bias.shape[0] > 0) expect_shape("bias", bias, {logits.shape[1]});
 }
 
-/// The score of a logit z. Of a softmax: with the largest of them, and the sum of all exp(z -
-/// largest).
+/// The score of a logit z. A softmax takes the largest logit, and the sum of all exp(z - largest).
 __device__ float score_of(float z, Router::Scoring scoring, float largest, float sum) {
   return scoring == Router::Scoring::softmax ? expf(z - largest) / sum : 1 / (1 + expf(-z));
 }
@@ -124,7 +124,7 @@ struct Token {
   }
 };
 
-/// The chosen ones in order, by one thread; places without an expert: -1 and 0.
+/// The chosen experts in order, by one thread. A place without an expert has -1 and weight 0.
 __device__ void write_chosen(DeviceView<std::int32_t, 1> experts, DeviceView<float, 1> weights,
                              const Token& token, const Rules& rules) {
   const Index k = experts.shape[0];
@@ -133,11 +133,16 @@ __device__ void write_chosen(DeviceView<std::int32_t, 1> experts, DeviceView<flo
   for (Index e = 0; e < token.E; ++e)
     if (token.taken[e] != 0) {
       experts(n) = std::int32_t(e);
-      sum += weights(n++) = token.score[e];
+      weights(n) = token.score[e];
+      sum += token.score[e];
+      ++n;
     }
   const float divisor = rules.normalise ? sum + 1e-20f : 1;
   for (Index i = 0; i < n; ++i) weights(i) = weights(i) / divisor * rules.factor;
-  for (Index i = n; i < k; ++i) experts(i) = -1, weights(i) = 0;
+  for (Index i = n; i < k; ++i) {
+    experts(i) = -1;
+    weights(i) = 0;
+  }
 }
 
 __global__ void router_kernel(DeviceView<std::int32_t, 2> experts, DeviceView<float, 2> weights,
@@ -155,7 +160,10 @@ __global__ void router_kernel(DeviceView<std::int32_t, 2> experts, DeviceView<fl
     if (choice != choice) nan = 1;
   }
   if (across_block(nan, Maximum{}, token.scratch) > 0) {
-    for (Index i = threadIdx.x; i < k; i += threads) experts(t, i) = -1, weights(t, i) = NAN;
+    for (Index i = threadIdx.x; i < k; i += threads) {
+      experts(t, i) = -1;
+      weights(t, i) = NAN;
+    }
     return;
   }
   if (rules.groups != Router::Groups::none) token.drop_groups(rules);
@@ -165,13 +173,12 @@ __global__ void router_kernel(DeviceView<std::int32_t, 2> experts, DeviceView<fl
   if (threadIdx.x == 0) write_chosen(experts[t], weights[t], token, rules);
 }
 
-void router(Stream stream, DeviceView<std::int32_t, 2> experts, DeviceView<float, 2> weights,
-            DeviceView<const float, 2> logits, DeviceView<const float, 1> bias,
-            const Config& config) {
-  expect_shapes(experts, weights, logits, bias, config);
+void router(Stream stream, RouterOut y, DeviceView<const float, 2> logits,
+            DeviceView<const float, 1> bias, const Config& config) {
+  expect_shapes(y, logits, bias, config);
   const Index T = logits.shape[0], E = logits.shape[1];
   launch(stream, "router v1", {grid_of(T), threads, Token::shared_bytes(E, groups_of(config))},
-         router_kernel, experts, weights, logits, bias, rules_of(config));
+         router_kernel, y.experts, y.weights, logits, bias, rules_of(config));
 }
 
 }  // namespace v1
@@ -242,17 +249,23 @@ struct Token {
     float best = -INFINITY;
     int at = E;
     each([&](int i, int e) {
-      if ((taken >> i & 1) == 0 && choice[i] > best) best = choice[i], at = e;
+      if ((taken >> i & 1) == 0 && choice[i] > best) {
+        best = choice[i];
+        at = e;
+      }
     });
     for (int bit = warp_size / 2; bit > 0; bit /= 2) {
       const float other = __shfl_xor_sync(all_lanes, best, bit);
       const int other_at = __shfl_xor_sync(all_lanes, at, bit);
-      if (other > best || (other == best && other_at < at)) best = other, at = other_at;
+      if (other > best || (other == best && other_at < at)) {
+        best = other;
+        at = other_at;
+      }
     }
     if (at < E && at % warp_size == int(threadIdx.x) % warp_size) taken |= 1u << at / warp_size;
   }
 
-  /// The chosen ones in order; places without an expert: -1 and 0.
+  /// The chosen experts in order. A place without an expert has -1 and weight 0.
   __device__ void write_chosen(DeviceView<std::int32_t, 1> experts, DeviceView<float, 1> weights,
                                const Rules& rules) const {
     const int lane = threadIdx.x % warp_size;
@@ -271,8 +284,10 @@ struct Token {
       }
       n += population(votes);
     }
-    for (Index place = n + lane; place < experts.shape[0]; place += warp_size)
-      experts(place) = -1, weights(place) = 0;
+    for (Index place = n + lane; place < experts.shape[0]; place += warp_size) {
+      experts(place) = -1;
+      weights(place) = 0;
+    }
   }
 };
 
@@ -286,7 +301,10 @@ __global__ void __launch_bounds__(threads)
   if (t >= logits.shape[0]) return;
   Token token(logits[t], bias, rules.scoring);
   if (token.has_nan()) {
-    for (Index i = lane; i < k; i += warp_size) experts(t, i) = -1, weights(t, i) = NAN;
+    for (Index i = lane; i < k; i += warp_size) {
+      experts(t, i) = -1;
+      weights(t, i) = NAN;
+    }
     return;
   }
   if (rules.groups != Router::Groups::none) token.drop_groups(rules, choices, warp * token.E);
@@ -301,27 +319,25 @@ std::string router_refuses(Index E, Index n_group) {
          std::to_string(n_group);
 }
 
-void router(Stream stream, DeviceView<std::int32_t, 2> experts, DeviceView<float, 2> weights,
-            DeviceView<const float, 2> logits, DeviceView<const float, 1> bias,
-            const Config& config) {
-  expect_shapes(experts, weights, logits, bias, config);
+void router(Stream stream, RouterOut y, DeviceView<const float, 2> logits,
+            DeviceView<const float, 1> bias, const Config& config) {
+  expect_shapes(y, logits, bias, config);
   const Index T = logits.shape[0], E = logits.shape[1];
   const std::string refusal = router_refuses(E, groups_of(config));
   require(refusal.empty(), refusal);
   launch(stream, "router v2",
          {grid_of(ceil_divide(T, tokens_per_block)), threads,
           shared_room<float>(tokens_per_block * E)},
-         router_kernel, experts, weights, logits, bias, rules_of(config));
+         router_kernel, y.experts, y.weights, logits, bias, rules_of(config));
 }
 
 }  // namespace v2
 
-void router(Stream stream, DeviceView<std::int32_t, 2> experts, DeviceView<float, 2> weights,
-            DeviceView<const float, 2> logits, DeviceView<const float, 1> bias,
-            const Config& config) {
+void router(Stream stream, RouterOut y, DeviceView<const float, 2> logits,
+            DeviceView<const float, 1> bias, const Config& config) {
   if (v2::router_refuses(logits.shape[1], groups_of(config)).empty())
-    return v2::router(stream, experts, weights, logits, bias, config);
-  v1::router(stream, experts, weights, logits, bias, config);
+    return v2::router(stream, y, logits, bias, config);
+  v1::router(stream, y, logits, bias, config);
 }
 
 }  // namespace dsa::cuda::DSA_PLACE

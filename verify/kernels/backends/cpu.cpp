@@ -15,14 +15,16 @@
 #include "optimized/cpu/ops/quantise.hpp"
 #include "optimized/cpu/ops/rope.hpp"
 #include "optimized/cpu/ops/router.hpp"
+#include "optimized/cpu/ops/swiglu.hpp"
 #include "optimized/cpu/ops/topk_select.hpp"
+#include "verify/kernels/cases/router.hpp"
 
 namespace dsa::verify::kernels {
 namespace {
 
 using cpu::Cpu;
 
-/// Scratch that is poisoned when it is made, and guarded.
+/// Scratch, poisoned and guarded.
 class Memory {
  public:
   explicit Memory(Index bytes_per_thread, Index threads = omp_get_max_threads())
@@ -40,11 +42,11 @@ class Memory {
 
 template <class F>
 Launch launch(const Memory& memory, F op) {
-  return {[=] { op(cpu::Scratch(memory)); }, [=] { memory.check(); }};
+  return {[=]() mutable { op(cpu::Scratch(memory)); }, [=] { memory.check(); }};
 }
 
 /// The rows of an array as a cache of pages that lie anywhere.
-template <class T>
+template <class Row>
 class Cache {
  public:
   explicit Cache(const Array& rows) : rows_(rows.shape()[0]), width_(rows.shape()[1]) {
@@ -56,16 +58,16 @@ class Cache {
       std::copy_n(rows.bytes().data() + s * row_bytes, n * row_bytes, page.bytes().data());
       pages->push_back(std::move(page));
     }
-    for (const Array& page : *pages) first_.push_back(page.template as<T, 2>().data);
+    for (const Array& page : *pages) first_.push_back(page.template as<Row, 2>().data);
     pages_ = pages;
   }
-  Pages<const T> view() const { return {first_.data(), page_rows, rows_, width_}; }
+  Pages<const Row> view() const { return {first_.data(), page_rows, rows_, width_}; }
 
  private:
   static constexpr Index page_rows = 64;
   Index rows_, width_;
   std::shared_ptr<const std::vector<Array>> pages_;  // of all copies
-  std::vector<const T*> first_;
+  std::vector<const Row*> first_;
 };
 
 /// Calls f<float>(), f<bf16>() or f<e4m3>(), as the dtype of a case says.
@@ -80,7 +82,7 @@ Launch for_float_or_bf16(const std::string& dtype, F&& f) {
   return dtype == "fp32" ? f.template operator()<float>() : f.template operator()<bf16>();
 }
 
-cpu::Visible visible(const Case& c) {
+KeyRanges visible(const Case& c) {
   return {c.in.at("begin").as<std::int32_t, 1>(), c.in.at("end").as<std::int32_t, 1>()};
 }
 
@@ -171,22 +173,14 @@ Launch swiglu(Cpu on, const Case& c, Arrays& out) {
 }
 
 Launch router(Cpu on, const Case& c, Arrays& out) {
-  Config config;
-  config.n_routed_experts = c.in.at("logits").shape()[1];
-  config.num_experts_per_tok = c.integer("num_experts_per_tok");
-  config.n_group = c.integer("n_group"), config.topk_group = c.integer("topk_group");
-  config.routed_scaling_factor = c.scalar("routed_scaling_factor");
-  config.router.scoring = static_cast<Router::Scoring>(c.integer("scoring"));
-  config.router.groups = static_cast<Router::Groups>(c.integer("groups"));
-  config.router.norm_topk_prob = c.flag("norm_topk_prob");
-  config.router.dropped_group_score = c.scalar("dropped");
-  config.router.has_correction_bias = c.in.contains("bias");
+  const Config config = router_config(c);
   const auto bias = c.in.contains("bias") ? c.in.at("bias").as<float, 1>() : View<const float, 1>{};
   return launch(Memory(cpu::router_scratch(config)),
-                [=, experts = out.at("experts").as<std::int32_t, 2>(),
-                 weights = out.at("weights").as<float, 2>(),
+                [=,
+                 y = cpu::RouterOut{.experts = out.at("experts").as<std::int32_t, 2>(),
+                                    .weights = out.at("weights").as<float, 2>()},
                  logits = c.in.at("logits").as<float, 2>()](cpu::Scratch scratch) {
-                  cpu::router(on, experts, weights, logits, bias, config, scratch);
+                  cpu::router(on, y, logits, bias, config, scratch);
                 });
 }
 
@@ -198,35 +192,48 @@ Launch experts(Cpu on, const Case& c, Arrays& out) {
     networks.push_back(
         {packed(on, c.in.at("gate_up"), e, 2 * F, C), packed(on, c.in.at("down"), e, C, F)});
   return for_float_or_bf16(c.dtype, [&]<class X>() {
+    cpu::ExpertsIn<X> in{.x = c.in.at("x").as<X, 2>(),
+                         .chosen = c.in.at("chosen").as<std::int32_t, 2>(),
+                         .weights = c.in.at("weights").as<float, 2>(),
+                         .networks = {}};
     return launch(Memory(cpu::experts_scratch(T, k, C, F), 1),
-                  [=, y = out.at("y").as<float, 2>(), x = c.in.at("x").as<X, 2>(),
-                   chosen = c.in.at("chosen").as<std::int32_t, 2>(),
-                   weights = c.in.at("weights").as<float, 2>()](cpu::Scratch scratch) {
+                  [=, y = out.at("y").as<float, 2>()](cpu::Scratch scratch) mutable {
                     std::fill(y.begin(), y.end(), 0.0f);  // the op adds to y
-                    cpu::experts<X>(on, y, x, chosen, weights, networks, scratch);
+                    in.networks = networks;
+                    cpu::experts(on, y, in, scratch);
                   });
   });
 }
 
+/// The inputs of the indexer, without the keys.
+template <class Row>
+cpu::IndexerIn<Row> indexer_in(const Case& c) {
+  return {.q = c.in.at("q").as<Row, 3>(),
+          .k = {},
+          .w = c.in.at("w").as<float, 2>(),
+          .relu = c.flag("relu"),
+          .visible = visible(c)};
+}
+
 Launch indexer_scores(Cpu on, const Case& c, Arrays& out) {
-  return for_dtype(c.dtype, [&]<class T>() {
+  return for_dtype(c.dtype, [&]<class Row>() {
     return launch(Memory(cpu::indexer_scores_scratch(c.sizes.at('H'), c.sizes.at('D'))),
-                  [=, scores = out.at("scores").as<float, 2>(), q = c.in.at("q").as<T, 3>(),
-                   k = Cache<T>(c.in.at("k")), w = c.in.at("w").as<float, 2>(),
-                   relu = c.flag("relu"), seen = visible(c)](cpu::Scratch scratch) {
-                    cpu::indexer_scores<T>(on, scores, q, k.view(), w, relu, seen, scratch);
+                  [=, scores = out.at("scores").as<float, 2>(), in = indexer_in<Row>(c),
+                   k = Cache<Row>(c.in.at("k"))](cpu::Scratch scratch) mutable {
+                    in.k = k.view();
+                    cpu::indexer_scores(on, scores, in, scratch);
                   });
   });
 }
 
 Launch indexer_topk(Cpu on, const Case& c, Arrays& out) {
   const Index K = c.integer("topk");
-  return for_dtype(c.dtype, [&]<class T>() {
+  return for_dtype(c.dtype, [&]<class Row>() {
     return launch(Memory(cpu::indexer_topk_scratch(c.sizes.at('H'), c.sizes.at('D'), K)),
-                  [=, chosen = out.at("chosen").as<std::int32_t, 2>(), q = c.in.at("q").as<T, 3>(),
-                   k = Cache<T>(c.in.at("k")), w = c.in.at("w").as<float, 2>(),
-                   relu = c.flag("relu"), seen = visible(c)](cpu::Scratch scratch) {
-                    cpu::indexer_topk<T>(on, chosen, q, k.view(), w, relu, seen, scratch);
+                  [=, chosen = out.at("chosen").as<std::int32_t, 2>(), in = indexer_in<Row>(c),
+                   k = Cache<Row>(c.in.at("k"))](cpu::Scratch scratch) mutable {
+                    in.k = k.view();
+                    cpu::indexer_topk(on, chosen, in, scratch);
                   });
   });
 }
@@ -239,7 +246,11 @@ Launch topk_select(Cpu on, const Case& c, Arrays& out) {
                 });
 }
 
-/// f<Q, T>() of a case's queries and rows.
+cpu::MlaOut mla_out(Arrays& out) {
+  return {.out = out.at("out").as<float, 3>(), .lse = out.at("lse").as<float, 2>()};
+}
+
+/// f<Q, Row>() for the types of a case's queries and rows.
 template <class F>
 Launch for_latents(const std::string& dtype, F&& f) {
   if (dtype == "fp32") return f.template operator()<float, float>();
@@ -249,25 +260,25 @@ Launch for_latents(const std::string& dtype, F&& f) {
 
 Launch mla_sparse(Cpu on, const Case& c, Arrays& out) {
   const Index N = c.sizes.at('N'), R = c.sizes.at('R'), P = c.sizes.at('P'), K = c.sizes.at('K');
-  return for_latents(c.dtype, [&]<class Q, class T>() {
+  return for_latents(c.dtype, [&]<class Q, class Row>() {
     return launch(Memory(cpu::mla_sparse_scratch(N, R, P, K)),
-                  [=, o = out.at("out").as<float, 3>(), lse = out.at("lse").as<float, 2>(),
-                   q = c.in.at("q").as<Q, 3>(), kv = Cache<T>(c.in.at("kv")),
+                  [=, y = mla_out(out), q = c.in.at("q").as<Q, 3>(), kv = Cache<Row>(c.in.at("kv")),
                    chosen = c.in.at("chosen").as<std::int32_t, 2>(),
                    scale = c.scalar("scale")](cpu::Scratch scratch) {
-                    cpu::mla_sparse<Q, T>(on, o, lse, q, kv.view(), chosen, scale, scratch);
+                    cpu::mla_sparse<Q, Row>(on, y, {.q = q, .kv = kv.view(), .scale = scale},
+                                            chosen, scratch);
                   });
   });
 }
 
 Launch mla_dense(Cpu on, const Case& c, Arrays& out) {
   const Index N = c.sizes.at('N'), R = c.sizes.at('R'), P = c.sizes.at('P');
-  return for_latents(c.dtype, [&]<class Q, class T>() {
+  return for_latents(c.dtype, [&]<class Q, class Row>() {
     return launch(Memory(cpu::mla_dense_scratch(N, R, P)),
-                  [=, o = out.at("out").as<float, 3>(), lse = out.at("lse").as<float, 2>(),
-                   q = c.in.at("q").as<Q, 3>(), kv = Cache<T>(c.in.at("kv")), seen = visible(c),
-                   scale = c.scalar("scale")](cpu::Scratch scratch) {
-                    cpu::mla_dense<Q, T>(on, o, lse, q, kv.view(), seen, scale, scratch);
+                  [=, y = mla_out(out), q = c.in.at("q").as<Q, 3>(), kv = Cache<Row>(c.in.at("kv")),
+                   seen = visible(c), scale = c.scalar("scale")](cpu::Scratch scratch) {
+                    cpu::mla_dense<Q, Row>(on, y, {.q = q, .kv = kv.view(), .scale = scale}, seen,
+                                           scratch);
                   });
   });
 }
@@ -281,12 +292,12 @@ Launch mla_expanded(Cpu on, const Case& c, Arrays& out) {
     w.push_back(cpu::expansion_of(on, numbers(kv_b, n, B + U, R), B, kv_b.dtype()));
   return for_latents(c.dtype, [&]<class X, class Row>() {
     const Index bytes = cpu::mla_expanded_scratch<X>(T, N, R, P, B, U);
-    return launch(Memory(bytes, 1),
-                  [=, o = out.at("out").as<float, 3>(), lse = out.at("lse").as<float, 2>(),
-                   q = c.in.at("q").as<X, 3>(), kv = Cache<Row>(c.in.at("kv")), seen = visible(c),
-                   scale = c.scalar("scale")](cpu::Scratch scratch) {
-                    cpu::mla_expanded<X, Row>(on, o, lse, q, kv.view(), w, seen, scale, scratch);
-                  });
+    return launch(Memory(bytes, 1), [=, y = mla_out(out), q = c.in.at("q").as<X, 3>(),
+                                     kv = Cache<Row>(c.in.at("kv")), seen = visible(c),
+                                     scale = c.scalar("scale")](cpu::Scratch scratch) {
+      cpu::mla_expanded<X, Row>(
+          on, y, {.q = q, .kv = kv.view(), .w = w, .visible = seen, .scale = scale}, scratch);
+    });
   });
 }
 
@@ -328,7 +339,13 @@ std::vector<Kernel> cpu_kernels() {
     for (const std::string& dtype : entry.dtypes)
       for (int i = 0; i < cpu::tier_count; ++i) {
         const auto tier = static_cast<cpu::Tier>(i);
-        Kernel k{entry.op, "cpu", std::string(name_of(tier)), dtype, Ran::compiled, {}, {}};
+        Kernel k{.op = entry.op,
+                 .backend = "cpu",
+                 .rung = std::string(name_of(tier)),
+                 .dtype = dtype,
+                 .ran = Ran::compiled,
+                 .refuses = {},
+                 .prepare = {}};
         if (std::find(usable.begin(), usable.end(), tier) != usable.end()) {
           k.ran = Ran::host;
           k.prepare = [tier, prepare = entry.prepare](const Case& c, Arrays& out) {

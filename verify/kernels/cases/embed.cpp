@@ -12,7 +12,10 @@ Case pose(const std::string& dtype, Index T, Index V, Index C, std::uint64_t see
   c.in["table"] = draw.numbers(stored, {V, C});
   std::vector<double> tokens;
   for (Index t = 0; t < T; ++t) tokens.push_back(static_cast<double>(draw.below(V)));
-  if (T > 1) tokens.front() = 0, tokens.back() = static_cast<double>(V - 1);
+  if (T > 1) {
+    tokens.front() = 0;
+    tokens.back() = static_cast<double>(V - 1);
+  }
   c.in["tokens"] = Array(Dtype::i32, {T}, tokens);
   c.out["y"] = Array(stored, {T, C});
 

@@ -72,15 +72,18 @@ void oppose(Array& q, Array& k) {
   k = with_sign(k, 1);
 }
 
-/// The definition, a query at a time: it is told what is visible as documents, of which a range
-/// [begin, end) that differs from query to query is one each.
-void reference_scores(Tensor<double, 2>& scores, const Tensor<double, 3>& q, const Keys& keys,
-                      const Tensor<double, 2>& w, const Array& begin, const Array& end, bool relu) {
+/// The definition, a query at a time. The range [begin, end) of a query is given as a document.
+void reference_scores(Tensor<double, 2>& scores, const Case& c) {
   const Index T = scores.shape()[0], S = scores.shape()[1];
+  const auto q = widen<3>(c.in.at("q"));
+  const auto w = widen<2>(c.in.at("w"));
+  const Keys keys = keys_in(c);
+  const auto begin = c.in.at("begin").as<std::int32_t, 1>(),
+             end = c.in.at("end").as<std::int32_t, 1>();
   Indexer indexer;
-  indexer.activation = relu ? Indexer::Activation::relu : Indexer::Activation::none;
+  indexer.activation = c.flag("relu") ? Indexer::Activation::relu : Indexer::Activation::none;
   for (Index t = 0; t < T; ++t) {
-    const Index b = begin.as<std::int32_t, 1>()(t), e = end.as<std::int32_t, 1>()(t);
+    const Index b = begin(t), e = end(t);
     std::vector<Index> documents(static_cast<std::size_t>(std::max<Index>(S, 1)), -1);
     std::fill(documents.begin() + b, documents.begin() + std::max(b, e), 0);
     const View<double, 2> row{scores.data() + t * S, {1, S}};
@@ -113,7 +116,7 @@ double allowed_error(View<const double, 2> q, const double* key, View<const doub
   return from_dots == 0 ? 0 : from_dots + gamma(H + 2, u) * size + smallest_normal_fp32;
 }
 
-/// Of every score that a query sees; 0 of the others.
+/// The allowed error of every score that a query sees; 0 for the others.
 Tensor<double, 2> allowed_errors(const Case& c, Sums sums) {
   const Keys keys = keys_in(c);
   const auto q = widen<3>(c.in.at("q")), q_size = magnitude(q);
@@ -148,7 +151,8 @@ std::pair<Array, Array> ranges(Sees sees, Index T, Index S) {
     Index b = 0, e = std::clamp<Index>(before + t + 1, 0, S);
     if (sees == Sees::packed) b = std::min(e, t * 3 / std::max<Index>(T, 1) * S / 3);
     if (sees == Sees::nothing_in_some && t % 2 == 0) e = b;
-    begin.push_back(static_cast<double>(b)), end.push_back(static_cast<double>(e));
+    begin.push_back(static_cast<double>(b));
+    end.push_back(static_cast<double>(e));
   }
   return {Array(Dtype::i32, {T}, begin), Array(Dtype::i32, {T}, end)};
 }
@@ -173,14 +177,16 @@ IndexProblem index_problem(std::string_view op, const IndexPlan& plan, std::uint
     oppose(c.in["q"], c.in["k"]);
   }
   const auto begin = c.in["begin"].as<std::int32_t, 1>(), end = c.in["end"].as<std::int32_t, 1>();
-  reference_scores(p.scores, widen<3>(c.in["q"]), keys_in(c), widen<2>(c.in["w"]), c.in["begin"],
-                   c.in["end"], relu);
+  reference_scores(p.scores, c);
   p.allowed = allowed_errors(c, Sums::fp32);
   if (dtype == "fp8") c.allowed_on_hopper = on_hopper;
   std::vector<bool> seen(static_cast<std::size_t>(S));
   double pairs = 0;
   for (Index t = 0; t < T; ++t)
-    for (Index s = begin(t); s < end(t); ++s) ++pairs, seen[static_cast<std::size_t>(s)] = true;
+    for (Index s = begin(t); s < end(t); ++s) {
+      seen[static_cast<std::size_t>(s)] = true;
+      ++pairs;
+    }
   if (tag == "unseen-nan")
     for (Index s = 0; s < S; ++s)
       if (!seen[static_cast<std::size_t>(s)]) make_nan(c.in["k"], s);

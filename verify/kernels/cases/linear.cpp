@@ -52,7 +52,7 @@ Tensor<double, 2> x_in(const Case& c) {
   return c.dtype == "fp8" ? scaled(std::move(x), c.in.at("x_scale")) : x;
 }
 
-/// What the sums of products may be wrong by, and the sums of magnitudes.
+/// The allowed errors of the sums of products, and the sums of magnitudes.
 struct Errors {
   Tensor<double, 2> products, size;  // (T, F)
 };

@@ -25,16 +25,16 @@ struct LatentPlan {
 /// every score is 0, in whatever order it is summed. The rope channels of q and of kv begin there.
 void cancel(Latents&, Index q_rope, Index kv_rope);
 
-/// in["kv"] out of x.kv (S, R+P), which becomes what the rows stand for.
+/// Writes in["kv"] from x.kv (S, R+P). Then x.kv holds the exact numbers of the stored rows.
 void store_rows(Case&, Draw&, const LatentPlan&, Latents& x);
 
 /// Draws in["q"] and in["kv"] of a case.
 Latents draw_latents(Case&, Draw&, const LatentPlan&);
 
-/// What each query attends to where it attends to every visible key: in["begin"], in["end"].
+/// The keys of each query that attends to every visible key: in["begin"], in["end"].
 std::vector<std::vector<Index>> visible_keys(const Case&);
 
-/// Which of S keys some query attends to.
+/// For each of S keys, whether some query attends to it.
 std::vector<bool> seen_keys(const std::vector<std::vector<Index>>& keys, Index S);
 
 /// Rows of which every byte is 0xff, NaN in every format, where `seen` is false.
@@ -49,12 +49,12 @@ struct Weights {
 };
 Weights weights_of(const std::vector<double>& score, const std::vector<double>& error);
 
-/// What is summed for one key: numbers, magnitudes, and how wrong they may be already.
+/// The terms of one key in a sum: numbers, magnitudes, and their errors so far.
 struct Value {
   const double *v, *size, *error;
 };
 
-/// out[:] = sum_i p[i] v[i][:] and what it may be wrong by; `rounds_p`: p is rounded to bf16.
+/// out[:] = sum_i p[i] v[i][:] and its allowed error; `rounds_p`: p is rounded to bf16.
 void sum_values(View<double, 1> out, View<double, 1> allowed, const Weights&,
                 const std::vector<Value>&, bool rounds_p);
 

@@ -1,8 +1,8 @@
 // Attention over keys and values that are made from latent rows: answers and bounds.
 //
 // k_nope and v are R products and sums and, where a kernel multiplies in runs, one more sum for 512
-// of them; in bf16 and fp8 they are then rounded to bf16. What they are wrong by moves a score by
-// |q_nope| times it, and the sum of values by p times it. The rest is as in attention.cpp. Dyadic:
+// of them; in bf16 and fp8 they are then rounded to bf16. Their error moves a score by |q_nope|
+// times the error, and the sum of values by p times the error. The rest is as in mla.cpp. Dyadic:
 // q_nope is 0 and every row of W_UV takes one channel, or its negative: scores and v are exact.
 #include "reference/ops/dot.hpp"
 #include "verify/kernels/cases/all.hpp"

@@ -3,16 +3,6 @@
 #include <algorithm>
 
 namespace dsa::verify::kernels {
-namespace {
-
-/// FNV-1a.
-std::uint64_t hash(std::string_view text, std::uint64_t h = 0xcbf29ce484222325u) {
-  for (const char c : text) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
-  return h;
-}
-
-}  // namespace
-
 Dtype storage_of(const std::string& dtype) {
   return dtype == "fp32" ? Dtype::f32 : dtype == "bf16" ? Dtype::bf16 : Dtype::f8_e4m3;
 }
@@ -46,7 +36,7 @@ Case finished(Case c) {
 }
 
 Draw::Draw(const Case& c, std::uint64_t seed)
-    : inputs_(c.inputs), seed_(random_bits(seed, hash(c.name, hash(c.op->name)))) {}
+    : inputs_(c.inputs), seed_(random_bits(seed, seed_of(c.name, seed_of(c.op->name)))) {}
 
 Array Draw::numbers(Dtype dtype, std::vector<Index> shape, double scale) {
   Array x(dtype, shape);

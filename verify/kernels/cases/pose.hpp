@@ -1,4 +1,4 @@
-// verify/kernels/cases/pose.hpp — posing cases: what the files of this directory share.
+// verify/kernels/cases/pose.hpp — helpers of all files that pose cases.
 #pragma once
 
 #include <cmath>
@@ -76,9 +76,9 @@ std::vector<double> list(const Tensor<double, Rank>& x) {
 /// An array as the reference takes weights. It must outlive the result.
 Parameter parameter(const std::string& name, const Array&);
 
-/// The answer and its bound for one output: nothing but the rounding of the output's type where the
-/// inputs are dyadic and `exact` says that every operation is exact on them, otherwise `allowed`
-/// and that rounding. (In fp32 it is counted in `allowed`.)
+/// The answer and its bound for one output. If the inputs are dyadic and every operation is `exact`
+/// on them, only the rounding of the output's type is allowed. Otherwise `allowed` is allowed as
+/// well. (In fp32 the rounding is counted in `allowed`.)
 void answer(Case&, const std::string& output, std::vector<double> want, std::vector<double> allowed,
             bool exact);
 

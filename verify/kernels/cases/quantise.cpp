@@ -31,7 +31,7 @@ struct Interval {
   double largest() const { return std::max(std::abs(low), std::abs(high)); }
 };
 
-/// Where a row's scale may lie: amax times 1/448, each rounded, and the product.
+/// The interval of a row's scale: amax times 1/448, each rounded, and the product rounded.
 Interval scale_of(const std::vector<Interval>& row, bool ue8m0) {
   Interval amax{smallest_amax, smallest_amax};
   for (const Interval& x : row) {
@@ -70,7 +70,8 @@ void judge_element(std::vector<double>& want, std::vector<double>& allowed, Inte
   allowed.push_back(std::max(high - nominal, nominal - low));
 }
 
-/// What the definition says of one run of numbers, or of a kernel's by its own scale.
+/// The answers of the definition for a run of numbers. The codes are judged by a kernel's own scale
+/// where there is one.
 struct Said {
   std::vector<double> y, y_allowed, scale, scale_allowed;
 
@@ -127,7 +128,8 @@ Case pose_hadamard(Index T, Index D, bool ue8m0, Inputs kind, std::uint64_t seed
   c.out["scale"] = Array(Dtype::f32, {T});
   Said said = hadamard_said(c, nullptr);
   c.want["y"] = std::move(said.y), c.allowed["y"] = std::move(said.y_allowed);
-  c.want["scale"] = std::move(said.scale), c.allowed["scale"] = std::move(said.scale_allowed);
+  c.want["scale"] = std::move(said.scale);
+  c.allowed["scale"] = std::move(said.scale_allowed);
   return finished(std::move(c));
 }
 
@@ -178,7 +180,8 @@ Case pose_latent(Index T, Index R, Index P, bool ue8m0, std::uint64_t seed) {
   c.out["y"] = Array(Dtype::u8, {T, LatentRows(c).bytes()});
   Said said = latent_said(c, nullptr);
   c.want["latent"] = std::move(said.y), c.allowed["latent"] = std::move(said.y_allowed);
-  c.want["scale"] = std::move(said.scale), c.allowed["scale"] = std::move(said.scale_allowed);
+  c.want["scale"] = std::move(said.scale);
+  c.allowed["scale"] = std::move(said.scale_allowed);
   c.want["rope"] = rope_of(c);
   c.allowed["rope"].assign(c.want["rope"].size(), 0);
   return finished(std::move(c));

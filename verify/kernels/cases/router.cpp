@@ -5,12 +5,13 @@
 // one rounding. Groups and experts are decisions within these errors: right if some set of groups
 // that could have been kept could have led to the experts chosen. Weights are judged for the
 // experts that the kernel chose.
-#include "reference/ops/router.hpp"
+#include "verify/kernels/cases/router.hpp"
 
 #include <algorithm>
 #include <bit>
 #include <limits>
 
+#include "reference/ops/router.hpp"
 #include "reference/ops/topk_select.hpp"
 #include "verify/kernels/cases/all.hpp"
 #include "verify/kernels/cases/pose.hpp"
@@ -47,7 +48,10 @@ void softmax_errors(View<const double, 1> z, View<const double, 1> s, View<doubl
   const Index E = z.size();
   const double largest = std::abs(*std::max_element(z.begin(), z.end()));
   double mean = 0;
-  for (Index e = 0; e < E; ++e) mean += s(e) * (error(e) = exp_error(std::abs(z(e)) + largest, 0));
+  for (Index e = 0; e < E; ++e) {
+    error(e) = exp_error(std::abs(z(e)) + largest, 0);
+    mean += s(e) * error(e);
+  }
   for (Index e = 0; e < E; ++e)
     error(e) = s(e) * (error(e) + mean + gamma(E + 2, u)) + 2 * smallest_normal_fp32;
 }
@@ -55,12 +59,11 @@ void softmax_errors(View<const double, 1> z, View<const double, 1> s, View<doubl
 Scores scores_of(const Case& c) {
   const auto z = widen<2>(c.in.at("logits"));
   const Index T = z.shape()[0], E = z.shape()[1];
-  const bool softmax = c.integer("scoring") == 1;
+  const Router::Scoring scoring = router_config(c).router.scoring;
+  const auto errors_of = scoring == Router::Scoring::softmax ? softmax_errors : sigmoid_errors;
   Tensor<double, 2> s({T, E}), s_error({T, E});
-  reference::router_scores<double>(s, z,
-                                   softmax ? Router::Scoring::softmax : Router::Scoring::sigmoid);
-  for (Index t = 0; t < T; ++t)
-    (softmax ? softmax_errors : sigmoid_errors)(z.view()[t], s.view()[t], s_error.view()[t]);
+  reference::router_scores<double>(s, z, scoring);
+  for (Index t = 0; t < T; ++t) errors_of(z.view()[t], s.view()[t], s_error.view()[t]);
   Scores scores{s, s_error, s, s_error};
   if (const auto bias = c.in.find("bias"); bias != c.in.end()) {
     const auto b = widen<1>(bias->second);
@@ -264,6 +267,21 @@ Op router_op() {
             return poses;
           },
           judge};
+}
+
+Config router_config(const Case& c) {
+  Config config;
+  config.n_routed_experts = c.in.at("logits").shape()[1];
+  config.num_experts_per_tok = c.integer("num_experts_per_tok");
+  config.n_group = c.integer("n_group");
+  config.topk_group = c.integer("topk_group");
+  config.routed_scaling_factor = c.scalar("routed_scaling_factor");
+  config.router.scoring = static_cast<Router::Scoring>(c.integer("scoring"));
+  config.router.groups = static_cast<Router::Groups>(c.integer("groups"));
+  config.router.norm_topk_prob = c.flag("norm_topk_prob");
+  config.router.dropped_group_score = c.scalar("dropped");
+  config.router.has_correction_bias = c.in.contains("bias");
+  return config;
 }
 
 }  // namespace dsa::verify::kernels

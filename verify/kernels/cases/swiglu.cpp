@@ -19,7 +19,8 @@ Case pose(const std::string& dtype, Index T, Index F, double size, std::uint64_t
   std::vector<double> allowed;
   for (Index t = 0; t < T; ++t)
     for (Index f = 0; f < F; ++f) {
-      gate(t, f) = gate_up(t, f), up(t, f) = gate_up(t, F + f);
+      gate(t, f) = gate_up(t, f);
+      up(t, f) = gate_up(t, F + f);
       allowed.push_back(swiglu_error(gate(t, f), up(t, f)));
     }
   reference::definition<double>().swiglu("h", want, gate, up);

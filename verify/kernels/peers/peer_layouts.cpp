@@ -118,7 +118,7 @@ Arrays flashmla_outputs(const Case& c) {
   return out;
 }
 
-/// Of the outputs, what is not padding.
+/// The outputs without their padding.
 Arrays sparse_ours(const Case& c, const Arrays& theirs, const Arrays& like,
                    const LseConvention& convention) {
   const Index T = c.sizes.at('T'), N = c.sizes.at('N'), R = c.sizes.at('R'), heads = heads_of(c);
@@ -169,7 +169,7 @@ Arrays tilelang_outputs(const Case& c) {
           {"lse", Array(Dtype::f32, {1, T, heads})}};
 }
 
-/// Where a query chose nothing, theirs is 0/0.
+/// Their result is 0/0 for a query that chose nothing.
 Arrays tilelang_ours(const Case& c, const Arrays& theirs) {
   Arrays ours = sparse_ours(c, theirs, tilelang_outputs(c), tilelang_lse);
   std::vector<double> out = ours["out"].values();
@@ -232,7 +232,7 @@ Arrays deepgemm_outputs(const Case& c) {
   return {{"logits", Array(Dtype::f32, {c.sizes.at('T'), c.sizes.at('S')})}};
 }
 
-/// Where a query does not see, theirs are not defined unless the kernel is told to clean them.
+/// Their scores of invisible keys are not defined unless the kernel is told to clean them.
 Arrays deepgemm_ours(const Case& c, const Arrays& theirs) {
   const Array& logits = output_of(theirs, "logits", deepgemm_outputs(c));
   std::vector<double> scores = logits.values();

@@ -22,7 +22,7 @@ class Binding {
     const View<const T, Rank> x = a.as<T, Rank>();
     return input(x.data, x.size()).template view<Rank>(x.shape);
   }
-  /// Of no elements where the case has no such array.
+  /// Empty if the case has no such array.
   template <class T, int Rank>
   DeviceView<const T, Rank> optional(const Case& c, const char* name) {
     const auto found = c.in.find(name);
@@ -97,7 +97,7 @@ class Binding {
   }
 
  private:
-  /// Uploaded to be read: fetch() looks whether it still is what it was.
+  /// Uploaded to be read. fetch() checks that it has not changed.
   template <class T>
   const Buffer<T>& input(const T* from, Index n) {
     const Buffer<T>& buffer = keep(Buffer<T>(from, n));
@@ -127,7 +127,7 @@ class Binding {
   std::vector<std::function<void()>> before_, downloads_, inputs_;
 };
 
-/// run(): what was to be copied first, then the op. fetch(): the outputs, then `check`.
+/// run(): the copies of begin(), then the op. fetch(): the outputs, then `check`.
 inline Launch launch_of(
     const std::shared_ptr<Binding>& binding, std::function<void()> op,
     std::function<void()> check = [] {}) {
@@ -150,6 +150,6 @@ struct Rung {
 
 std::vector<Rung> plain_rungs();    // embed, norms, rope, quantise, swiglu, router, experts, linear
 std::vector<Rung> indexer_rungs();  // indexer_scores, topk_select, indexer_topk
-std::vector<Rung> attention_rungs();  // mla_sparse, mla_dense
+std::vector<Rung> mla_rungs();      // mla_sparse, mla_dense
 
 }  // namespace dsa::verify::kernels::DSA_PLACE

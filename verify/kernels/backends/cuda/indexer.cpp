@@ -6,29 +6,22 @@
 namespace dsa::verify::kernels::DSA_PLACE {
 namespace {
 
-/// What the indexer reads.
-template <class T>
-struct Inputs {
-  DeviceView<const T, 3> q;
-  Pages<const T> k;
-  DeviceView<const float, 2> w;
-  bool relu;
-  Visible visible;
+template <class Row>
+IndexerIn<Row> indexer_in(Binding& b, const Case& c) {
+  return {
+      .q = b.in<Row, 3>(c.in.at("q")),
+      .k = b.pages<Row>(c, "k"),
+      .w = b.in<float, 2>(c.in.at("w")),
+      .relu = c.flag("relu"),
+      .visible = {b.in<std::int32_t, 1>(c.in.at("begin")), b.in<std::int32_t, 1>(c.in.at("end"))}};
+}
 
-  Inputs(Binding& b, const Case& c)
-      : q(b.in<T, 3>(c.in.at("q"))),
-        k(b.pages<T>(c, "k")),
-        w(b.in<float, 2>(c.in.at("w"))),
-        relu(c.flag("relu")),
-        visible{b.in<std::int32_t, 1>(c.in.at("begin")), b.in<std::int32_t, 1>(c.in.at("end"))} {}
-};
-
-template <class T, auto run>
+template <class Row, auto run>
 Launch prepare_scores(const Case& c, Arrays& out) {
   const auto b = std::make_shared<Binding>();
-  const Inputs<T> x(*b, c);
+  const IndexerIn<Row> in = indexer_in<Row>(*b, c);
   const auto scores = b->out<float, 2>(out.at("scores"));
-  return launch_of(b, [=] { run(Stream{}, scores, x.q, x.k, x.w, x.relu, x.visible); });
+  return launch_of(b, [=] { run(Stream{}, scores, in); });
 }
 
 template <class T>
@@ -57,45 +50,44 @@ Launch prepare_select(const Case& c, Arrays& out) {
       b, [=] { run(Stream{}, chosen, nan_at_d, scores); }, nan_check(nan_at));
 }
 
-/// run(chosen, nan_at, inputs, workspace), of so many elements as elements(T, K, S).
-template <class T>
+/// run(chosen, nan_at, in, workspace); elements(T, K, S) gives the size of the workspace.
+template <class Row>
 Launch prepare_topk(const Case& c, Arrays& out, auto elements, auto run) {
   const auto b = std::make_shared<Binding>();
-  const Inputs<T> x(*b, c);
+  const IndexerIn<Row> in = indexer_in<Row>(*b, c);
   const auto chosen = b->out<std::int32_t, 2>(out.at("chosen"));
-  const Index T_ = chosen.shape[0], K = chosen.shape[1];
-  const auto nan_at = std::make_shared<Array>(Dtype::i32, std::vector<Index>{T_});
+  const Index T = chosen.shape[0], K = chosen.shape[1];
+  const auto nan_at = std::make_shared<Array>(Dtype::i32, std::vector<Index>{T});
   const auto nan_at_d = b->out<std::int32_t, 1>(*nan_at);
-  const auto space = b->scratch<std::uint32_t>(elements(T_, K, x.k.rows));
+  const auto workspace = b->scratch<std::uint32_t>(elements(T, K, in.k.rows));
   return launch_of(
-      b, [=] { run(chosen, nan_at_d, x, space); }, nan_check(nan_at));
+      b, [=] { run(chosen, nan_at_d, in, workspace); }, nan_check(nan_at));
 }
 
-template <class T>
+template <class Row>
 Launch prepare_topk_v1(const Case& c, Arrays& out) {
-  return prepare_topk<T>(
-      c, out, [](Index T_, Index K, Index) { return indexer_topk_workspace_of(T_, K, 1); },
-      [](auto chosen, auto nan_at, const Inputs<T>& x, auto space) {
-        v1::indexer_topk<T>(Stream{}, chosen, nan_at, x.q, x.k, x.w, x.relu, x.visible, space);
+  return prepare_topk<Row>(
+      c, out, [](Index T, Index K, Index) { return indexer_topk_workspace_of(T, K, 1); },
+      [](auto chosen, auto nan_at, const IndexerIn<Row>& in, auto workspace) {
+        v1::indexer_topk(Stream{}, chosen, nan_at, in, workspace);
       });
 }
 
-template <class T, int splits>
+template <class Row, int splits>
 Launch prepare_topk_v2(const Case& c, Arrays& out) {
-  return prepare_topk<T>(
-      c, out, [](Index T_, Index K, Index) { return indexer_topk_workspace_of(T_, K, splits); },
-      [](auto chosen, auto nan_at, const Inputs<T>& x, auto space) {
-        v2::indexer_topk<T>(Stream{}, chosen, nan_at, x.q, x.k, x.w, x.relu, x.visible, splits,
-                            space);
+  return prepare_topk<Row>(
+      c, out, [](Index T, Index K, Index) { return indexer_topk_workspace_of(T, K, splits); },
+      [](auto chosen, auto nan_at, const IndexerIn<Row>& in, auto workspace) {
+        v2::indexer_topk(Stream{}, chosen, nan_at, in, splits, workspace);
       });
 }
 
-template <class T>
+template <class Row>
 Launch prepare_topk_op(const Case& c, Arrays& out) {
-  return prepare_topk<T>(
-      c, out, indexer_topk_workspace, [](auto chosen, auto nan_at, const Inputs<T>& x, auto space) {
-        indexer_topk<T>(Stream{}, chosen, nan_at, x.q, x.k, x.w, x.relu, x.visible, space);
-      });
+  return prepare_topk<Row>(c, out, indexer_topk_workspace,
+                           [](auto chosen, auto nan_at, const IndexerIn<Row>& in, auto workspace) {
+                             indexer_topk(Stream{}, chosen, nan_at, in, workspace);
+                           });
 }
 
 }  // namespace

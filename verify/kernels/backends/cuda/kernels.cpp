@@ -19,11 +19,16 @@ constexpr double most_flops = std::numeric_limits<double>::infinity();
 std::vector<Kernel> kernels() {
   std::vector<Kernel> all;
   const std::string missing = what_is_missing();
-  for (const auto& list : {plain_rungs(), indexer_rungs(), attention_rungs()})
+  for (const auto& list : {plain_rungs(), indexer_rungs(), mla_rungs()})
     for (const Rung& rung : list) {
-      Kernel kernel{rung.op, "cuda", rung.rung, rung.dtype, Ran::compiled, {}, {}};
-      kernel.refuses = rung.refuses;
-      kernel.most_flops = most_flops;
+      Kernel kernel{.op = rung.op,
+                    .backend = "cuda",
+                    .rung = rung.rung,
+                    .dtype = rung.dtype,
+                    .ran = Ran::compiled,
+                    .refuses = rung.refuses,
+                    .prepare = {},
+                    .most_flops = most_flops};
       if (missing.empty()) {
         kernel.ran = ran;
         kernel.prepare = rung.prepare;

@@ -5,20 +5,16 @@
 namespace dsa::verify::kernels::DSA_PLACE {
 namespace {
 
-template <class T>
+template <class Row>
 struct Bound {
-  DeviceView<float, 3> out;
-  DeviceView<float, 2> lse;
-  DeviceView<const QueryOf<T>, 3> q;
-  Pages<const T> kv;
-  double scale;
+  MlaOut y;
+  MlaIn<Row> in;
 
   Bound(Binding& b, const Case& c, Arrays& arrays)
-      : out(b.out<float, 3>(arrays.at("out"))),
-        lse(b.out<float, 2>(arrays.at("lse"))),
-        q(b.in<QueryOf<T>, 3>(c.in.at("q"))),
-        kv(b.pages<T>(c, "kv")),
-        scale(c.scalar("scale")) {}
+      : y{.out = b.out<float, 3>(arrays.at("out")), .lse = b.out<float, 2>(arrays.at("lse"))},
+        in{.q = b.in<QueryOf<Row>, 3>(c.in.at("q")),
+           .kv = b.pages<Row>(c, "kv"),
+           .scale = c.scalar("scale")} {}
 };
 
 Chosen keys_of(Binding& b, const Case& c, Chosen*) {
@@ -43,53 +39,50 @@ void check_keys(const Case& c, const Arrays& out) {
   }
 }
 
-template <class T, class Keys>
+template <class Row, class Keys>
 Launch prepare_v1(const Case& c, Arrays& out) {
   const auto b = std::make_shared<Binding>();
-  const Bound<T> x(*b, c, out);
+  const Bound<Row> x(*b, c, out);
   const Keys keys = keys_of(*b, c, static_cast<Keys*>(nullptr));
   return launch_of(
-      b, [=] { v1::attention<T>(Stream{}, x.out, x.lse, x.q, x.kv, keys, x.scale); },
-      [&c, &out] { check_keys(c, out); });
+      b, [=] { v1::mla(Stream{}, x.y, x.in, keys); }, [&c, &out] { check_keys(c, out); });
 }
 
-template <class T, class Keys, int splits>
+template <class Row, class Keys, int splits>
 Launch prepare_v2(const Case& c, Arrays& out) {
   const auto b = std::make_shared<Binding>();
-  const Bound<T> x(*b, c, out);
+  const Bound<Row> x(*b, c, out);
   const Keys keys = keys_of(*b, c, static_cast<Keys*>(nullptr));
-  const auto workspace = b->scratch<float>(
-      v2::attention_workspace(x.out.shape[0], x.out.shape[1], x.out.shape[2], splits));
+  const auto& shape = x.y.out.shape;
+  const auto workspace = b->scratch<float>(v2::mla_workspace(shape[0], shape[1], shape[2], splits));
   return launch_of(
-      b,
-      [=] {
-        v2::attention<T>(Stream{}, x.out, x.lse, x.q, x.kv, keys, x.scale, splits, workspace);
-      },
+      b, [=] { v2::mla(Stream{}, x.y, x.in, keys, splits, workspace); },
       [&c, &out] { check_keys(c, out); });
 }
 
 void run_op(const auto& x, const Chosen& keys, DeviceView<float, 1> workspace) {
-  mla_sparse(Stream{}, x.out, x.lse, x.q, x.kv, keys.keys, x.scale, workspace);
+  mla_sparse(Stream{}, x.y, x.in, keys.keys, workspace);
 }
 void run_op(const auto& x, const AllVisible& keys, DeviceView<float, 1> workspace) {
-  mla_dense(Stream{}, x.out, x.lse, x.q, x.kv, keys.visible, x.scale, workspace);
+  mla_dense(Stream{}, x.y, x.in, keys.visible, workspace);
 }
 
-template <class T, class Keys>
+template <class Row, class Keys>
 Launch prepare_dispatch(const Case& c, Arrays& out) {
   const auto b = std::make_shared<Binding>();
-  const Bound<T> x(*b, c, out);
+  const Bound<Row> x(*b, c, out);
   const Keys keys = keys_of(*b, c, static_cast<Keys*>(nullptr));
-  const Index R = x.out.shape[2];
-  const auto workspace = b->scratch<float>(attention_workspace<T>(
-      x.out.shape[0], x.out.shape[1], R, x.q.shape[2] - R, keys.most_keys(x.kv.rows)));
+  const auto& shape = x.y.out.shape;
+  const Index R = shape[2], P = x.in.q.shape[2] - R;
+  const auto workspace =
+      b->scratch<float>(mla_workspace<Row>(shape[0], shape[1], R, P, keys.most_keys(x.in.kv.rows)));
   return launch_of(
       b, [=] { run_op(x, keys, workspace); }, [&c, &out] { check_keys(c, out); });
 }
 
-template <class T>
+template <class Row>
 std::string refuses(const Case& c) {
-  return v2::attention_refuses<T>(c.sizes.at('N'), c.sizes.at('R'), c.sizes.at('P'));
+  return v2::mla_refuses<Row>(c.sizes.at('N'), c.sizes.at('R'), c.sizes.at('P'));
 }
 
 template <class Keys>
@@ -108,7 +101,7 @@ void add(std::vector<Rung>& all, const char* op) {
 
 }  // namespace
 
-std::vector<Rung> attention_rungs() {
+std::vector<Rung> mla_rungs() {
   std::vector<Rung> all;
   add<Chosen>(all, "mla_sparse");
   add<AllVisible>(all, "mla_dense");

@@ -1,4 +1,4 @@
-// Names, types and shapes of the ops that take one array and give one: verify/ops/*.cpp.
+// Names, types and shapes of the arrays: verify/kernels/cases/*.cpp.
 #include "optimized/cuda/ops/embed.cuh"
 #include "optimized/cuda/ops/experts.cuh"
 #include "optimized/cuda/ops/linear.cuh"
@@ -7,7 +7,9 @@
 #include "optimized/cuda/ops/quantise.cuh"
 #include "optimized/cuda/ops/rope.cuh"
 #include "optimized/cuda/ops/router.cuh"
+#include "optimized/cuda/ops/swiglu.cuh"
 #include "verify/kernels/backends/cuda/binding.hpp"
+#include "verify/kernels/cases/router.hpp"
 
 namespace dsa::verify::kernels::DSA_PLACE {
 namespace {
@@ -130,29 +132,16 @@ Launch prepare_swiglu(const Case& c, Arrays& out) {
   return launch_of(b, [=] { swiglu(Stream{}, h, gate_up); });
 }
 
-Config router_config(const Case& c) {
-  Config config;
-  config.num_experts_per_tok = c.integer("num_experts_per_tok");
-  config.n_group = c.integer("n_group");
-  config.topk_group = c.integer("topk_group");
-  config.routed_scaling_factor = c.scalar("routed_scaling_factor");
-  config.router.scoring = static_cast<Router::Scoring>(c.integer("scoring"));
-  config.router.groups = static_cast<Router::Groups>(c.integer("groups"));
-  config.router.norm_topk_prob = c.flag("norm_topk_prob");
-  config.router.dropped_group_score = c.scalar("dropped");
-  return config;
-}
-
 template <auto run>
 Launch prepare_router(const Case& c, Arrays& out) {
   const Bound b = bound();
-  const auto experts = b->out<std::int32_t, 2>(out.at("experts"));
-  const auto weights = b->out<float, 2>(out.at("weights"));
+  const RouterOut y{.experts = b->out<std::int32_t, 2>(out.at("experts")),
+                    .weights = b->out<float, 2>(out.at("weights"))};
   const auto logits = b->in<float, 2>(c.in.at("logits"));
   const auto bias = b->optional<float, 1>(c, "bias");
   const View<float, 2> got = out.at("weights").as<float, 2>();
   return launch_of(
-      b, [=, config = router_config(c)] { run(Stream{}, experts, weights, logits, bias, config); },
+      b, [=, config = router_config(c)] { run(Stream{}, y, logits, bias, config); },
       [=] {
         for (Index t = 0; t < got.shape[0]; ++t)
           require(
@@ -181,12 +170,13 @@ enum class ExpertsRung { v1, v2, dispatch };
 template <class X, ExpertsRung rung>
 Launch prepare_experts(const Case& c, Arrays& out) {
   const Bound b = bound();
-  const auto x = b->in<X, 2>(c.in.at("x"));
-  const auto gate_up = b->in<X, 3>(c.in.at("gate_up")), down = b->in<X, 3>(c.in.at("down"));
-  const auto chosen = b->in<std::int32_t, 2>(c.in.at("chosen"));
-  const auto weights = b->in<float, 2>(c.in.at("weights"));
-  const Index T = x.shape[0], C = x.shape[1], k = chosen.shape[1];
-  const Index E = down.shape[0], F = down.shape[2];
+  const ExpertsIn<X> in{.x = b->in<X, 2>(c.in.at("x")),
+                        .gate_up = b->in<X, 3>(c.in.at("gate_up")),
+                        .down = b->in<X, 3>(c.in.at("down")),
+                        .chosen = b->in<std::int32_t, 2>(c.in.at("chosen")),
+                        .weights = b->in<float, 2>(c.in.at("weights"))};
+  const Index T = in.x.shape[0], C = in.x.shape[1], k = in.chosen.shape[1];
+  const Index E = in.down.shape[0], F = in.down.shape[2];
   const std::vector<float> zeros(static_cast<std::size_t>(T * C));
   const auto y = b->in_out<float, 2>(out.at("y"), zeros.data());
   const DeviceView<X, 3> hidden{b->scratch<X>(T * k * F).data, {T, k, F}};
@@ -198,11 +188,11 @@ Launch prepare_experts(const Case& c, Arrays& out) {
       b,
       [=] {
         if constexpr (rung == ExpertsRung::v1)
-          v1::experts(Stream{}, y, x, gate_up, down, chosen, weights, hidden);
+          v1::experts(Stream{}, y, in, hidden);
         else if constexpr (rung == ExpertsRung::v2)
-          v2::experts(Stream{}, y, x, gate_up, down, chosen, weights, hidden, space);
+          v2::experts(Stream{}, y, in, hidden, space);
         else
-          experts(Stream{}, y, x, gate_up, down, chosen, weights, hidden, space);
+          experts(Stream{}, y, in, hidden, space);
       },
       [ids = c.in.at("chosen").as<std::int32_t, 2>(),
        got = View<const float, 2>(out.at("y").as<float, 2>()), E] { check_experts(ids, got, E); });
@@ -243,7 +233,8 @@ Launch prepare_linear_heads(const Case& c, Arrays& out) {
   const Index T = x.shape[0], C = x.shape[1], F = w.shape[0];
   Array x_heads(c.in.at("x").dtype(), {T, 2, C + more_channels}),
       w_heads(c.in.at("w").dtype(), {2, F, C});
-  x_heads.poison(), w_heads.poison();
+  x_heads.poison();
+  w_heads.poison();
   for (Index t = 0; t < T; ++t) std::copy_n(x[t].data, C, x_heads.as<X, 3>()[t][1].data);
   std::copy_n(w.data, F * C, w_heads.as<X, 3>()[1].data);
   const auto y_heads = std::make_shared<Array>(Dtype::f32, std::vector<Index>{T, 2, F});

@@ -1,11 +1,12 @@
-// optimized/cpu/ops/threads.hpp — a scope with so many OpenMP threads.
+// core/threads.hpp — sets the number of OpenMP threads for a scope.
 #pragma once
 
 #include <omp.h>
 
-namespace dsa::cpu {
+namespace dsa {
 
-/// And none within a thread: a scratch has a piece for each of the outer ones.
+/// Parallel regions of the scope have n threads. Regions inside a thread have one: a scratch has a
+/// piece for each of the outer threads only.
 class Threads {
  public:
   explicit Threads(int n) : threads_(omp_get_max_threads()), levels_(omp_get_max_active_levels()) {
@@ -23,4 +24,4 @@ class Threads {
   int threads_, levels_;
 };
 
-}  // namespace dsa::cpu
+}  // namespace dsa
