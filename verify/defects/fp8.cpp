@@ -203,7 +203,7 @@ std::vector<Defect> of_weights() {
        "fp8-last-scale-row",
        "The last, ragged row of block scales is lost in every matrix that has several.",
        issue("vllm-project/vllm-ascend", 15346),
-       "self_attn.kv_b_proj",
+       "self_attn.indexer.wq_b",
        has_blocks,
        {last_row("1", all, true, one_row), last_row("0", all, true, zero_row),
         last_row("the row before", all, true, row_before)}},
