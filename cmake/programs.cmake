@@ -7,9 +7,10 @@ target_precompile_headers(dsa-run PRIVATE <CLI/CLI.hpp>)
 add_executable(make_wide ${PROJECT_SOURCE_DIR}/data/make_wide.cpp)
 target_link_libraries(make_wide PRIVATE dsa_core dsa_exact CLI11::CLI11)
 
-add_library(dsa_experiments ${PROJECT_SOURCE_DIR}/experiments/rates/common.cpp)
+add_library(dsa_experiments ${PROJECT_SOURCE_DIR}/experiments/rates/common.cpp
+                            ${PROJECT_SOURCE_DIR}/experiments/rates/unknown_candidates.cpp)
 target_link_libraries(dsa_experiments PUBLIC dsa_verify PRIVATE dsa_exact)
-foreach(name false_alarms visibility)
+foreach(name false_alarms false_names visibility)
   add_executable(${name} ${PROJECT_SOURCE_DIR}/experiments/rates/${name}.cpp)
   target_link_libraries(${name} PRIVATE dsa_experiments dsa_exact CLI11::CLI11 OpenMP::OpenMP_CXX)
 endforeach()

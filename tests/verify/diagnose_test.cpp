@@ -4,10 +4,12 @@
 #include <algorithm>
 #include <functional>
 
+#include "core/random.hpp"
 #include "tests/catch.hpp"
 #include "tests/scratch.hpp"
-#include "tests/verify/judge_helpers.hpp"
+#include "tests/verify/localise_helpers.hpp"
 #include "verify/defects/defect.hpp"
+#include "verify/diagnose/evidence.hpp"
 #include "verify/diagnose/power.hpp"
 
 namespace {
@@ -153,4 +155,197 @@ TEST_CASE("the power of a golden: a trace sees what logits cannot", "[judge][slo
   REQUIRE(scale != trace.matrix.end());
   CHECK(scale->traces > 1);   // positive factors do not change a top-k,
   CHECK(scale->logits <= 1);  // so that the logits are right
+}
+
+namespace {
+
+/// Sample v32 in double, and what the reference traces of its first sequence.
+struct Traced {
+  ModelPair models = open_models(sample("v32") / "checkpoint", Precision::fp64);
+  Sequence sequence =
+      read_recording(sample("v32") / "logits.safetensors", "fp64", 0).sequences.front();
+
+  Recording dump(const std::function<void(Variant&)>& alter,
+                 const std::function<bool(const std::string&)>& keeps) const {
+    Variant broken = models.exact();
+    alter(broken);
+    return dump_of(broken, sequence, keeps);
+  }
+  Diagnosis diagnosed(const Recording& candidate) const {
+    return diagnose(models, candidate, quick(Precision::fp64));
+  }
+};
+
+bool selections(const std::string& name) { return name.ends_with("self_attn.indexer"); }
+bool selections_and_scores(const std::string& name) {
+  return selections(name) || name.ends_with("indexer.scores");
+}
+
+/// Rows from `first` on select among the keys that `visible` lets through, drawn by `seed`.
+void select_at_random(Variant& altered, Index first, Index below, std::uint64_t seed) {
+  auto& op = altered.ops.topk_select;
+  op = [inner = op, first, below, seed](const std::string& name, View<Index, 2> chosen,
+                                        View<const double, 2> scores) {
+    Tensor<double, 2> drawn(scores.shape);
+    std::copy(scores.begin(), scores.end(), drawn.begin());
+    if (name.ends_with("self_attn.indexer"))
+      for (Index t = first; t < scores.shape[0]; ++t)
+        for (Index s = 0; s <= t; ++s) {
+          const auto i = static_cast<std::uint64_t>(layer_of(name) << 32 | t << 16 | s);
+          drawn(t, s) = uniform(seed, i) + (s < below ? 1 : 0);
+        }
+    inner(name, chosen, drawn);
+  };
+}
+
+}  // namespace
+
+TEST_CASE("openness is the logarithm of the choices that noise leaves", "[judge]") {
+  const std::vector<double> apart = {4, 3, 2, 1}, equal = {1, 1, 1, 1}, none(4, 0), some(4, 0.6);
+  const auto view = [](const std::vector<double>& x) {
+    return View<const double, 1>{x.data(), {static_cast<Index>(x.size())}};
+  };
+  CHECK(openness(view(apart), view(none), 2) == 0);
+  CHECK(openness(view(equal), view(none), 2) == Approx(1));
+  CHECK(openness(view(apart), view(some), 2) == Approx(std::log(3.0) / std::log(6.0)));
+  CHECK(openness(view(apart), view(some), 4) == 0);  // all are selected
+}
+
+TEST_CASE("a variant under which any selection would pass explains nothing", "[judge]") {
+  const Traced v32;
+  const Index first = v32.sequence.size() - 24;
+  for (const Index below : {40, 0}) {
+    const Diagnosis d = v32.diagnosed(
+        v32.dump([&](Variant& a) { select_at_random(a, first, below, 7); }, selections));
+    CAPTURE(below, d.why);
+    CHECK(d.conclusion == "unknown");
+    CHECK(d.defects.empty());
+    CHECK(d.suspects == std::vector<std::string>{"model.layers.0.self_attn.indexer",
+                                                 "model.layers.1.self_attn.indexer",
+                                                 "model.layers.2.self_attn.indexer"});
+  }
+}
+
+TEST_CASE("one row of one selection is no known defect, beside right scores", "[judge]") {
+  const Traced v32;
+  const Diagnosis d = v32.diagnosed(v32.dump(
+      [](Variant& altered) {
+        auto& op = altered.ops.topk_select;
+        op = [inner = op](const std::string& name, View<Index, 2> chosen,
+                          View<const double, 2> scores) {
+          inner(name, chosen, scores);
+          if (name != "model.layers.0.self_attn.indexer") return;
+          for (Index i = 0; i < chosen.shape[1]; ++i) chosen(70, i) = 3 * i;
+        };
+      },
+      [](const std::string& name) {
+        return name.starts_with("model.layers.0.") && selections_and_scores(name);
+      }));
+  CAPTURE(d.why);
+  CHECK(d.conclusion == "unknown");
+  CHECK(d.suspects == std::vector<std::string>{"model.layers.0.self_attn.indexer"});
+  CHECK_THAT(d.why, !Catch::Matchers::Contains("nan"));
+  CHECK_THAT(table(d), !Catch::Matchers::Contains("nan"));
+}
+
+TEST_CASE("a shard's causal bound is named, with its offset", "[judge]") {
+  const Traced v32;
+  for (const auto& keeps : {selections, selections_and_scores}) {
+    const Diagnosis d = v32.diagnosed(v32.dump(
+        [](Variant& altered) {
+          auto& op = altered.ops.indexer_scores;
+          op = [inner = op](const std::string& name, View<double, 2> scores, auto&&... rest) {
+            inner(name, scores, rest...);
+            for (Index t = 61; t < scores.shape[0]; ++t)
+              for (Index s = t - 37 + 1; s < scores.shape[1]; ++s)
+                scores(t, s) = -std::numeric_limits<double>::infinity();
+          };
+        },
+        keeps));
+    CAPTURE(d.why);
+    CHECK(d.defects == std::vector<int>{111});
+    CHECK_THAT(d.ranking.front().variant, Catch::Matchers::Contains("offset=37"));
+  }
+}
+
+TEST_CASE("a factor of all index scores is fitted, and named where the config has it", "[judge]") {
+  const Traced v32;
+  const auto scaled = [&](double factor) {
+    return v32.diagnosed(
+        v32.dump([=](Variant& a) { a.model.config.indexer->dot_scale *= factor; }, everything));
+  };
+  const Diagnosis odd = scaled(0.123456789);
+  CAPTURE(odd.why);
+  CHECK(odd.defects == std::vector<int>{24});
+  CHECK_THAT(odd.ranking.front().variant, Catch::Matchers::Contains("times=0.123457"));
+  const Config& c = v32.models.definition.config;
+  const Diagnosis of_mla = scaled(c.attention_scale() / c.indexer->dot_scale);
+  CAPTURE(of_mla.why);
+  CHECK(of_mla.defects == std::vector<int>{24});
+  CHECK(of_mla.ranking.front().variant == "MLA's scale for D^-1/2");
+}
+
+TEST_CASE("further settings of the catalogue are named where they are planted", "[judge][slow]") {
+  const Traced v32;
+  const Config& config = v32.models.definition.config;
+  int planted = 0;
+  for (const Defect& defect : all_defects()) {
+    if (!defect.applies(config) || !defect.more || defect.number == 111) continue;
+    const auto variants = defect.more(config, {v32.sequence.size(), 30});
+    const DefectVariant& variant = variants.at(variants.size() / 2);
+    const Diagnosis d = v32.diagnosed(v32.dump(variant.apply, everything));
+    CAPTURE(defect.name, variant.name, d.why);
+    CHECK(d.defects == std::vector<int>{defect.number});
+    ++planted;
+  }
+  CHECK(planted > 10);
+}
+
+TEST_CASE("the latent norms' eps of the config is a convention, not a defect", "[judge]") {
+  const Traced v32;
+  const Diagnosis d = v32.diagnosed(
+      v32.dump([](Variant& a) { a.model.config.latent_norm_eps = a.model.config.rms_norm_eps; },
+               everything));
+  CAPTURE(d.why);
+  CHECK(d.conclusion == "convention");
+  CHECK(d.defects == std::vector<int>{109});
+  CHECK(exit_code(d) == 1);
+}
+
+TEST_CASE("a trace without logits says nothing of KL, and is taken for its own precision",
+          "[judge]") {
+  const Scratch scratch;
+  TensorFile trace = TensorFile::read(sample("v32") / "trace.fp64.safetensors");
+  std::erase_if(trace.columns, [](const Column& c) { return c.name == "lm_head"; });
+  Column& norm = trace.at("model.layers.1.self_attn.indexer.k_norm");
+  for (double& x : norm.values) x *= 1.0001;
+  trace.write(scratch / "scaled");
+  const Diagnosis d =
+      diagnose(sample("v32") / "checkpoint", scratch / "scaled", quick(Precision::fp64));
+  CAPTURE(d.why);
+  CHECK(d.conclusion == "unknown");
+  CHECK(d.precision == "fp64");
+  CHECK(d.suspects == std::vector<std::string>{"model.layers.1.self_attn.indexer.k_norm"});
+  CHECK_THAT(table(d), !Catch::Matchers::Contains("nan"));
+  JudgeOptions unsaid;
+  unsaid.runs = 4;
+  CHECK(localise(sample("v32") / "checkpoint", scratch / "scaled", unsaid).precision == "fp64");
+  const Verdict verdict =
+      judge(sample("v32") / "checkpoint", scratch / "scaled", std::nullopt, unsaid);
+  CHECK(verdict.judged.precision == "fp64");
+}
+
+TEST_CASE("fp32 that was computed in bf16 is named as such", "[judge][slow]") {
+  const Scratch scratch;
+  TensorFile golden = golden_column("v32", "bf16");
+  golden.at("logits.bf16").dtype = Dtype::f32;
+  golden.at("logits.bf16").name = "logits";
+  golden.write(scratch / "candidate");
+  JudgeOptions options;
+  options.runs = 8;
+  const Diagnosis d = diagnose(sample("v32") / "checkpoint", scratch / "candidate", options);
+  CAPTURE(d.why);
+  CHECK(d.conclusion == "precision");
+  CHECK(d.computed_in == "hf-bf16");
+  CHECK(exit_code(d) == 1);
 }

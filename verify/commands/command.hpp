@@ -20,6 +20,7 @@ struct Command {
 };
 
 Command golden_command(CLI::App&);
+Command defects_command(CLI::App&);
 Command diagnose_command(CLI::App&);
 Command localise_command(CLI::App&);
 Command invariants_command(CLI::App&);

@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/check.hpp"
 #include "verify/defects/defect.hpp"
 
 namespace dsa::verify {
@@ -64,19 +65,29 @@ class Memory {
  public:
   void put(T value) const {
     const std::lock_guard lock(shared_->mutex);
-    shared_->values[std::this_thread::get_id()] = std::make_shared<const T>(std::move(value));
+    shared_->values[std::this_thread::get_id()] = std::make_unique<const T>(std::move(value));
   }
-  /// Null before the first put().
-  std::shared_ptr<const T> get() const {
-    const std::lock_guard lock(shared_->mutex);
-    return shared_->values[std::this_thread::get_id()];
+  bool has() const { return find() != nullptr; }
+
+  /// Valid until this thread's next put(). Error before the first one: another defect of a pair may
+  /// replace the op that was to be remembered.
+  const T& get() const {
+    const T* value = find();
+    require(value != nullptr,
+            "what the op saw was never kept: another variant replaces the op that keeps it");
+    return *value;
   }
 
  private:
   struct Shared {
     std::mutex mutex;
-    std::map<std::thread::id, std::shared_ptr<const T>> values;
+    std::map<std::thread::id, std::unique_ptr<const T>> values;
   };
+  const T* find() const {
+    const std::lock_guard lock(shared_->mutex);
+    const auto found = shared_->values.find(std::this_thread::get_id());
+    return found == shared_->values.end() ? nullptr : found->second.get();
+  }
   std::shared_ptr<Shared> shared_ = std::make_shared<Shared>();
 };
 

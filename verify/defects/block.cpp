@@ -31,7 +31,7 @@ void residual_from_norm(Variant& altered) {
            normalised.put(copy_of(y));
          });
   around(altered.ops.add, ends(residual), [normalised](const auto& inner, Name name, Out y, In x) {
-    copy_into(y, *normalised.get());
+    copy_into(y, normalised.get());
     inner(name, y, x);
   });
 }

@@ -8,8 +8,9 @@ namespace {
 
 std::vector<Defect> in_order() {
   std::vector<Defect> all;
-  for (const auto family : {indexer_defects, selection_defects, mla_defects, rope_defects,
-                            router_defects, norm_defects, fp8_defects, block_defects}) {
+  for (const auto family :
+       {indexer_defects, selection_defects, mla_defects, rope_defects, router_defects, norm_defects,
+        fp8_defects, block_defects, weight_defects}) {
     const std::vector<Defect> part = family();
     all.insert(all.end(), part.begin(), part.end());
   }

@@ -27,6 +27,14 @@ struct Constant {
   std::function<std::pair<double, double>(const Config&)> range;  // positive, both ends included
   bool whole = false;                                             // integers only
   std::function<void(Variant&, double)> apply;
+  /// What the fitted value is, in terms of the config: "sqrt(index_head_dim)"; may be empty.
+  std::function<std::string(const Config&, double)> meaning = {};
+};
+
+/// Where a candidate first differs from the definition: some variants begin there.
+struct Symptom {
+  Index rows = 0;   // positions of the longest sequence
+  Index first = 0;  // the first position that differs
 };
 
 struct Defect {
@@ -39,6 +47,10 @@ struct Defect {
   std::function<bool(const Config&)> applies;  // false: cannot occur in this model
   std::vector<DefectVariant> variants;
   std::optional<Constant> constant = {};
+  /// Further variants, tried where none of the catalogue explains the candidate.
+  std::function<std::vector<DefectVariant>(const Config&, const Symptom&)> more = {};
+  /// Not a mistake: implementations differ by right, and the sentence says who does which.
+  bool convention = false;
 };
 
 /// Why a defect of the gallery is not in the catalogue.
@@ -57,6 +69,7 @@ std::vector<Defect> router_defects();
 std::vector<Defect> norm_defects();
 std::vector<Defect> fp8_defects();
 std::vector<Defect> block_defects();
+std::vector<Defect> weight_defects();
 
 /// All of them, in order of number; numbers may repeat (one report, several distinct mistakes),
 /// names may not.

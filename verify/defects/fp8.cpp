@@ -63,6 +63,26 @@ DefectVariant scales_each(std::string name, Where where,
           }};
 }
 
+/// f(scales, column block) in place of the last row of scales, where the block there is ragged; in
+/// matrices of several such rows only, or in any.
+DefectVariant last_row(std::string name, Where where, bool several,
+                       std::function<double(const Scales&, Index)> f) {
+  return {std::move(name), [=](Variant& altered) {
+            rescale(altered, where, [&](const Parameter& p, const Scales& scales) {
+              const bool lost = p.rows() % p.block != 0 && !(several && scales.rows == 1);
+              return Grid{p.block, [=, block = p.block](Index r, Index c) {
+                            const bool last = r / block == scales.rows - 1;
+                            return lost && last ? f(scales, c / block)
+                                                : scales.at(r / block, c / block);
+                          }};
+            });
+          }};
+}
+
+double zero_row(const Scales&, Index) { return 0; }
+double one_row(const Scales&, Index) { return 1; }
+double row_before(const Scales& s, Index c) { return s.at(std::max<Index>(0, s.rows - 2), c); }
+
 double first_of_all(const Scales& s, Index, Index) { return s.at(0, 0); }
 double one(const Scales&, Index, Index) { return 1; }
 
@@ -169,6 +189,24 @@ std::vector<Defect> of_weights() {
        {scales_each("half", all, [](const Scales& s, Index r, Index c) { return s.at(r, c) / 2; }),
         scales_each("double", all,
                     [](const Scales& s, Index r, Index c) { return s.at(r, c) * 2; })}},
+      {116,
+       "fp8-last-scale-row-of-kv-a",
+       "The last, ragged row of kv_a_proj's block scales, that of k_rope, is lost where it is "
+       "fused "
+       "with q_a_proj.",
+       issue("vllm-project/vllm-ascend", 15346),
+       "self_attn.kv_a_proj_with_mqa",
+       has_blocks,
+       {last_row("1", ends("kv_a_proj_with_mqa.weight"), false, one_row),
+        last_row("0", ends("kv_a_proj_with_mqa.weight"), false, zero_row)}},
+      {116,
+       "fp8-last-scale-row",
+       "The last, ragged row of block scales is lost in every matrix that has several.",
+       issue("vllm-project/vllm-ascend", 15346),
+       "self_attn.indexer.wq_b",
+       has_blocks,
+       {last_row("1", all, true, one_row), last_row("0", all, true, zero_row),
+        last_row("the row before", all, true, row_before)}},
       {220,
        "fp8-scales-transposed",
        "Plausible: the grid of block scales is read transposed.",

@@ -49,7 +49,7 @@ void query_from_raw_latent(Variant& altered) {
          });
   around(altered.ops.linear, ends("self_attn.indexer.wq_b"),
          [raw](const auto& inner, Name name, Out y, In, const Linear& w) {
-           inner(name, y, raw.get()->view(), w);
+           inner(name, y, raw.get().view(), w);
          });
 }
 
@@ -106,7 +106,7 @@ void key_norm_after_rope(Variant& altered) {
          });
   around(altered.ops.cache, ends(key), [norm](const auto& inner, Name name, Out k) {
     const Tensor<double, 2> rotated = copy_of(k);
-    (*norm.get())(k, rotated);
+    norm.get()(k, rotated);
     inner(name, k);
   });
 }
@@ -329,8 +329,8 @@ std::vector<Defect> of_query_and_weights() {
 
 std::vector<Defect> indexer_defects() {
   std::vector<Defect> all;
-  for (const auto& part :
-       {of_rotation(), of_key_norm(), of_query_and_weights(), index_score_defects()})
+  for (const auto& part : {of_rotation(), of_key_norm(), of_query_and_weights(),
+                           index_score_defects(), index_place_defects()})
     all.insert(all.end(), part.begin(), part.end());
   return all;
 }

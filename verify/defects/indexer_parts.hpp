@@ -11,6 +11,9 @@ namespace dsa::verify {
 /// The second half of indexer_defects(): from query, key and head weights to scores.
 std::vector<Defect> index_score_defects();
 
+/// The third: scores that are wrong in some rows or for some keys only.
+std::vector<Defect> index_place_defects();
+
 /// The second half of selection_defects(): what the attention makes of a selection.
 std::vector<Defect> selection_use_defects();
 

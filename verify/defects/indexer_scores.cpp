@@ -67,10 +67,38 @@ std::vector<DefectVariant> scales() {
           scale_variant("H^-1/2 missing", [](Indexer& i) { i.weight_scale = 1; }),
           scale_variant("H^-1/2 twice", [](Indexer& i) { i.weight_scale *= i.weight_scale; }),
           scale_variant("both missing", [](Indexer& i) { i.dot_scale = i.weight_scale = 1; }),
-          scale_variant("both twice", [](Indexer& i) {
-            i.dot_scale *= i.dot_scale;
-            i.weight_scale *= i.weight_scale;
-          })};
+          scale_variant("both twice",
+                        [](Indexer& i) {
+                          i.dot_scale *= i.dot_scale;
+                          i.weight_scale *= i.weight_scale;
+                        }),
+          config_variant("MLA's scale for D^-1/2",
+                         [](Config& c) { c.indexer->dot_scale = c.attention_scale(); })};
+}
+
+/// What a factor of all scores is the ratio of; empty if of nothing that the config holds.
+std::string ratio_of_scales(const Config& c, double factor) {
+  constexpr double as_fitted = 2e-4;  // the roundest number that fits has four digits
+  const double D = c.indexer->dot_scale, H = c.indexer->weight_scale,
+               plain = 1 / std::sqrt(static_cast<double>(c.qk_head_dim()));
+  for (const auto& [ratio, words] : std::initializer_list<std::pair<double, const char*>>{
+           {c.attention_scale() / D, "MLA's softmax scale / the indexer's"},
+           {plain / D, "qk_head_dim^-1/2 / index_head_dim^-1/2"},
+           {c.attention_scale(), "MLA's softmax scale"},
+           {1 / D, "index_head_dim^1/2"},
+           {D, "index_head_dim^-1/2"},
+           {1 / H, "index_n_heads^1/2"},
+           {H, "index_n_heads^-1/2"},
+           {1 / (D * H), "(index_head_dim index_n_heads)^1/2"},
+           {D * H, "(index_head_dim index_n_heads)^-1/2"},
+           {H * H, "1 / index_n_heads"},
+           {1 / (H * H), "index_n_heads"},
+           {D * D, "1 / index_head_dim"},
+           {1 / (D * D), "index_head_dim"},
+           {std::log(2.0), "ln 2"},
+           {1 / std::log(2.0), "1 / ln 2"}})
+    if (std::abs(factor / ratio - 1) <= as_fitted) return words;
+  return "";
 }
 
 void best_head_only(Variant& altered) {
@@ -101,11 +129,11 @@ void sum_into_shared_mask(Variant& altered) {
   around(altered.ops.indexer_scores, anywhere(),
          [polluted](const auto& inner, Name name, Out scores, auto&&... rest) {
            inner(name, scores, rest...);
-           const auto before = polluted.get();
            const Index layer = layer_of(name);
-           if (before && before->layer < layer && before->mask.shape() == scores.shape)
+           if (polluted.has() && polluted.get().layer < layer &&
+               polluted.get().mask.shape() == scores.shape)
              for (Index i = 0; i < scores.size(); ++i)
-               if (std::isfinite(scores.data[i])) scores.data[i] += before->mask.data()[i];
+               if (std::isfinite(scores.data[i])) scores.data[i] += polluted.get().mask.data()[i];
            polluted.put({layer, copy_of(scores)});
          });
 }
@@ -125,6 +153,7 @@ void shared_mask_in_attention(Variant& altered) {
                 Keys chosen, double scale) {
            const auto [T, N, P] = q_rope.shape;
            const Index S = k_rope.shape[0];
+           const Tensor<double, 2>& biases = mask.get();
            Tensor<double, 3> q({T, N, P + S});
            Tensor<double, 2> k({S, P + S});
            for (Index s = 0; s < S; ++s) {
@@ -135,7 +164,7 @@ void shared_mask_in_attention(Variant& altered) {
              for (Index n = 0; n < N; ++n) {
                copy_into(q.view()[t][n], q_rope[t][n]);
                for (Index s = 0; s < S; ++s)
-                 if (const double bias = (*mask.get())(t, s); std::isfinite(bias))
+                 if (const double bias = biases(t, s); std::isfinite(bias))
                    q(t, n, P + s) = bias / scale;
              }
            inner(name, out, q_nope, q, kv, k, chosen, scale);
@@ -238,9 +267,12 @@ std::vector<Defect> of_heads() {
        has_indexer,
        {inputs_variant("", mean_over_heads)}},
       {24, "indexer-scale",
-       "D^-1/2 or H^-1/2 is missing from the scores, or applied twice: the same selection, other "
-       "scores, which only a trace shows.",
-       issue("PaddlePaddle/PaddleFleet", 1322), scores_name, has_indexer, scales()},
+       "The scores are scaled otherwise: D^-1/2 or H^-1/2 is missing, applied twice or another's. "
+       "The same selection, other scores, which only a trace shows.",
+       issue("PaddlePaddle/PaddleFleet", 1322), scores_name, has_indexer, scales(),
+       Constant{"times", between(1e-3, 1e3), false,
+                [](Variant& a, double factor) { a.model.config.indexer->dot_scale *= factor; },
+                ratio_of_scales}},
       {229,
        "indexer-weights-inside-relu",
        "Plausible: ReLU is taken of w q.k, not of q.k, which differs where w is negative.",

@@ -127,18 +127,20 @@ void query_split_swapped(Variant& altered) {
       });
   around(altered.ops.rope, ends("self_attn.q_rope"),
          [=](const auto& inner, Name name, Out3 x, In cos, In sin, RopeLayout layout) {
+           const Tensor<double, 2>& whole = q.get();
            for (Index t = 0; t < x.shape[0]; ++t)
              for (Index n = 0; n < N; ++n)
-               for (Index i = 0; i < P; ++i) x(t, n, i) = (*q.get())(t, n * (B + P) + i);
+               for (Index i = 0; i < P; ++i) x(t, n, i) = whole(t, n * (B + P) + i);
            inner(name, x, cos, sin, layout);
          });
   around(altered.ops.mla_expanded, anywhere(),
          [=](const auto& inner, Name name, Out3 out, In3 q_nope, In3 q_rope, In3 kv, In k_rope,
              Keys chosen, double scale) {
+           const Tensor<double, 2>& whole = q.get();
            Tensor<double, 3> rest(q_nope.shape);
            for (Index t = 0; t < q_nope.shape[0]; ++t)
              for (Index n = 0; n < N; ++n)
-               for (Index i = 0; i < B; ++i) rest(t, n, i) = (*q.get())(t, n * (B + P) + P + i);
+               for (Index i = 0; i < B; ++i) rest(t, n, i) = whole(t, n * (B + P) + P + i);
            inner(name, out, rest, q_rope, kv, k_rope, chosen, scale);
          });
 }

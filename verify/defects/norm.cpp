@@ -92,7 +92,7 @@ void over_latent_and_rope(Variant& altered) {
            kv_a.put(copy_of(y));
          });
   scaled_by_mean_square(altered, ends(key_latent), [kv_a](View<const double, 1>, Index t) {
-    return mean_square(kv_a.get()->view()[t]);
+    return mean_square(kv_a.get().view()[t]);
   });
 }
 
@@ -129,6 +129,16 @@ void mean_subtracted(Variant& altered) {
 }
 
 std::vector<Defect> of_eps() {
+  Defect of_config{
+      109,
+      "latent-norm-eps-of-config",
+      "The latents' norms use rms_norm_eps, as vLLM, SGLang, Megatron and llama.cpp do; "
+      "transformers uses 1e-6 whatever the config says.",
+      repository("ggml-org/llama.cpp"),
+      query_latent,
+      [](const Config& c) { return c.q_lora_rank && c.latent_norm_eps != c.rms_norm_eps; },
+      {config_variant("", [](Config& c) { c.latent_norm_eps = c.rms_norm_eps; })}};
+  of_config.convention = true;
   return {
       {68, "block-norm-eps", "The blocks' norms use another eps than the config's.",
        issue("pytorch/torchtitan", 4395), block, any_model, epsilons(&Config::rms_norm_eps),
@@ -152,13 +162,7 @@ std::vector<Defect> of_eps() {
       {68, "key-latent-norm-eps", "Only kv_a_layernorm uses another eps than 1e-6.",
        issue("huggingface/transformers", 44585), key_latent, any_model, key_latent_epsilons(),
        Constant{"eps", between(1e-9, 1), false, set_key_latent_eps}},
-      {109,
-       "latent-norm-eps-of-config",
-       "The latents' norms use rms_norm_eps, where HuggingFace has 1e-6 whatever the config says.",
-       repository("ggml-org/llama.cpp"),
-       query_latent,
-       [](const Config& c) { return c.q_lora_rank && c.latent_norm_eps != c.rms_norm_eps; },
-       {config_variant("", [](Config& c) { c.latent_norm_eps = c.rms_norm_eps; })}},
+      of_config,
   };
 }
 

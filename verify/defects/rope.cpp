@@ -29,7 +29,6 @@ std::vector<DefectVariant> wrong_yarn() {
       frequencies("not truncated", [](Rope& r) { r.truncate = !r.truncate; }),
       frequencies("factor/2", [](Rope& r) { r.factor /= 2; }),
       frequencies("factor*2", [](Rope& r) { r.factor *= 2; }),
-      frequencies("default betas", [](Rope& r) { r.beta_fast = 32, r.beta_slow = 1; }),
       frequencies("original length*4", [](Rope& r) { r.original_max_position_embeddings *= 4; }),
   };
 }
@@ -83,6 +82,35 @@ DefectVariant shifted_key(std::string name, Index by) {
               inner(at, k);
             });
           }};
+}
+
+bool has_own_betas(const Config& c) {
+  return c.rope.yarn && c.rope.factor > 1 && (c.rope.beta_fast != 32 || c.rope.beta_slow != 1);
+}
+
+/// A cache in a narrow format, whose largest number is `bound`.
+void clip_key(Variant& altered, double bound) {
+  around(altered.ops.cache, ends(key), [bound](const auto& inner, Name at, Out k) {
+    for (double& value : k) value = std::clamp(value, -bound, bound);
+    inner(at, k);
+  });
+}
+
+/// One scale for the whole cache, taken from the latent: what is larger saturates.
+void clip_key_at_latent(Variant& altered) {
+  const Memory<double> largest;
+  around(altered.ops.cache, ends("self_attn.kv_a_layernorm"),
+         [largest](const auto& inner, Name at, Out c) {
+           double most = 0;
+           for (const double value : c) most = std::max(most, std::abs(value));
+           largest.put(most);
+           inner(at, c);
+         });
+  around(altered.ops.cache, ends(key), [largest](const auto& inner, Name at, Out k) {
+    const double bound = largest.get();
+    for (double& value : k) value = std::clamp(value, -bound, bound);
+    inner(at, k);
+  });
 }
 
 void restart_positions(Variant& altered, double chunk) {
@@ -166,6 +194,22 @@ std::vector<Defect> rope_defects() {
        key,
        any_model,
        {no_rope("", ends(key))}},
+      {112,
+       "yarn-default-betas",
+       "YaRN's beta_fast and beta_slow are the defaults 32 and 1, not the config's.",
+       issue("radixark/miles", 335),
+       query,
+       has_own_betas,
+       {frequencies("", [](Rope& r) { r.beta_fast = 32, r.beta_slow = 1; })}},
+      {117,
+       "key-rope-clipped",
+       "A narrow cache clips k_rope: its one scale is taken from c_kv, whose values are smaller.",
+       issue("vllm-project/vllm", 42956),
+       "self_attn.heads",
+       any_model,
+       {{"at the largest |c_kv|", clip_key_at_latent},
+        {"bound=1", [](Variant& a) { clip_key(a, 1); }}},
+       Constant{"bound", between(1e-3, 1e3), false, clip_key}},
       {219,
        "key-rope-one-off",
        "Plausible: k_rope is cached one position early or late, so that a key has its neighbour's.",

@@ -34,7 +34,7 @@ void weights_from(Variant& altered, std::function<Tensor<double, 2>(const Routed
   const Memory<Routed> routed = remember_choice(altered);
   around(altered.ops.router_weights, anywhere(),
          [=](const auto& inner, Name name, Out w, In, Keys chosen, bool normalise, double scale) {
-           inner(name, w, f(*routed.get()), chosen, normalise, scale);
+           inner(name, w, f(routed.get()), chosen, normalise, scale);
          });
 }
 
@@ -80,7 +80,7 @@ void groups_unbiased(Variant& altered) {
   const Memory<Routed> routed = remember_choice(altered);
   around(altered.ops.router_group_scores, anywhere(),
          [routed](const auto& inner, Name name, Out scores, In, Router::Groups rule) {
-           inner(name, scores, routed.get()->s, rule);
+           inner(name, scores, routed.get().s, rule);
          });
 }
 
@@ -97,7 +97,7 @@ void experts_by(Variant& altered, std::function<Tensor<double, 2>(const Routed&,
   const Memory<Routed> routed = remember_choice(altered);
   around(altered.ops.topk_select, ends(experts),
          [=](const auto& inner, Name name, Chosen chosen, In dropped) {
-           inner(name, chosen, f(*routed.get(), dropped));
+           inner(name, chosen, f(routed.get(), dropped));
          });
 }
 

@@ -107,16 +107,16 @@ DefectVariant select_unmasked(std::string name, double (*f)(double, bool), Mask 
                      const Index T = scores.shape[0], S = scores.shape[1];
                      const std::vector<Index> one_document(static_cast<std::size_t>(S + T), 0);
                      inner(at, scores, q, k, w, indexer, Visibility{S, one_document});
+                     const Tensor<double, 2>& masked = right.get();
                      for (Index i = 0; i < scores.size(); ++i)
-                       scores.data[i] = f(scores.data[i], right.get()->data()[i] > unseen);
+                       scores.data[i] = f(scores.data[i], masked.data()[i] > unseen);
                    });
             if (afterwards == Mask::never) return;
             if (afterwards == Mask::to_mean_of_all) mean_of_all_where_empty(altered);
             around_attention(altered, [right](Name, AttentionTold& told) {
-              const auto masked = right.get();
+              const Tensor<double, 2>& masked = right.get();
               for (Index t = 0; t < told.chosen.shape()[0]; ++t)
-                drop_keys(told.chosen.view()[t],
-                          [&](Index s) { return !((*masked)(t, s) > unseen); });
+                drop_keys(told.chosen.view()[t], [&](Index s) { return !(masked(t, s) > unseen); });
             });
           }};
 }

@@ -31,15 +31,15 @@ Memory<Selected> remember_selection(Variant& altered) {
 void keep_all_ties(Variant& altered) {
   const Memory<Selected> last = remember_selection(altered);
   around_attention(altered, [last](Name, AttentionTold& told) {
-    const auto selected = last.get();
-    const Index T = selected->scores.shape()[0], K = selected->chosen.shape()[1];
-    Tensor<Index, 2> wide(selected->scores.shape(), -1);
+    const Selected& selected = last.get();
+    const Index T = selected.scores.shape()[0], K = selected.chosen.shape()[1];
+    Tensor<Index, 2> wide(selected.scores.shape(), -1);
     for (Index t = 0; t < T; ++t) {
-      const Index kth = selected->chosen(t, K - 1);
-      std::vector<Index> keys = visible_in(selected->scores, t);
+      const Index kth = selected.chosen(t, K - 1);
+      std::vector<Index> keys = visible_in(selected.scores, t);
       if (kth >= 0)
         std::erase_if(keys,
-                      [&](Index s) { return selected->scores(t, s) < selected->scores(t, kth); });
+                      [&](Index s) { return selected.scores(t, s) < selected.scores(t, kth); });
       write_row(wide.view()[t], keys);
     }
     told.chosen = std::move(wide);
@@ -61,11 +61,11 @@ DefectVariant filled_up(std::string name,
   return {std::move(name), [keys](Variant& altered) {
             const Memory<Selected> last = remember_selection(altered);
             around_attention(altered, [=](Name, AttentionTold& told) {
-              const auto selected = last.get();
+              const Selected& selected = last.get();
               const Index K = told.chosen.shape()[1];
               for (Index t = 0; t < told.chosen.shape()[0]; ++t)
                 if (told.chosen(t, K - 1) < 0)
-                  write_row(told.chosen.view()[t], keys(selected->scores.view()[t], K));
+                  write_row(told.chosen.view()[t], keys(selected.scores.view()[t], K));
             });
           }};
 }
@@ -79,18 +79,17 @@ void share_stale(Variant& altered) {
   const Memory<std::map<Index, Tensor<Index, 2>>> by_layer;
   around_selection(altered, [by_layer](const auto& inner, Name name, Chosen chosen, In scores) {
     inner(name, chosen, scores);
-    const auto before = by_layer.get();
     std::map<Index, Tensor<Index, 2>> sets;
-    if (before) sets = *before;
+    if (by_layer.has()) sets = by_layer.get();
     sets[layer_of(name)] = copy_of(chosen);
     by_layer.put(std::move(sets));
   });
   around_attention(altered, [by_layer, c = altered.model.config](Name name, AttentionTold& told) {
     const Index layer = layer_of(name);
     if (layer >= c.num_hidden_layers || computes(c, layer)) return;
-    const auto sets = by_layer.get();
-    auto mine = sets->upper_bound(layer);
-    if (mine == sets->begin() || --mine == sets->begin()) return;
+    const auto& sets = by_layer.get();
+    auto mine = sets.upper_bound(layer);
+    if (mine == sets.begin() || --mine == sets.begin()) return;
     if (std::prev(mine)->second.shape() == told.chosen.shape())
       told.chosen = std::prev(mine)->second;
   });
@@ -100,9 +99,9 @@ void share_nothing(Variant& altered) {
   const Memory<Selected> last = remember_selection(altered);
   around_attention(altered, [last, c = altered.model.config](Name name, AttentionTold& told) {
     if (layer_of(name) >= c.num_hidden_layers || computes(c, layer_of(name))) return;
-    Tensor<Index, 2> dense(last.get()->scores.shape(), -1);
+    Tensor<Index, 2> dense(last.get().scores.shape(), -1);
     for (Index t = 0; t < dense.shape()[0]; ++t)
-      write_row(dense.view()[t], visible_in(last.get()->scores, t));
+      write_row(dense.view()[t], visible_in(last.get().scores, t));
     told.chosen = std::move(dense);
   });
 }
@@ -120,12 +119,12 @@ void each_head_its_own(Variant& altered) {
          [by_head, select = altered.ops.topk_select](const auto& inner, Name name, Out3 out,
                                                      In3 q_nope, In3 q_rope, In3 kv, In k_rope,
                                                      Keys chosen, double scale) {
-           const auto scores = by_head.get();
+           const auto& scores = by_head.get();
            Tensor<double, 3> mine(out.shape);
            Tensor<Index, 2> keys(chosen.shape);
            for (Index n = 0; n < out.shape[1]; ++n) {
-             const auto h = static_cast<std::size_t>(n) % scores->size();
-             select(name, keys, (*scores)[h]);
+             const auto h = static_cast<std::size_t>(n) % scores.size();
+             select(name, keys, scores[h]);
              inner(name, mine, q_nope, q_rope, kv, k_rope, keys, scale);
              for (Index t = 0; t < out.shape[0]; ++t) copy_into(out[t][n], mine.view()[t][n]);
            }

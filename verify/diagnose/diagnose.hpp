@@ -3,8 +3,9 @@
 // The reference is run with every known defect in turn (verify/defects/). The variants are ranked
 // by what remains of the difference; the best are held against the candidate like the definition
 // itself, with limits measured on the broken model: a defect explains the candidate if nothing is
-// left beyond its noise. Where no variant does, the constants of the nearest defects are fitted,
-// and then pairs are tried.
+// left beyond its noise, and if that is evidence: under some variants almost any candidate would
+// pass (verify/diagnose/evidence.hpp). Where no variant does, the constants of the nearest defects
+// are fitted, and then pairs are tried.
 #pragma once
 
 #include <filesystem>
@@ -13,6 +14,7 @@
 
 #include "core/json.hpp"
 #include "verify/judge/judge.hpp"
+#include "verify/runs/models.hpp"
 
 namespace dsa::verify {
 
@@ -24,14 +26,17 @@ struct Ranked {
   double distance = 0;                // what remains: mean KL, and with a trace the sum of NMSE
   double kl_max_after = 0;            // NaN without logits
   bool tried = false;                 // held against the candidate
-  bool explained = false;
+  bool explained = false;             // nothing is left beyond the noise, and that is evidence
+  bool convention = false;            // right in other implementations
+  Index differing = 0, open = 0;      // verify/diagnose/evidence.hpp, where nothing is left
 };
 
 struct Diagnosis {
   std::string checkpoint, candidate, precision;
-  std::string conclusion;  // "correct", "defect" or "unknown"
+  std::string conclusion;  // "correct", "defect", "convention", "precision" or "unknown"
   std::string why;
   std::vector<int> defects;
+  std::string computed_in;            // "precision": "hf-tf32"
   std::vector<int> also;              // other numbers that explain the candidate as well
   std::vector<std::string> suspects;  // where no defect is named: the fewest ops that depart
   std::vector<Ranked> ranking;        // explained ones first, then by what remains
@@ -44,6 +49,9 @@ struct Diagnosis {
 /// Error: bad input. `options.precision`: how the candidate was computed.
 Diagnosis diagnose(const std::filesystem::path& checkpoint, const std::filesystem::path& candidate,
                    const JudgeOptions&);
+
+/// The same for a candidate in memory; `models` as its precision loads them. No receipt.
+Diagnosis diagnose(const ModelPair&, const Recording& candidate, const JudgeOptions&);
 
 std::string table(const Diagnosis&);
 Json to_json(const Diagnosis&);

@@ -26,7 +26,7 @@ std::vector<Bar> bars(const Diagnosis& d) {
   std::vector<Bar> list = {
       {"as it should be: the definition", logits ? d.kl_max_before : d.distance_before, "open"}};
   for (const Ranked& r : d.ranking) {
-    if (list.size() > most_bars) break;
+    if (list.size() > most_bars || !std::isfinite(r.distance)) break;
     list.push_back(
         {in_full(r), logits ? r.kl_max_after : r.distance, r.explained ? "good" : "bad"});
   }
@@ -57,12 +57,14 @@ std::string ranking_table(const Diagnosis& d) {
   std::string body;
   for (std::size_t i = 0; i < std::min(d.ranking.size(), most_rows); ++i) {
     const Ranked& r = d.ranking[i];
+    if (!std::isfinite(r.distance)) break;  // it ended early: it cannot explain the candidate
     body += "<tr><td class=\"name\">" + escaped(in_full(r)) + "<br><span class=\"small soft\">" +
             escaped(r.sentence) + "</span></td>" + cell("num", number(r.distance)) +
-            cell("num", number(r.kl_max_after)) +
-            cell("", r.explained ? "yes"
-                     : r.tried   ? "no"
-                                 : "-") +
+            cell("num", std::isfinite(r.kl_max_after) ? number(r.kl_max_after) : "-") +
+            cell("", r.explained  ? "yes"
+                     : r.open > 0 ? "no evidence"
+                     : r.tried    ? "no"
+                                  : "-") +
             cell("mono", r.first) + link_to(r.link) + "</tr>\n";
   }
   return fmt::format(
@@ -85,7 +87,7 @@ std::string suspects_box(const Diagnosis& d) {
 }
 
 std::string advice(const Diagnosis& d) {
-  if (d.conclusion != "defect") return "";
+  if (d.conclusion != "defect" && d.conclusion != "convention") return "";
   const Ranked& best = d.ranking.front();
   return "Look first at " + best.first +
          (best.link.empty() ? "" : ", and at the same bug elsewhere: " + best.link);
@@ -94,6 +96,8 @@ std::string advice(const Diagnosis& d) {
 std::string headline(const Diagnosis& d) {
   if (d.conclusion == "correct") return "Correct";
   if (d.conclusion == "unknown") return d.plain.outcome == Outcome::fail ? "Unknown" : "Undecided";
+  if (d.conclusion == "precision") return "Computed as " + d.computed_in;
+  if (d.conclusion == "convention") return "Another convention";
   std::string numbers;
   for (int number : d.defects) numbers += (numbers.empty() ? "" : " + ") + std::to_string(number);
   return "Defect " + numbers;

@@ -7,6 +7,7 @@
 #include "core/failure.hpp"
 #include "verify/defects/defect.hpp"
 #include "verify/judge/against_definition.hpp"
+#include "verify/judge/precision_of.hpp"
 #include "verify/judge/samples.hpp"
 #include "verify/measure/divergence.hpp"
 #include "verify/measure/selection.hpp"
@@ -189,7 +190,7 @@ Power power(const std::filesystem::path& checkpoint, const std::filesystem::path
   const Config config = read_config(checkpoint);
   const Recording golden = read_recording(golden_path, options.dtype, config.vocab_size);
   const reference::Precision precision =
-      options.precision ? *options.precision : precision_of_dtype(golden.dtype);
+      options.precision ? *options.precision : precision_of(golden);
   result.precision = name_of(precision);
   const ModelPair models = open_models(checkpoint, precision, config.fp8_block.has_value());
   const SideResult right = hold_against_definition(models, golden, "golden", options);

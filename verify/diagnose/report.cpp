@@ -23,11 +23,13 @@ std::string numbers_of(const Ranked& r) {
 Json or_null(double x) { return std::isfinite(x) ? Json(x) : Json(); }
 
 std::string row(const Ranked& r) {
-  return fmt::format("{:<8} {:<40} {:<26} {:>10.3g} {:>10.3g}  {}\n", numbers_of(r), r.name,
-                     r.variant, r.distance, r.kl_max_after,
-                     r.explained ? "yes"
-                     : r.tried   ? "no"
-                                 : "-");
+  return fmt::format("{:<8} {:<40} {:<26} {:>10.3g} {:>10}  {}\n", numbers_of(r), r.name, r.variant,
+                     r.distance,
+                     std::isfinite(r.kl_max_after) ? fmt::format("{:.3g}", r.kl_max_after) : "-",
+                     r.explained  ? "yes"
+                     : r.open > 0 ? "no evidence"
+                     : r.tried    ? "no"
+                                  : "-");
 }
 
 }  // namespace
@@ -38,13 +40,17 @@ std::string table(const Diagnosis& d) {
   text += fmt::format("against the definition: {} ({})\n", std::string(name_of(d.plain.outcome)),
                       d.plain.why);
   if (!d.ranking.empty()) {
-    text += fmt::format("\n{} variants of known defects; before: KL max {:.3g}, distance {:.3g}\n",
-                        d.variants, d.kl_max_before, d.distance_before);
+    text += fmt::format(
+        "\n{} variants of known defects; before: {}distance {:.3g}\n", d.variants,
+        std::isfinite(d.kl_max_before) ? fmt::format("KL max {:.3g}, ", d.kl_max_before) : "",
+        d.distance_before);
     text += fmt::format("{:<8} {:<40} {:<26} {:>10} {:>10}  {}\n", "defect", "name", "variant",
                         "remains", "KL max", "explained");
-    for (std::size_t i = 0; i < std::min(d.ranking.size(), most_shown); ++i)
-      text += row(d.ranking[i]);
-    if (d.conclusion == "defect") {
+    std::size_t shown = 0;
+    for (const Ranked& r : d.ranking)  // what ended early cannot explain the candidate
+      if (std::isfinite(r.distance) && shown++ < most_shown) text += row(r);
+    if (shown == 0) text += "none of them can explain the candidate\n";
+    if (d.conclusion == "defect" || d.conclusion == "convention") {
       text += fmt::format("\nfirst to diverge: {}\n", d.ranking.front().first);
       if (!d.ranking.front().link.empty())
         text += fmt::format("reported at:      {}\n", d.ranking.front().link);
@@ -63,15 +69,18 @@ Json to_json(const Diagnosis& d) {
                        {"sentence", r.sentence},
                        {"link", r.link},
                        {"first", r.first},
-                       {"distance_after", r.distance},
+                       {"distance_after", or_null(r.distance)},
                        {"kl_max_before", or_null(d.kl_max_before)},
                        {"kl_max_after", or_null(r.kl_max_after)},
                        {"tried", r.tried},
+                       {"differing_rows", r.differing},
+                       {"open_rows", r.open},
                        {"explained", r.explained}});
   return {{"conclusion", d.conclusion},
           {"why", d.why},
           {"exit_code", exit_code(d)},
           {"defects", d.defects},
+          {"computed_in", d.computed_in},
           {"also", d.also},
           {"suspects", d.suspects},
           {"ranking", ranking},

@@ -7,6 +7,7 @@
 #include "core/checkpoint.hpp"
 #include "core/sha256.hpp"
 #include "verify/judge/against_definition.hpp"
+#include "verify/judge/precision_of.hpp"
 #include "verify/measure/divergence.hpp"
 #include "verify/measure/selection.hpp"
 #include "verify/names/name_map.hpp"
@@ -158,7 +159,7 @@ void judge_as(Verdict& verdict, const fs::path& checkpoint, const Recording& gol
               const std::optional<Recording>& candidate, JudgeOptions options) {
   const bool stated = options.precision.has_value();
   const Recording& side = candidate ? *candidate : golden;
-  if (!stated) options.precision = precision_of_dtype(side.dtype);
+  if (!stated) options.precision = precision_of(side);
   SideResult result = hold_against_definition(open_models(checkpoint, *options.precision), side,
                                               candidate ? "candidate" : "golden", options);
   std::vector<Tensor<double, 2>> ours;
@@ -167,7 +168,7 @@ void judge_as(Verdict& verdict, const fs::path& checkpoint, const Recording& gol
     Recording compared = golden;  // no more sequences than the candidate has
     if (compared.logits.size() > side.logits.size()) compared.logits.resize(side.logits.size());
     const SideResult golden_side = hold_against_definition(
-        open_models(checkpoint, precision_of_dtype(golden.dtype)), compared, "golden", options);
+        open_models(checkpoint, precision_of(golden)), compared, "golden", options);
     verdict.golden_judged = golden_side.judgement;
     hold_against_golden(result, golden_side, golden, side);
     if (options.explain_limit)
@@ -285,6 +286,18 @@ Precision precision_of_dtype(const std::string& dtype) {
   if (dtype == "fp64") return Precision::fp64;
   if (dtype == "bf16" || dtype == "f16") return Precision::hf_bf16;
   return Precision::hf_fp32;
+}
+
+Precision precision_of(const Recording& side) {
+  if (!side.logits.empty()) return precision_of_dtype(side.dtype);
+  std::string widest;
+  for (const auto& [name, stored] : side.traces) {
+    if (stored->dtype == Dtype::f64) return Precision::fp64;
+    if (stored->dtype == Dtype::f32) widest = "fp32";
+    if ((stored->dtype == Dtype::bf16 || stored->dtype == Dtype::f16) && widest.empty())
+      widest = "bf16";
+  }
+  return precision_of_dtype(widest);
 }
 
 Verdict judge(const fs::path& checkpoint, const fs::path& golden,

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <map>
 
+#include "verify/judge/precision_of.hpp"
 #include "verify/localise/graft.hpp"
 #include "verify/names/dataflow.hpp"
 #include "verify/names/name_map.hpp"
@@ -143,18 +144,6 @@ Grafted graft(const ModelPair& models, const Recording& given, const JudgeOption
 }
 
 namespace {
-
-/// How the candidate was computed, where nobody says: by its logits, or else the widest numbers of
-/// its trace.
-reference::Precision precision_of(const Recording& side) {
-  if (!side.logits.empty()) return precision_of_dtype(side.dtype);
-  std::string widest = "bf16";
-  for (const auto& [name, stored] : side.traces) {
-    if (stored->dtype == Dtype::f64) return reference::Precision::fp64;
-    if (stored->dtype == Dtype::f32) widest = "fp32";
-  }
-  return precision_of_dtype(widest);
-}
 
 /// The names of a run, in order.
 std::vector<std::string> names_of_run(const ModelPair& models, const Sequence& sequence) {

@@ -56,6 +56,21 @@ double best_integer(const std::function<double(double)>& left, double a, double 
   return best;
 }
 
+/// Ever narrower parabolas through three points: a valley of exact numbers is a parabola down to
+/// their rounding, where sections of equal precision see only its rim. By the logarithm, as above.
+double bottom(const std::function<double(double)>& left, double x) {
+  double least = left(std::exp(x));
+  for (const double h : {1e-4, 1e-6, 1e-8, 1e-10}) {
+    const double below = left(std::exp(x - h)), above = left(std::exp(x + h)),
+                 curvature = below - 2 * least + above;
+    if (!(curvature > 0)) break;
+    const double better = x + h * (below - above) / (2 * curvature), value = left(std::exp(better));
+    if (!(value < least)) continue;
+    x = better, least = value;
+  }
+  return std::exp(x);
+}
+
 }  // namespace
 
 double fit(const std::function<double(double)>& left, double from, double to, bool whole) {
@@ -71,7 +86,7 @@ double fit(const std::function<double(double)>& left, double from, double to, bo
   for (int digits = 1; digits <= 4; ++digits)
     if (const double rounder = rounded(found, digits); left(rounder) <= as_good * least)
       return rounder;
-  return found;
+  return bottom(left, std::log(found));
 }
 
 }  // namespace dsa::verify

@@ -1,0 +1,42 @@
+// verify/diagnose/evidence.hpp — whether a variant that leaves nothing beyond its noise explains
+// anything.
+//
+// Under some variants almost any selection is right: where all scores tie, no selection lies beyond
+// the noise. Such a variant passes whatever the candidate chose, and so its passing is no evidence.
+#pragma once
+
+#include <string>
+
+#include "verify/judge/against_definition.hpp"
+
+namespace dsa::verify {
+
+/// The rows of logits and of traced decisions that the definition rejects, under a variant.
+struct Evidence {
+  Index differing = 0;  // rows that the definition rejects
+  Index open = 0;       // of these, rows that the variant would accept with almost any content
+  double allowed = 0;   // open rows that the precision's noise leaves under the right variant
+
+  bool ok() const { return static_cast<double>(open) <= allowed; }
+  std::string in_words() const;  // "0 of the 24 differing rows could have held anything under it"
+};
+
+/// `plain`: the candidate against the definition; `broken`: against the variant, which passed.
+///
+/// A row of logits is open where the variant reaches it only by turning decisions. A row of a
+/// decision is open where the candidate's choice is not the variant's own and the variant's noise
+/// admits more than the square root of all possible choices; a trace of the scores themselves
+/// settles it. The noise of the precision leaves such rows under the definition, too: their share
+/// among all rows, with three standard deviations of a binomial count, is allowed.
+Evidence weigh(const ModelPair& models, const SideResult& plain, const ModelPair& variant,
+               const SideResult& broken, const Recording& side);
+
+/// ln(choices within the noise) / ln(all choices) of one row of a top-k: 0 where the scores decide,
+/// 1 where any choice would do.
+double openness(View<const double, 1> scores, View<const double, 1> allowed, Index K);
+
+/// The first position at which something of the side lies beyond the limits of the definition; -1
+/// if nothing does.
+Index first_difference(const SideResult& plain, const ModelPair& models, const Recording& side);
+
+}  // namespace dsa::verify
