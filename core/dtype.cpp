@@ -7,6 +7,8 @@
 #include <limits>
 #include <string>
 
+#include "core/rounding.hpp"
+
 namespace dsa {
 namespace {
 
@@ -39,41 +41,6 @@ constexpr Row table[] = {
     {Dtype::i64, "I64", 64},
     {Dtype::u64, "U64", 64},
 };
-
-/// A binary floating-point format: 1 sign bit, then the exponent, then `fraction` bits.
-struct Format {
-  int fraction;      // explicit fraction bits
-  int min_exponent;  // of the smallest normal number
-  double max;        // largest finite number
-  bool has_infinity;
-};
-Format format_of(Dtype dtype) {
-  switch (dtype) {
-    case Dtype::f64:
-      return {52, -1022, std::numeric_limits<double>::max(), true};
-    case Dtype::f32:
-      return {23, -126, static_cast<double>(std::numeric_limits<float>::max()), true};
-    case Dtype::f16:
-      return {10, -14, 65504, true};
-    case Dtype::bf16:
-      return {7, -126, 0x1.FEp127, true};
-    case Dtype::f8_e4m3:
-      return {3, -6, 448, false};
-    default:
-      throw Error("cannot round to " + std::string(name_of(dtype)) +
-                  "; choose F64, F32, F16, BF16 or F8_E4M3");
-  }
-}
-
-/// The spacing of the format's numbers around x (x finite, not 0).
-double spacing(const Format& f, double x) {
-  return std::ldexp(1.0, std::max(std::ilogb(x), f.min_exponent) - f.fraction);
-}
-
-double overflowed(const Format& f, double x) {
-  if (!f.has_infinity) return std::numeric_limits<double>::quiet_NaN();
-  return std::copysign(std::numeric_limits<double>::infinity(), x);
-}
 
 template <class T>
 T load(const std::byte* p) {
@@ -254,39 +221,17 @@ void encode(Dtype dtype, const double* in, Index n, std::byte* out) {
   }
 }
 
-double round_to(Dtype dtype, double x) {
-  if (dtype == Dtype::f64) return x;
-  if (dtype == Dtype::f32) return static_cast<double>(static_cast<float>(x));
-  const Format f = format_of(dtype);
-  if (!std::isfinite(x)) return f.has_infinity || std::isnan(x) ? x : overflowed(f, x);
-  if (x == 0) return x;
-  // nearbyint ties to even in the default rounding mode; x / step and its product are exact.
-  const double step = spacing(f, x);
-  const double rounded = std::nearbyint(x / step) * step;
-  return std::abs(rounded) > f.max ? overflowed(f, x) : rounded;
-}
+double round_to(Dtype dtype, double x) { return round_to_in_line(dtype, x); }
 
 double round_stochastically(Dtype dtype, double x, double dice) {
-  if (!std::isfinite(x) || x == 0) return x;
-  const Format f = format_of(dtype);
-  if (dtype == Dtype::f64) {
-    const double step = spacing(f, x);
-    return dice < 0.25 ? x - step : dice < 0.75 ? x : x + step;
-  }
-  // Adds a random fraction of a step to the magnitude and truncates. Below the normal numbers of
-  // the format the step is fixed; above, truncating bits of the double is the same and faster.
-  if (std::abs(x) < std::ldexp(1.0, f.min_exponent)) {
-    const double step = std::ldexp(1.0, f.min_exponent - f.fraction);
-    return std::copysign(std::floor(std::abs(x) / step + dice) * step, x);
-  }
-  const int dropped = 52 - f.fraction;
-  const auto fraction =
-      static_cast<std::uint64_t>(dice * static_cast<double>(std::uint64_t{1} << dropped));
-  const std::uint64_t bits = (std::bit_cast<std::uint64_t>(x) + fraction) >> dropped << dropped;
-  const double rounded = std::bit_cast<double>(bits);
-  return std::abs(rounded) > f.max ? overflowed(f, x) : rounded;
+  return round_stochastically_in_line(dtype, x, dice);
 }
 
-double unit_roundoff(Dtype dtype) { return std::ldexp(1.0, -format_of(dtype).fraction - 1); }
+double unit_roundoff(Dtype dtype) { return float_format(dtype).unit_roundoff; }
+
+void detail::refuse_rounding(Dtype dtype) {
+  throw Error("cannot round to " + std::string(name_of(dtype)) +
+              "; choose F64, F32, F16, BF16 or F8_E4M3");
+}
 
 }  // namespace dsa

@@ -287,6 +287,17 @@ TEST_CASE("of the reference, only the matrix product uses a library", "[layering
   CHECK(users == Strings{"reference/ops/gemm.cpp"});
 }
 
+TEST_CASE("no fast code includes arithmetic of core's headers", "[layering]") {
+  // Inline functions that two files compile with other flags are merged into either.
+  for (const auto& entry : fs::recursive_directory_iterator(fs::path(source_dir()) / "optimized"))
+    if (entry.is_regular_file() && is_source(entry.path()))
+      for (const std::string& line : lines_of(read(entry.path()))) {
+        INFO(entry.path().string());
+        CHECK(included(line) != "\"core/rounding.hpp");
+        CHECK(included(line) != "\"core/random.hpp");
+      }
+}
+
 TEST_CASE("no build file relaxes floating-point arithmetic", "[layering]") {
   const std::vector<Source> files =
       sources({"CMakeLists.txt", "CMakePresets.json", "Makefile", ".cmake"});

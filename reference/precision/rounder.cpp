@@ -1,8 +1,6 @@
 #include "reference/precision/rounder.hpp"
 
 #include <algorithm>
-#include <limits>
-#include <numbers>
 #include <vector>
 
 #include "reference/ops/dot.hpp"
@@ -12,19 +10,6 @@
 #include "reference/ops/router.hpp"
 
 namespace dsa::reference {
-
-double Stream::round(Dtype format, double x, Index i) const {
-  if (!random_) return round_to(format, x);
-  return round_stochastically(format, x, uniform(seed_, static_cast<std::uint64_t>(i)));
-}
-
-double Stream::accumulation(Dtype wide, Index n, double squares, double y, Index i) const {
-  if (!random_) return 0;
-  const double terms = static_cast<double>(n);
-  const double deviation = unit_roundoff(wide) * std::sqrt(terms * squares / 6 + terms * y * y / 9);
-  const double die = uniform(seed_, (std::uint64_t{1} << 62) + static_cast<std::uint64_t>(i));
-  return deviation * std::numbers::sqrt3 * (2 * die - 1);  // uniform, of that deviation
-}
 
 std::uint64_t Stream::mix(std::uint64_t seed, const std::string& name, int step) {
   return random_bits(random_bits(seed, seed_of(name)), static_cast<std::uint64_t>(step));
@@ -162,31 +147,29 @@ void Rounded::indexer_scores(Name name, Out scores, View<const double, 3> q, In 
     k2[static_cast<std::size_t>(s)] = dot(k[s].data, k[s].data, D) / static_cast<double>(D);
 #pragma omp parallel for schedule(dynamic)
   for (Index t = 0; t < T; ++t) {
-    std::vector<double> q2(static_cast<std::size_t>(H)), weight(static_cast<std::size_t>(H));
+    std::fill(scores[t].begin(), scores[t].end(), -std::numeric_limits<double>::infinity());
+    std::vector<Index> keys;
+    for (Index s = 0; s < S; ++s)
+      if (visible.sees(t, s)) keys.push_back(s);
+    std::vector<double> y(keys.size()), squares(keys.size());
     for (Index h = 0; h < H; ++h) {
-      q2[static_cast<std::size_t>(h)] = dot(q[t][h].data, q[t][h].data, D);
-      weight[static_cast<std::size_t>(h)] =
-          weighted.round(formats.wide, w(t, h) * indexer.weight_scale, t * H + h);
+      const double* const mine = q[t][h].data;
+      const double q2 = dot(mine, mine, D),
+                   weight = weighted.round(formats.wide, w(t, h) * indexer.weight_scale, t * H + h);
+      for (std::size_t j = 0; j < keys.size(); ++j) {
+        const Index s = keys[j], i = (t * S + s) * H + h;
+        double a = dot(mine, k[s].data, D);
+        a += product.accumulation(formats.wide, D, q2 * k2[static_cast<std::size_t>(s)], a, i);
+        a = scaled.round(formats.wide, round_to_in_line(formats.wide, a) * indexer.dot_scale, i);
+        const double term = weight * (relu ? std::max(a, 0.0) : a);
+        y[j] += term;
+        squares[j] += term * term;
+      }
     }
-    for (Index s = 0; s < S; ++s) {
-      if (!visible.sees(t, s)) {
-        scores(t, s) = -std::numeric_limits<double>::infinity();
-        continue;
-      }
-      double y = 0, squares = 0;
-      for (Index h = 0; h < H; ++h) {
-        const Index i = (t * S + s) * H + h;
-        const auto hh = static_cast<std::size_t>(h);
-        double a = dot(q[t][h].data, k[s].data, D);
-        a += product.accumulation(formats.wide, D, q2[hh] * k2[static_cast<std::size_t>(s)], a, i);
-        a = scaled.round(formats.wide, round_to(formats.wide, a) * indexer.dot_scale, i);
-        const double term = weight[hh] * (relu ? std::max(a, 0.0) : a);
-        y += term;
-        squares += term * term;
-      }
-      const Index i = t * S + s;
-      scores(t, s) =
-          sum.round(formats.wide, y + sum.accumulation(formats.wide, H, squares, y, i), i);
+    for (std::size_t j = 0; j < keys.size(); ++j) {
+      const Index i = t * S + keys[j];
+      const double error = sum.accumulation(formats.wide, H, squares[j], y[j], i);
+      scores(t, keys[j]) = sum.round(formats.wide, y[j] + error, i);
     }
   }
 }

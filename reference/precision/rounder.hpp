@@ -3,10 +3,12 @@
 
 #include <cmath>
 #include <cstdint>
+#include <numbers>
 #include <string>
 
 #include "core/dtype.hpp"
 #include "core/random.hpp"
+#include "core/rounding.hpp"
 #include "reference/precision/precision.hpp"
 
 namespace dsa::reference {
@@ -20,11 +22,21 @@ class Stream {
   bool random() const { return random_; }
 
   /// x rounded to the format, to nearest or by the i-th die of the stream.
-  double round(Dtype format, double x, Index i) const;
+  double round(Dtype format, double x, Index i) const {
+    if (!random_) return round_to_in_line(format, x);
+    return round_stochastically_in_line(format, x, uniform(seed_, static_cast<std::uint64_t>(i)));
+  }
 
   /// The error of a sum of n products held in an accumulator of format `wide`; 0 to nearest.
   /// squares: the sum of squared terms (or an estimate); y: the result.
-  double accumulation(Dtype wide, Index n, double squares, double y, Index i) const;
+  double accumulation(Dtype wide, Index n, double squares, double y, Index i) const {
+    if (!random_) return 0;
+    const double terms = static_cast<double>(n);
+    const double deviation =
+        float_format(wide).unit_roundoff * std::sqrt(terms * squares / 6 + terms * y * y / 9);
+    const double die = uniform(seed_, (std::uint64_t{1} << 62) + static_cast<std::uint64_t>(i));
+    return deviation * std::numbers::sqrt3 * (2 * die - 1);  // uniform, of that deviation
+  }
 
  private:
   static std::uint64_t mix(std::uint64_t seed, const std::string& name, int step);
