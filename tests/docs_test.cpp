@@ -79,15 +79,13 @@ struct Markdown {
   std::string prose;  // the rest, a span replaced by a letter
 };
 
-bool is_fence(const std::string& line) { return line.starts_with("```"); }
-
 Markdown parsed(const std::string& text) {
   Markdown page;
   std::istringstream in(text);
   bool fenced = false;
   std::string continued;
   for (std::string line; std::getline(in, line);) {
-    if (is_fence(line)) {
+    if (line.starts_with("```")) {
       fenced = !fenced;
     } else if (!fenced && !line.starts_with("    ")) {
       page.prose += line + "\n";
@@ -98,9 +96,8 @@ Markdown parsed(const std::string& text) {
       continued.clear();
     }
   }
-  static const std::regex span("`([^`]+)`");
   for (const std::string& code : all_matches(page.prose, "`([^`]+)`", 1)) page.code.push_back(code);
-  page.prose = std::regex_replace(page.prose, span, "x");
+  page.prose = std::regex_replace(page.prose, std::regex("`[^`]+`"), "x");
   return page;
 }
 
@@ -275,7 +272,7 @@ Strings wrong_in_line(const Page& page, const std::string& line) {
     } else if (word == "|" || word == "&&" || word == ">" || word == "cmake" || word == "ctest") {
       owner.clear();
     } else if (!owner.empty() && !flags.empty() && holds(word, "^--?[A-Za-z][A-Za-z0-9_-]*$")) {
-      if (!has_flag(flags, word)) wrong.push_back(owner + " " + word);
+      if (!has_flag(flags + " --help -h", word)) wrong.push_back(owner + " " + word);
     }
   }
   return wrong;
