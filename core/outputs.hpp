@@ -1,4 +1,4 @@
-// core/outputs.hpp — files to be written, looked at before the work whose results they are to hold.
+// core/outputs.hpp — checks output paths before the work starts.
 #pragma once
 
 #include <filesystem>

@@ -15,8 +15,8 @@
 
 namespace dsa::reference {
 
-/// Somebody looking on. Both hooks may also write: a tensor that is replaced, a decision that is
-/// replayed, is what the rest of the pass sees.
+/// Observer hooks. Both may also write: the rest of the pass sees the tensor that a hook replaces
+/// and the decision that it replays.
 template <class Real>
 struct Tap {
   /// Every intermediate as (T, width), in order of execution, by its HuggingFace module name.

@@ -13,9 +13,9 @@ namespace {
 constexpr const char* introduction = R"md(# Known defects
 
 Bugs of real implementations of DeepSeek Sparse Attention, of multi-head latent attention, of the
-router and of FP8, each as a variant of the reference. Where a golden differs from the definition,
-the variant that comes closest is a name for what is wrong. The links lead to the reports; what
-they say was not verified by running their code.
+router and of FP8, each as a variant of the reference. If a candidate differs from the definition,
+the closest variant is a name for its bug. The links lead to the reports. Their claims were not
+verified by running their code.
 
 A variant changes the config, a parameter or one row of the reference's op table
 (`verify/defects/defect.hpp`), for a precision's roundings as well as for the definition's. **First
@@ -29,8 +29,8 @@ further places, layers or periods. A *convention* is no mistake: implementations
   `query-split-swapped`, `partial-attention-merged-in-base-two`, `selection-per-head`,
   `shared-mask-in-attention`, and "masked after by a finite number") are defined for its expanded
   form, the one that is judged.
-- The weights of `fp8-*` defects are altered where parameters are stored in FP8. A model that was
-  decoded beforehand has no scales left; such a variant then changes nothing.
+- `fp8-*` defects change weights that are stored in FP8. A model that was decoded beforehand has no
+  scales left; such a variant then changes nothing.
 - `fp8-scales-transposed` differs first in the first matrix of several blocks both ways: `mlp.gate_proj` in
   the bundled sample.
 - `fp8-index-*` describe an indexer in FP8, roundings and defect together.

@@ -300,7 +300,7 @@ std::vector<Defect> of_topk() {
        {rewritten("", strictly_above)}},
       {36,
        "selection-ties-highest-first",
-       "Of equal scores the highest key is taken. Either order is right by itself; it is wrong "
+       "The highest key of equal scores is taken. Either order is right by itself; it is wrong "
        "where ranks or passes that must agree do not.",
        issue("flashinfer-ai/flashinfer", 2584),
        selection,

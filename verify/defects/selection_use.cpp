@@ -163,7 +163,7 @@ std::vector<Defect> selection_use_defects() {
        {{"an older layer's", share_stale}, {"dense", share_nothing}}},
       {26,
        "selection-mask-not-reapplied",
-       "Where fewer than K keys are visible, top-k fills up with masked ones, and the attention "
+       "If fewer than K keys are visible, top-k fills up with masked ones, and the attention "
        "reads them.",
        repository("AI-Hypercomputer/maxtext"),
        heads,

@@ -31,7 +31,7 @@ struct Run {
   const Decision* find(const std::string& name) const;
 };
 
-/// Which layers run, and what stands at the entrance.
+/// The layers that run, and the input of the first one.
 struct Span {
   Index begin = 0, end = 0;                  // layers
   const Tensor<double, 2>* input = nullptr;  // (T, C) of layer `begin`; null: the embedding
