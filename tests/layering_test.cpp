@@ -1,7 +1,8 @@
 // The architecture as a test. Who may include whom:
 //
+//   core <- cli                    what all programs do alike
 //   core <- reference              reference and optimized never meet:
-//   core <- optimized              an oracle that shares code with its subject proves nothing
+//   core, cli <- optimized         an oracle that shares code with its subject proves nothing
 //   core, reference, optimized <- verify <- tests, experiments
 #include <filesystem>
 #include <fstream>
@@ -21,9 +22,10 @@ namespace {
 
 const std::map<std::string, std::set<std::string>> may_include = {
     {"core", {"core"}},
+    {"cli", {"core", "cli"}},
     {"reference", {"core", "reference"}},
-    {"optimized", {"core", "optimized"}},
-    {"verify", {"core", "reference", "optimized", "verify"}},
+    {"optimized", {"core", "cli", "optimized"}},
+    {"verify", {"core", "cli", "reference", "optimized", "verify"}},
 };
 
 Strings lines_of(const std::string& text) {

@@ -45,7 +45,7 @@ struct Diagnosis {
 Diagnosis diagnose(const std::filesystem::path& checkpoint, const std::filesystem::path& candidate,
                    const JudgeOptions&);
 
-std::string table(const Diagnosis&);
+std::string table(const Diagnosis&, bool colour);
 Json to_json(const Diagnosis&);
 std::string to_html(const Diagnosis&);
 
