@@ -10,11 +10,10 @@ string(STRIP "${FLAGS}" FLAGS)
 file(CONFIGURE OUTPUT ${OUT}.new CONTENT [[
 #pragma once
 
-namespace dsa::verify::build {
-inline constexpr const char* version = "@VERSION@";
-inline constexpr const char* commit = "@commit@";
-inline constexpr const char* compiler = "@COMPILER@";
-inline constexpr const char* flags = "@FLAGS@";
-}  // namespace dsa::verify::build
+#include "core/build_info.hpp"
+
+namespace dsa {
+inline constexpr BuildInfo generated_build_info = {"@VERSION@", "@commit@", "@COMPILER@", "@FLAGS@"};
+}  // namespace dsa
 ]] @ONLY)
 file(COPY_FILE ${OUT}.new ${OUT} ONLY_IF_DIFFERENT)

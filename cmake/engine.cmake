@@ -13,4 +13,7 @@ endif()
 target_compile_definitions(dsa_backends PRIVATE DSA_BACKENDS)
 target_link_libraries(dsa_backends PRIVATE dsa_cpu dsa_cuda_engine)
 add_library(dsa_engine_arguments ${PROJECT_SOURCE_DIR}/optimized/engine/arguments.cpp)
-target_link_libraries(dsa_engine_arguments PUBLIC dsa_backends CLI11::CLI11 PRIVATE dsa_exact)
+target_link_libraries(dsa_engine_arguments PUBLIC dsa_backends dsa_cli PRIVATE dsa_exact)
+# Text as a loaded model makes it: the one file of text/ that needs an engine.
+add_library(dsa_text_generation ${PROJECT_SOURCE_DIR}/text/generation.cpp)
+target_link_libraries(dsa_text_generation PUBLIC dsa_text dsa_engine PRIVATE dsa_exact)

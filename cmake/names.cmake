@@ -22,3 +22,4 @@ inline constexpr std::pair<std::string_view, std::string_view> built_in_names[] 
 
 }  // namespace dsa::verify
 ]])
+target_include_directories(dsa_verify PRIVATE ${CMAKE_BINARY_DIR}/generated)

@@ -10,6 +10,7 @@
 
 #include "core/check.hpp"
 #include "core/json.hpp"
+#include "core/temporary.hpp"
 
 namespace dsa {
 namespace {
@@ -52,15 +53,16 @@ CheckpointWriter::CheckpointWriter(fs::path out, std::vector<Declaration> tensor
   require(static_cast<std::uintmax_t>(total_bytes_) <= space.available,
           out_.string() + " needs " + bytes_text(total_bytes_) + " but the disk has " +
               bytes_text(static_cast<Index>(space.available)) + " free; make room first");
-  fs::create_directory(partial, reason);
-  require(!reason, "cannot write " + out_.string() + ": " + reason.message());
-  partial_ = partial;  // only now is it ours to remove
+  partial_ = make_temporary([&] {
+    fs::create_directory(partial, reason);
+    require(!reason, "cannot write " + out_.string() + ": " + reason.message());
+    return partial;
+  });
 }
 
 CheckpointWriter::~CheckpointWriter() {
   writer_.reset();
-  std::error_code ignored;
-  if (!committed_ && !partial_.empty()) fs::remove_all(partial_, ignored);
+  if (!committed_ && !partial_.empty()) remove_temporary(partial_);
 }
 
 std::string CheckpointWriter::shard_name(std::size_t shard) const {
@@ -109,7 +111,7 @@ void CheckpointWriter::finish_tensors() {
 
 void CheckpointWriter::commit() {
   std::error_code reason;
-  fs::rename(partial_, out_, reason);
+  rename_temporary(partial_, out_, reason);
   require(!reason,
           "cannot rename " + partial_.string() + " to " + out_.string() + ": " + reason.message());
   committed_ = true;

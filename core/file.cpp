@@ -9,6 +9,7 @@
 #include <system_error>
 
 #include "core/check.hpp"
+#include "core/temporary.hpp"
 
 namespace dsa {
 namespace {
@@ -86,10 +87,16 @@ OutputFile::OutputFile(std::filesystem::path target) : target_(std::move(target)
                         !std::filesystem::is_directory(status);
   if (std::filesystem::is_symlink(target_, ignored))
     target_ = std::filesystem::weakly_canonical(target_, ignored);
-  if (!in_place) partial_ = target_.string() + ".partial";
-  errno = 0;
-  out_.open(in_place ? target_ : partial_, std::ios::binary | std::ios::trunc);
-  if (!out_) fail("write", target_, errno);
+  const auto open = [this](const std::filesystem::path& path) {
+    errno = 0;
+    out_.open(path, std::ios::binary | std::ios::trunc);
+    if (!out_) fail("write", target_, errno);
+    return path;
+  };
+  if (in_place)
+    open(target_);
+  else
+    partial_ = make_temporary([&] { return open(target_.string() + ".partial"); });
 }
 
 OutputFile::~OutputFile() {
@@ -99,8 +106,7 @@ OutputFile::~OutputFile() {
 void OutputFile::discard() {
   if (!out_.is_open() && partial_.empty()) return;
   out_.close();
-  std::error_code ignored;
-  if (!partial_.empty()) std::filesystem::remove(partial_, ignored);
+  if (!partial_.empty()) remove_temporary(partial_);
   partial_.clear();
 }
 
@@ -124,7 +130,7 @@ void OutputFile::commit() {
     fail("write", target_, reason);
   }
   std::error_code reason;
-  if (!partial_.empty()) std::filesystem::rename(partial_, target_, reason);
+  if (!partial_.empty()) rename_temporary(partial_, target_, reason);
   if (reason) {
     discard();
     fail("write", target_, reason.value());

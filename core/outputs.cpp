@@ -69,4 +69,8 @@ void check_outputs(const std::vector<fs::path>& outputs, const std::vector<fs::p
   }
 }
 
+std::string json_text(const Json& json) {
+  return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
 }  // namespace dsa

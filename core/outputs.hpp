@@ -1,8 +1,12 @@
-// core/outputs.hpp — checks output paths before the work starts.
+// core/outputs.hpp — checks output paths before the work starts, and writes JSON whatever the
+// results are.
 #pragma once
 
 #include <filesystem>
+#include <string>
 #include <vector>
+
+#include "core/json.hpp"
 
 namespace dsa {
 
@@ -11,5 +15,9 @@ namespace dsa {
 /// twice. Devices and pipes (/dev/null) may be named as often as one likes.
 void check_outputs(const std::vector<std::filesystem::path>& outputs,
                    const std::vector<std::filesystem::path>& inputs);
+
+/// A document as it is written to files: indented, with a newline at the end. Bytes that are not
+/// UTF-8, of a path say, become U+FFFD: no document is refused once the work is done.
+std::string json_text(const Json&);
 
 }  // namespace dsa

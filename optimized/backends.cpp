@@ -30,13 +30,13 @@ const Backend& backend_named(const std::string& name) {
               alternatives(backend_names()));
 }
 
-void check_options(const std::string& backend, const EngineOptions& o) {
-  require(o.tier.empty() || backend == "cpu",
-          "--cpu chooses instructions of the backend cpu; leave it out for " + backend);
-  require(o.mla.empty() || backend == "cpu",
-          "--mla chooses a form of the backend cpu; leave it out for " + backend);
-  require(o.threads == 0 || backend == "cpu",
-          "--threads is of the backend cpu; leave it out for " + backend);
+void check_options(const EngineOptions& o) {
+  const bool cpu = o.backend == "cpu";
+  require(o.tier.empty() || cpu,
+          "--cpu chooses instructions of the backend cpu; leave it out for " + o.backend);
+  require(o.mla.empty() || cpu,
+          "--mla chooses a form of the backend cpu; leave it out for " + o.backend);
+  require(o.threads == 0 || cpu, "--threads is of the backend cpu; leave it out for " + o.backend);
 }
 
 }  // namespace dsa

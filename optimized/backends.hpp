@@ -33,7 +33,7 @@ std::vector<std::string> backend_names();
 /// Error: this build has none of that name; says which there are.
 const Backend& backend_named(const std::string&);
 
-/// Error: a tier or a form of MLA was named for a backend that is not cpu.
-void check_options(const std::string& backend, const EngineOptions&);
+/// Error: a tier, a form of MLA or a number of threads was given for a backend that is not cpu.
+void check_options(const EngineOptions&);
 
 }  // namespace dsa

@@ -11,6 +11,7 @@
 #include "core/checkpoint_writer.hpp"
 #include "core/failure.hpp"
 #include "core/json.hpp"
+#include "core/outputs.hpp"
 #include "run/quantise.hpp"
 
 namespace dsa::run {
@@ -183,6 +184,23 @@ void write_tensor(CheckpointWriter& out, const Planned& t, const BlockFormat& bl
   }
 }
 
+/// Numbers written, and then read back and compared.
+class Meter {
+ public:
+  Meter(const cli::Progress& progress, const Plan& plan) : progress_(progress) {
+    for (const Planned& t : plan.tensors)
+      for (const Parameter* p : t.sources) all_ += 2 * p->rows() * p->columns();
+  }
+  void add(const Parameter& p) {
+    done_ += p.rows() * p.columns();
+    if (progress_) progress_("converting", static_cast<int>(1000. * done_ / all_), 1000);
+  }
+
+ private:
+  const cli::Progress& progress_;
+  double done_ = 0, all_ = 0;
+};
+
 /// Compares one parameter as it was with the same one read back.
 void verify(const Parameter& was, const Parameter& is, const BlockFormat& blocks) {
   for_each_panel(0, was.rows(), panel_rows(was, blocks),
@@ -190,7 +208,7 @@ void verify(const Parameter& was, const Parameter& is, const BlockFormat& blocks
 }
 
 /// `after` is the converted checkpoint, opened anew: names, shapes and shards are checked with it.
-void verify_all(const Model& before, const Plan& plan, const fs::path& directory) {
+void verify_all(const Model& before, const Plan& plan, const fs::path& directory, Meter& meter) {
   const Model after = open_checkpoint(directory);
   std::vector<const Parameter*> converted;
   for_each_tensor(after.weights, after.config,
@@ -200,6 +218,7 @@ void verify_all(const Model& before, const Plan& plan, const fs::path& directory
                   [&](const std::string& name, const Parameter& p, const auto&) {
                     require(i < converted.size(), "the converted checkpoint has lost " + name);
                     verify(p, *converted[i++], plan.blocks);
+                    meter.add(p);
                   });
   const StoredCheckpoint stored = StoredCheckpoint::open(directory);
   for (const Parameter& p : plan.repeated) {
@@ -256,10 +275,14 @@ std::string convert(const Conversion& job) {
   }
   const Plan plan = make_plan(job, stored, model);
   CheckpointWriter out(job.out, declarations(plan), job.shard_bytes);
-  for (const Planned& tensor : plan.tensors) write_tensor(out, tensor, plan.blocks);
+  Meter meter(job.progress, plan);
+  for (const Planned& tensor : plan.tensors) {
+    write_tensor(out, tensor, plan.blocks);
+    for (const Parameter* p : tensor.sources) meter.add(*p);
+  }
   out.finish_tensors();
-  write_text(out.directory() / "config.json", converted_config(job, plan.blocks).dump(2) + "\n");
-  verify_all(model, plan, out.directory());
+  write_text(out.directory() / "config.json", json_text(converted_config(job, plan.blocks)));
+  verify_all(model, plan, out.directory(), meter);
   const auto left_out = copy_other_files(job.in, out.directory());
   out.commit();
 

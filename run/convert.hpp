@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "cli/progress.hpp"
 #include "core/checkpoint.hpp"
 
 namespace dsa::run {
@@ -15,6 +16,7 @@ struct Conversion {
   std::optional<bool> packed_experts;  // nothing: as they are in `in`
   bool keep_mtp = true;
   Index shard_bytes = 5'000'000'000;
+  cli::Progress progress = {};
 };
 
 /// Writes `out` and compares every value read back with the rounding that was meant:

@@ -102,7 +102,8 @@ class Run {
         tokenizer_(text::Tokenizer::read(job.checkpoint)),
         chat_(chat_of(job)),
         options_{job.sampling, job.max_tokens, stop_tokens_of(job.checkpoint, chat_, tokenizer_)},
-        generator_(load(), tokenizer_, options_) {
+        session_(load()),
+        generator_(*session_, tokenizer_, options_) {
     if (!job.system.empty()) messages_.push_back({text::Message::Role::system, job.system});
   }
 
@@ -142,6 +143,7 @@ class Run {
   text::Tokenizer tokenizer_;
   text::ChatFormat chat_;
   text::GenerationOptions options_;  // known to be right before the model is loaded
+  std::unique_ptr<Session> session_;
   text::Generator generator_;
   std::vector<text::Message> messages_;
 };

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <functional>
 #include <iosfwd>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -23,7 +24,7 @@ struct GenerateJob {
 };
 
 /// Loads the model once everything else is known to be right.
-using LoadModel = std::function<text::LanguageModel()>;
+using LoadModel = std::function<std::unique_ptr<Session>()>;
 
 /// Writes the model's text to stdout as it comes and statistics to stderr; interactive: one answer
 /// a line of `in`. An answer ends at an eos_token_id of generation_config.json or config.json.

@@ -6,6 +6,7 @@
 #include <chrono>
 
 #include "core/checkpoint.hpp"
+#include "optimized/backends.hpp"
 #include "optimized/engine/evaluator.hpp"
 #include "run/tokens.hpp"
 
@@ -29,8 +30,22 @@ void append(SafetensorsWriter& out, const std::vector<Index>& values) {
   out.append(std::as_bytes(std::span(values)));
 }
 
+/// How many of all tokens have logits.
+class Meter {
+ public:
+  Meter(const cli::Progress& progress, Index tokens) : progress_(progress), tokens_(tokens) {}
+  void add_token() {
+    ++done_;
+    if (progress_) progress_("tokens", static_cast<int>(1000 * done_ / tokens_), 1000);
+  }
+
+ private:
+  const cli::Progress& progress_;
+  Index tokens_, done_ = 0;
+};
+
 /// Rows (S, V) of one sequence, as they come; zeros for padding.
-void append_logits(SafetensorsWriter& out, Evaluator& evaluator, const Sequence& s) {
+void append_logits(SafetensorsWriter& out, Evaluator& evaluator, const Sequence& s, Meter& meter) {
   const std::vector<float> zeros(static_cast<std::size_t>(evaluator.engine().config().vocab_size));
   Index next = 0;
   const auto skip_to = [&](Index t) {
@@ -40,6 +55,7 @@ void append_logits(SafetensorsWriter& out, Evaluator& evaluator, const Sequence&
     skip_to(t);
     out.append(std::as_bytes(std::span(row.data, static_cast<std::size_t>(row.size()))));
     ++next;
+    meter.add_token();
   });
   skip_to(s.size());
 }
@@ -52,13 +68,13 @@ void append(SafetensorsWriter& out, const Trace::Entry& entry) {
 }
 
 void write_safetensors(const LogitsJob& job, Evaluator& evaluator, std::vector<Sequence> sequences,
-                       Index S) {
+                       Index S, Meter& meter) {
   pad(sequences, S);
   const auto B = static_cast<Index>(sequences.size()), V = evaluator.engine().config().vocab_size;
   Trace trace;  // of the first sequence; its header stands before the logits
   if (job.trace)
     evaluator.run(
-        sequences.front(), {}, [](auto&&...) {}, &trace);
+        sequences.front(), {}, [&](auto&&...) { meter.add_token(); }, &trace);
   std::vector<SafetensorsWriter::Declaration> declared = {{"tokens", Dtype::i64, {B, S}},
                                                           {"attention_mask", Dtype::i64, {B, S}},
                                                           {"logits", Dtype::f32, {B, S, V}}};
@@ -78,18 +94,20 @@ void write_safetensors(const LogitsJob& job, Evaluator& evaluator, std::vector<S
     if (b == 0 && job.trace)
       append(out, *trace.find("lm_head"));
     else
-      append_logits(out, evaluator, sequences[b]);
+      append_logits(out, evaluator, sequences[b], meter);
   }
   for (const Trace::Entry& entry : trace.entries()) append(out, entry);
   out.commit();
 }
 
-void write_lines(const LogitsJob& job, Evaluator& evaluator, std::vector<Sequence> sequences) {
+void write_lines(const LogitsJob& job, Evaluator& evaluator, std::vector<Sequence> sequences,
+                 Meter& meter) {
   Recording golden;
   for (const Sequence& s : sequences) {
     golden.logits.emplace_back(Shape<2>{s.size(), evaluator.engine().config().vocab_size});
     evaluator.run(s, {}, [&](Index t, View<const float, 1> row) {
       std::copy(row.begin(), row.end(), golden.logits.back().view()[t].begin());
+      meter.add_token();
     });
   }
   golden.sequences = std::move(sequences);
@@ -98,7 +116,8 @@ void write_lines(const LogitsJob& job, Evaluator& evaluator, std::vector<Sequenc
 
 }  // namespace
 
-std::string logits(const LogitsJob& job, ChosenEngine engine) {
+std::string logits(const LogitsJob& job, EngineOptions options) {
+  const Backend& backend = backend_named(options.backend);
   const Config config = read_config(job.checkpoint);
   const std::vector<Sequence> sequences = read_tokens(job.tokens, config.vocab_size);
   Index S = 0, tokens = 0;
@@ -111,17 +130,18 @@ std::string logits(const LogitsJob& job, ChosenEngine engine) {
           "the output is called " + job.out.string() + ", expected *.safetensors or *.jsonl");
   require(!(lines && job.trace), "JSON lines hold no trace; write *.safetensors");
 
-  engine.options.chunk = std::min(engine.options.chunk, S);
-  const Plan plan = engine.backend.plan(config, engine.options, S, engine.options.chunk);
+  options.chunk = std::min(options.chunk, S);
+  const Plan plan = backend.plan(config, options, S, options.chunk);
   if (job.plan_only) return as_text(plan);
   require_fits(plan);
 
-  Evaluator evaluator(engine.backend.open(open_checkpoint(job.checkpoint), engine.options));
+  Evaluator evaluator(backend.open(open_checkpoint(job.checkpoint), options));
   const auto start = std::chrono::steady_clock::now();
+  Meter meter(job.progress, tokens);
   if (lines)
-    write_lines(job, evaluator, sequences);
+    write_lines(job, evaluator, sequences, meter);
   else
-    write_safetensors(job, evaluator, sequences, S);
+    write_safetensors(job, evaluator, sequences, S, meter);
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return fmt::format("{}: logits of {} tokens in {} sequence{} by {}, {:.3g} s\n", job.out.string(),

@@ -4,18 +4,20 @@
 #include <filesystem>
 #include <string>
 
-#include "optimized/engine/arguments.hpp"
+#include "cli/progress.hpp"
+#include "optimized/engine/engine.hpp"
 
 namespace dsa::run {
 
 struct LogitsJob {
   std::filesystem::path checkpoint, tokens, out;
   bool trace = false, plan_only = false;
+  cli::Progress progress = {};
 };
 
 /// Writes tokens, attention_mask and logits (and a trace of the first sequence) to `out`:
 /// safetensors, or JSON lines where its name ends in .jsonl; data/README.md. Returns lines for the
 /// user: what was written, or the plan. Errors leave nothing behind.
-std::string logits(const LogitsJob&, ChosenEngine);
+std::string logits(const LogitsJob&, EngineOptions);
 
 }  // namespace dsa::run

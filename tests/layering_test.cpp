@@ -1,5 +1,6 @@
 // The architecture as a test: who may include whom, as data.
 //
+//   core <- cli                    what all programs do alike
 //   core <- reference              reference and optimized never meet:
 //   core <- optimized              an oracle that shares code with its subject proves nothing
 //   core, reference, optimized <- verify <- experiments, tests

@@ -21,11 +21,12 @@ class Stopwatch {
 
 }  // namespace
 
-Generator::Generator(LanguageModel model, const Tokenizer& tokenizer, GenerationOptions options)
-    : model_(std::move(model)), tokenizer_(tokenizer), options_(std::move(options)) {
-  require(tokenizer.size() <= model_.vocab_size,
+Generator::Generator(Session& session, const Tokenizer& tokenizer, GenerationOptions options)
+    : session_(session), tokenizer_(tokenizer), options_(std::move(options)) {
+  const Index vocab_size = session.engine().config().vocab_size;
+  require(tokenizer.size() <= vocab_size,
           "tokenizer.json has ids up to " + std::to_string(tokenizer.size() - 1) +
-              ", but the model's vocab_size is " + std::to_string(model_.vocab_size) +
+              ", but the model's vocab_size is " + std::to_string(vocab_size) +
               "; they do not belong together");
 }
 
@@ -37,8 +38,8 @@ bool Generator::stops(Token token) const {
 View<const float, 1> Generator::feed(std::span<const Token> prompt, Generated& result) {
   const auto differs = std::mismatch(prompt.begin(), prompt.end() - 1, seen_.begin(), seen_.end());
   const auto same = static_cast<std::size_t>(differs.first - prompt.begin());
-  if (same < seen_.size()) model_.keep(static_cast<Index>(same));
-  const auto logits = model_.append(prompt.subspan(same));
+  if (same < seen_.size()) session_.keep(static_cast<Index>(same));
+  const auto logits = session_.append(prompt.subspan(same));
   seen_.assign(prompt.begin(), prompt.end());
   result.reused_tokens = static_cast<Index>(same);
   return logits;
@@ -48,9 +49,10 @@ Generated Generator::run(std::span<const Token> prompt, const Emit& emit,
                          const std::function<bool()>& interrupted) {
   const auto length = static_cast<Index>(prompt.size());
   require(length > 0, "the prompt is empty; give a text of at least one token");
-  require(length < model_.longest, "the prompt has " + std::to_string(length) +
-                                       " tokens; with what follows it the model takes " +
-                                       std::to_string(model_.longest));
+  const Index longest = session_.longest();
+  require(length < longest, "the prompt has " + std::to_string(length) +
+                                " tokens; with what follows it the model takes " +
+                                std::to_string(longest));
   Generated result;
   result.prompt_tokens = length;
   const Stopwatch prompt_watch;
@@ -59,7 +61,7 @@ Generated Generator::run(std::span<const Token> prompt, const Emit& emit,
 
   const Stopwatch watch;
   Utf8Stream stream;
-  const Index most = std::min(options_.max_tokens, model_.longest - length);
+  const Index most = std::min(options_.max_tokens, longest - length);
   while (static_cast<Index>(result.tokens.size()) < most) {
     if (interrupted()) {
       result.end = Generated::End::interrupted;
@@ -75,7 +77,7 @@ Generated Generator::run(std::span<const Token> prompt, const Emit& emit,
     if (next < tokenizer_.size() && !tokenizer_.is_special(next))
       emit(stream.push(tokenizer_.bytes_of(next)));
     if (static_cast<Index>(result.tokens.size()) == most) break;
-    logits = model_.append({&next, 1});
+    logits = session_.append({&next, 1});
     seen_.push_back(next);
   }
   emit(stream.finish());

@@ -6,18 +6,11 @@
 #include <string_view>
 #include <vector>
 
+#include "optimized/engine/session.hpp"
 #include "text/sampling.hpp"
 #include "text/tokenizer.hpp"
 
 namespace dsa::text {
-
-/// A model that is fed tokens one after another and keeps what it computed of them.
-struct LanguageModel {
-  Index vocab_size = 0;
-  Index longest = 0;  // tokens that it takes in all
-  std::function<View<const float, 1>(std::span<const Token>)> append;  // logits (V) of the last
-  std::function<void(Index)> keep;  // forgets all but the first n tokens
-};
 
 struct GenerationOptions {
   Sampling sampling;
@@ -35,8 +28,9 @@ struct Generated {
 
 class Generator {
  public:
-  /// The tokenizer must outlive it. An Error if the two have different vocabularies.
-  Generator(LanguageModel, const Tokenizer&, GenerationOptions);
+  /// Both must outlive it; nobody else feeds the session. An Error if the two have different
+  /// vocabularies.
+  Generator(Session&, const Tokenizer&, GenerationOptions);
 
   using Emit = std::function<void(std::string_view)>;
   /// Continues the prompt. `emit` gets the text in whole characters, without special tokens, and
@@ -49,10 +43,10 @@ class Generator {
   View<const float, 1> feed(std::span<const Token> prompt, Generated&);
   bool stops(Token) const;
 
-  LanguageModel model_;
+  Session& session_;
   const Tokenizer& tokenizer_;
   GenerationOptions options_;
-  std::vector<Token> seen_;  // by the model
+  std::vector<Token> seen_;  // by the session
   std::uint64_t drawn_ = 0;  // tokens, over all runs
 };
 

@@ -6,10 +6,10 @@
 #include <fstream>
 #include <string>
 
+#include "core/build_info.hpp"
 #include "core/file.hpp"
 #include "core/sha256.hpp"
 #include "reference/ops/linear.hpp"
-#include "verify/build_info.hpp"
 
 namespace dsa::verify {
 namespace {
@@ -46,10 +46,10 @@ std::string checkpoint_hash(const fs::path& directory) {
 
 Receipt make_receipt() {
   Receipt receipt;
-  receipt.version = build::version;
-  receipt.commit = build::commit;
-  receipt.compiler = build::compiler;
-  receipt.flags = build::flags;
+  receipt.version = build_info().version;
+  receipt.commit = build_info().commit;
+  receipt.compiler = build_info().compiler;
+  receipt.flags = build_info().flags;
   receipt.device = field_of("/proc/cpuinfo", "model name");
   receipt.kernel = reference::linear_kernel();
   return receipt;

@@ -1,16 +1,12 @@
 // experiments/bench/bench.hpp — the commands of dsa-bench, one file each.
 #pragma once
 
-#include <CLI/CLI.hpp>
-#include <functional>
+#include "cli/numbers.hpp"
+#include "cli/program.hpp"
 
 namespace dsa::bench {
 
-/// A command on the command line. `run` returns the exit status; bad input is an Error.
-struct Command {
-  CLI::App* app = nullptr;
-  std::function<int()> run;
-};
+using cli::Command;
 
 Command model_command(CLI::App&);
 Command ops_command(CLI::App&);

@@ -77,7 +77,9 @@ Json row_json(const DeviceReport& report, const DeviceRow& row) {
   return json;
 }
 
-Json report_json(const DeviceReport& report, bool on_host) {
+Json report_json(const DeviceReport& report, bool on_host, const std::string& command_line) {
+  verify::Receipt receipt = verify::make_receipt();
+  receipt.command = command_line;
   Json rows = Json::array();
   for (const DeviceRow& row : report.rows) rows.push_back(row_json(report, row));
   return {
@@ -86,7 +88,7 @@ Json report_json(const DeviceReport& report, bool on_host) {
       {"roof", {{"gb_per_s", report.roof_bytes / 1e9}, {"tflop_per_s", report.roof_flops / 1e12}}},
       {"formulas", formulas()},
       {"rows", rows},
-      {"receipt", verify::receipt_json(verify::make_receipt())}};
+      {"receipt", verify::receipt_json(receipt)}};
 }
 
 DeviceReport measure([[maybe_unused]] const CudaArguments& a,
@@ -101,7 +103,7 @@ DeviceReport measure([[maybe_unused]] const CudaArguments& a,
 #endif
 }
 
-int run(const CudaArguments& a) {
+int run(const CudaArguments& a, const std::string& command_line) {
   check_outputs({a.json}, {});
   const std::vector<DeviceProblem> problems = asked(a);
   if (a.list) {
@@ -109,13 +111,13 @@ int run(const CudaArguments& a) {
     Json list = Json::array();
     for (const DeviceProblem& p : problems) list.push_back(problem_json(p));
     if (!a.json.empty())
-      write_text(a.json, Json{{"formulas", formulas()}, {"problems", list}}.dump(1) + "\n");
+      write_text(a.json, json_text({{"formulas", formulas()}, {"problems", list}}));
     return 0;
   }
   const DeviceReport report = measure(a, problems);
   std::cout << fmt::format("{}: reads {:.0f} GB/s, multiplies bf16 at {:.1f} Tflop/s\n",
                            report.device, report.roof_bytes / 1e9, report.roof_flops / 1e12);
-  if (!a.json.empty()) write_text(a.json, report_json(report, a.on_host).dump(1) + "\n");
+  if (!a.json.empty()) write_text(a.json, json_text(report_json(report, a.on_host, command_line)));
   return std::all_of(report.rows.begin(), report.rows.end(),
                      [](const DeviceRow& row) { return row.error.empty(); })
              ? 0
@@ -141,7 +143,7 @@ Command cuda_command(CLI::App& parent) {
       "Rehearse: small sizes, executed by the host's emulation of CUDA; times mean nothing");
   app->add_flag("--list", a->list, "Only say what would be timed, what it costs and needs");
   app->add_option("--json", a->json, "Write the rows as JSON to this file");
-  return {app, [=] { return run(*a); }};
+  return {app, [=](const std::string& command_line) { return run(*a, command_line); }};
 }
 
 }  // namespace dsa::bench

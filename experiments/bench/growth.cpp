@@ -19,6 +19,7 @@ namespace dsa::bench {
 namespace {
 
 using namespace dsa::verify;
+using namespace dsa::verify::kernels;
 
 constexpr Index chunk = 256;
 
@@ -75,7 +76,7 @@ struct Costs {
   double dense() const { return std::min(ms.at("mla_dense"), ms.at("mla_expanded")); }
 };
 
-int run(const GrowthArguments& a) {
+int run(const GrowthArguments& a, const std::string& command_line) {
   check_outputs({a.json}, {});
   std::map<std::string, Kernel> kernels;
   for (const std::string op : ops) kernels[op] = best_kernel(op, a.dtype);
@@ -111,13 +112,13 @@ int run(const GrowthArguments& a) {
                                   "cost less than the better form of dense attention\n",
                                   crossover)
                     : "at the longest context measured, dense attention costs less\n");
+  Receipt receipt = make_receipt();
+  receipt.command = command_line;
   if (!a.json.empty())
-    write_text(a.json, Json{{"dtype", a.dtype},
-                            {"rows", rows},
-                            {"crossover", crossover},
-                            {"receipt", receipt_json(make_receipt())}}
-                               .dump(1) +
-                           "\n");
+    write_text(a.json, json_text({{"dtype", a.dtype},
+                                  {"rows", rows},
+                                  {"crossover", crossover},
+                                  {"receipt", receipt_json(receipt)}}));
   return 0;
 }
 
@@ -132,14 +133,12 @@ Command growth_command(CLI::App& parent) {
       "expanded form of MLA; and sum them up to a prefill. Tells from which context on sparse\n"
       "attention pays.");
   app->add_option("--dtype", a->dtype, "fp32, bf16 or fp8")->capture_default_str();
-  app->add_option("--longest", a->longest, "The last context")
-      ->check(CLI::Range(Index{1024}, Index{1} << 20).description(""))
+  cli::add_integer(*app, "--longest", a->longest, {1024, Index{1} << 20}, "The last context")
       ->capture_default_str();
-  app->add_option("--repeats", a->repeats, "The best of so many runs counts")
-      ->check(CLI::Range(1, 1000).description(""))
+  cli::add_integer(*app, "--repeats", a->repeats, {1, 1000}, "The best of so many runs counts")
       ->capture_default_str();
   app->add_option("--json", a->json, "Write the table as JSON to this file");
-  return {app, [=] { return run(*a); }};
+  return {app, [=](const std::string& command_line) { return run(*a, command_line); }};
 }
 
 }  // namespace dsa::bench

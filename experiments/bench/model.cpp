@@ -18,7 +18,7 @@ namespace {
 struct ModelArguments {
   std::string checkpoint;
   Index length = 1024, decode = 8;
-  run::EngineArguments engine;
+  EngineArguments engine;
 };
 
 double seconds_of(const std::function<void()>& work) {
@@ -35,8 +35,8 @@ double peak_mib() {
 }
 
 int measure(const ModelArguments& a) {
-  const run::ChosenEngine chosen = a.engine.parsed();
-  Session session(chosen.backend.open(open_checkpoint(a.checkpoint), chosen.options));
+  const EngineOptions options = a.engine.parsed();
+  Session session(backend_named(options.backend).open(open_checkpoint(a.checkpoint), options));
   const auto vocabulary = static_cast<double>(session.engine().config().vocab_size);
   std::vector<Token> tokens(static_cast<std::size_t>(a.length + a.decode));
   for (std::size_t i = 0; i < tokens.size(); ++i)
@@ -48,7 +48,7 @@ int measure(const ModelArguments& a) {
     for (std::size_t i = length; i < tokens.size(); ++i) session.append(all.subspan(i, 1));
   });
   const Json result = {{"peer", "dsa"},
-                       {"format", chosen.options.format},
+                       {"format", options.format},
                        {"engine", session.engine().name()},
                        {"length", a.length},
                        {"prefill_tokens_per_s", static_cast<double>(a.length) / prefill},
@@ -69,14 +69,12 @@ Command model_command(CLI::App& parent) {
       "Prints one line of JSON; experiments/bench/peers/side_by_side.py sets it beside others.");
   app->add_option("CHECKPOINT", a->checkpoint, "Directory with config.json and safetensors")
       ->required();
-  app->add_option("--length", a->length)
-      ->check(CLI::Range(Index{1}, Index{1} << 24).description(""))
+  cli::add_integer(*app, "--length", a->length, {1, Index{1} << 24}, "Tokens of the prompt")
       ->capture_default_str();
-  app->add_option("--decode", a->decode)
-      ->check(CLI::Range(Index{0}, Index{1} << 24).description(""))
+  cli::add_integer(*app, "--decode", a->decode, {0, Index{1} << 24}, "Tokens after it")
       ->capture_default_str();
   a->engine.describe(*app);
-  return {app, [=] { return measure(*a); }};
+  return {app, [=](const std::string&) { return measure(*a); }};
 }
 
 }  // namespace dsa::bench

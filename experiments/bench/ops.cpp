@@ -7,7 +7,9 @@
 #include <memory>
 #include <regex>
 
+#include "core/file.hpp"
 #include "core/outputs.hpp"
+#include "core/temporary.hpp"
 #include "experiments/bench/bench.hpp"
 #include "experiments/bench/shapes.hpp"
 #include "optimized/cpu/ops/peaks.hpp"
@@ -90,10 +92,11 @@ std::vector<Problem> problems(const OpsArguments& a) {
 
 /// Google Benchmark over the problems registered; its JSON, too, where a path is given.
 void run_benchmarks(const std::string& json) {
-  const std::string partial = json + ".partial";
+  const TemporaryDirectory folder;
+  const std::string written = folder.path() / "benchmark.json";
   std::vector<std::string> words = {"dsa-bench"};
   if (!json.empty()) {
-    words.push_back("--benchmark_out=" + partial);
+    words.push_back("--benchmark_out=" + written);
     words.push_back("--benchmark_out_format=json");
   }
   std::vector<char*> argv;
@@ -102,13 +105,11 @@ void run_benchmarks(const std::string& json) {
   benchmark::Initialize(&argc, argv.data());
   benchmark::RunSpecifiedBenchmarks();
   benchmark::Shutdown();
-  if (!json.empty()) std::filesystem::rename(partial, json);
+  if (!json.empty()) write_text(json, read_text(written));
 }
 
-int run(const OpsArguments& a) {
+int run(const OpsArguments& a, const std::string& command_line) {
   check_outputs({a.json}, {});
-  require(std::isfinite(a.min_time) && a.min_time > 0,
-          fmt::format("--min-time is {}, expected seconds above 0", a.min_time));
   const cpu::Cpu on{cpu::tier_named(a.tier)};
   const std::vector<Problem> all = problems(a);
   const double bandwidth = cpu::read_bandwidth(on);
@@ -118,6 +119,7 @@ int run(const OpsArguments& a) {
   for (const auto& [key, value] : std::vector<std::pair<std::string, std::string>>{
            {"dsa", receipt.version},
            {"commit", receipt.commit},
+           {"command", command_line},
            {"compiler", receipt.compiler},
            {"device", receipt.device},
            {"tier", a.tier},
@@ -152,9 +154,10 @@ Command ops_command(CLI::App& parent) {
   app->add_option("--dtype", a->dtype, "fp32, bf16 or fp8");
   app->add_option("--cpu", a->tier, "Tier of instructions")->capture_default_str();
   app->add_option("--filter", a->filter, "A regular expression on OP/DTYPE/TIER/SHAPE");
-  app->add_option("--min-time", a->min_time, "Seconds a problem")->capture_default_str();
+  cli::add_real(*app, "--min-time", a->min_time, {.above = true}, "Seconds a problem")
+      ->capture_default_str();
   app->add_option("--json", a->json, "Write Google Benchmark's JSON to this file");
-  return {app, [=] { return run(*a); }};
+  return {app, [=](const std::string& command_line) { return run(*a, command_line); }};
 }
 
 }  // namespace dsa::bench

@@ -173,7 +173,8 @@ def golden(run):
     for sample in SAMPLES[:1] if run.rehearse else SAMPLES:
         path, directory = run.scratch / f"{sample}.json", ROOT / "data/samples" / sample
         status, said = run.call([run.program("dsa-verify"), "golden", directory / "checkpoint",
-                                 directory / "logits.safetensors", "--backend", backend, "--json", path], 60)
+                                 directory / "logits.safetensors", "--backend", backend, "--format", "fp32",
+                                 "--json", path], 60)
         if status == 2 and f'has no backend "{backend}"' in said:
             raise Absent(f"this build has no backend {backend}")
         document = read_json(path, said)

@@ -1,12 +1,14 @@
 #include "optimized/engine/arguments.hpp"
 
+#include "cli/numbers.hpp"
 #include "core/checkpoint_writer.hpp"
 #include "core/words.hpp"
 
-namespace dsa::run {
+namespace dsa {
 
-void EngineArguments::describe(CLI::App& app) {
-  app.add_option("--backend", backend, "What computes: " + alternatives(backend_names()))
+void EngineArguments::describe(CLI::App& app, const std::vector<std::string>& names) {
+  app_ = &app;
+  app.add_option("--backend", options.backend, "What computes: " + alternatives(names))
       ->type_name("NAME")
       ->capture_default_str();
   app.add_option("--format", options.format, "fp32, bf16 or fp8")
@@ -21,23 +23,19 @@ void EngineArguments::describe(CLI::App& app) {
                  "automatic, the one with fewer operations. Absorbed: logits are the same bits\n"
                  "however tokens are cut into passes. Default: automatic")
       ->type_name("FORM");
-  app.add_option("--chunk", options.chunk, "Tokens of a pass, at most")
-      ->check(CLI::Range(Index{1}, Index{1} << 20).description(""))
-      ->type_name("N")
+  cli::add_integer(app, "--chunk", options.chunk, {1, Index{1} << 20}, "Tokens of a pass, at most")
       ->capture_default_str();
-  app.add_option("--threads", options.threads,
-                 "Of the backend cpu. Default: as many as OpenMP would take")
-      ->check(CLI::Range(1, 4096).description(""))
-      ->type_name("N");
+  cli::add_integer(app, "--threads", options.threads, {1, 4096},
+                   "Of the backend cpu. Default: as many as OpenMP would take");
   app.add_option("--memory", memory, "That may be used, e.g. 20GB. Default: what is available")
       ->type_name("SIZE");
 }
 
-ChosenEngine EngineArguments::parsed() const {
-  ChosenEngine chosen{backend_named(backend), options};
-  check_options(backend, options);
-  if (!memory.empty()) chosen.options.memory = parse_bytes(memory, "--memory");
-  return chosen;
+EngineOptions EngineArguments::parsed() const {
+  EngineOptions parsed = options;
+  if (!memory.empty()) parsed.memory = parse_bytes(memory, "--memory");
+  check_options(parsed);
+  return parsed;
 }
 
-}  // namespace dsa::run
+}  // namespace dsa

@@ -1,28 +1,34 @@
-// optimized/engine/arguments.hpp — the options of every command that runs a model.
+// optimized/engine/arguments.hpp — the flags of every command that runs a model.
 #pragma once
 
 #include <CLI/CLI.hpp>
 #include <string>
+#include <vector>
 
 #include "optimized/backends.hpp"
 
-namespace dsa::run {
+namespace dsa {
 
-/// A backend, and what it is asked to be.
-struct ChosenEngine {
-  const Backend& backend;
-  EngineOptions options;
-};
-
-/// As CLI11 writes them.
+/// --backend, --format, --cpu, --mla, --chunk, --threads and --memory. Must live as long as the
+/// app that it described itself to.
 struct EngineArguments {
-  std::string backend = "cpu", memory;
-  EngineOptions options;  // but `memory`
+  EngineOptions options;  // as CLI11 writes them; `memory` is still a text
+  std::string memory;
 
-  void describe(CLI::App&);
+  /// The default of --backend.
+  explicit EngineArguments(const std::string& backend = "cpu") { options.backend = backend; }
 
-  /// Errors: this build has no such backend; a tier of another than cpu; a size that is none.
-  ChosenEngine parsed() const;
+  /// `names`: what --backend may be.
+  void describe(CLI::App&, const std::vector<std::string>& names = backend_names());
+
+  /// Whether the user gave this flag.
+  bool has(const std::string& flag) const { return app_->count(flag) > 0; }
+
+  /// Errors: options that the backend does not have; a size that is none.
+  EngineOptions parsed() const;
+
+ private:
+  const CLI::App* app_ = nullptr;
 };
 
-}  // namespace dsa::run
+}  // namespace dsa

@@ -54,11 +54,12 @@ struct Tap {
   std::function<void(const std::string& name, View<const std::int32_t, 2> chosen)> decision;
 };
 
-/// As given on a command line; what is empty or 0 is chosen.
+/// As given on a command line (optimized/engine/arguments.hpp); what is empty or 0 is chosen.
 struct EngineOptions {
-  std::string format = "bf16";  // fp32, bf16 or fp8
-  std::string tier;             // of cpu
-  std::string mla;              // of cpu: automatic, absorbed or expanded
+  std::string backend = "cpu";
+  std::string format = "bf16";  // fp32, bf16 or fp8; releases are stored and served in bf16
+  std::string tier = {};        // of cpu
+  std::string mla = {};         // of cpu: automatic, absorbed or expanded
   Index chunk = 512;            // tokens of a pass, at most
   Index memory = 0;             // bytes that may be used; 0: what is available
   int threads = 0;              // of cpu

@@ -12,6 +12,11 @@ Session::Session(std::unique_ptr<Engine> engine)
       positions_(static_cast<std::size_t>(engine_->pass_tokens())),
       begin_(positions_.size()) {}
 
+Index Session::longest() const {
+  const Index told = engine_->config().max_position_embeddings;
+  return told > 0 ? std::min(told, engine_->largest_length()) : engine_->largest_length();
+}
+
 View<const float, 1> Session::append(std::span<const Token> tokens) {
   require(!tokens.empty(), "no token was given, expected at least one");
   const Index wanted = length() + static_cast<Index>(tokens.size());

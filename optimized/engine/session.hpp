@@ -20,6 +20,9 @@ class Session {
   const Engine& engine() const { return *engine_; }
   Index length() const { return cache_->rows(); }  // tokens fed
 
+  /// Tokens that it takes in all: what the memory holds, or what the config says if that is less.
+  Index longest() const;
+
   /// Feeds the next tokens. Returns the logits (V) of the last one, which live until the next
   /// call. Error: no token, or one outside the vocabulary; more tokens than largest_length().
   View<const float, 1> append(std::span<const Token> tokens);

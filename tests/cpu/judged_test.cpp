@@ -12,17 +12,16 @@ using Catch::Contains;
 
 namespace {
 
-Verdict judged(const std::string& family, const std::string& golden, const BackendChoice& choice) {
+Verdict judged(const std::string& family, const std::string& golden, const EngineOptions& options) {
   const auto checkpoint = sample(family) / "checkpoint";
-  const OpenedBackend backend = open_backend(checkpoint, choice);
-  return judge(checkpoint, sample(family) / golden, backend.implementation,
-               quick(backend.precision));
+  return judge(checkpoint, sample(family) / golden, open_backend(checkpoint, options),
+               quick(precision_of(options)));
 }
 
-Invariants invariants_of(const std::string& family, const BackendChoice& choice) {
+Invariants invariants_of(const std::string& family, const EngineOptions& options) {
   const auto checkpoint = sample(family) / "checkpoint";
-  const OpenedBackend backend = open_backend(checkpoint, choice);
-  return check_invariants(checkpoint, backend.implementation, {quick(backend.precision), 0});
+  return check_invariants(checkpoint, open_backend(checkpoint, options),
+                          {quick(precision_of(options)), 0});
 }
 
 }  // namespace
@@ -69,9 +68,9 @@ TEST_CASE("cpu judged by a trace, and by another golden than its own", "[cpu-jud
   CHECK(judged("v3", "golden.jsonl", {"cpu", "fp32", ""}).outcome == Outcome::pass);
 
   const auto checkpoint = sample("v32") / "checkpoint";
-  const OpenedBackend bf16 = open_backend(checkpoint, {"cpu", "bf16", ""});
-  const Verdict as_fp32 = judge(checkpoint, sample("v32") / "logits.safetensors",
-                                bf16.implementation, quick(reference::Precision::hf_fp32));
+  const Implementation bf16 = open_backend(checkpoint, {"cpu", "bf16", ""});
+  const Verdict as_fp32 = judge(checkpoint, sample("v32") / "logits.safetensors", bf16,
+                                quick(reference::Precision::hf_fp32));
   CHECK(as_fp32.outcome == Outcome::fail);  // the limits of fp32 are too narrow for bf16
 }
 
@@ -91,13 +90,15 @@ TEST_CASE("cpu keeps the invariants", "[cpu-judged][slow]") {
 
 TEST_CASE("a backend that is not there is refused in a sentence", "[cpu-judged]") {
   const auto checkpoint = sample("v32") / "checkpoint";
-  CHECK_THROWS_WITH(open_backend(checkpoint, {"tpu", "", ""}),
+  CHECK_THROWS_WITH(open_backend(checkpoint, {"tpu"}),
                     Contains("no backend \"tpu\"; choose reference") && Contains("cpu"));
   CHECK_THROWS_WITH(open_backend(checkpoint, {"cpu", "fp64", ""}),
                     Contains("no format \"fp64\"; choose fp32, bf16 or fp8"));
-  CHECK_THROWS_WITH(open_backend(checkpoint, {"cpu", "", "sse"}), Contains("no tier \"sse\""));
-  CHECK_THROWS_WITH(open_backend(checkpoint, {"reference", "", "avx2"}), Contains("--cpu"));
-  CHECK_THROWS_WITH(open_backend(checkpoint, {"reference", "", "", "expanded"}), Contains("--mla"));
-  CHECK_THROWS_WITH(open_backend(checkpoint, {"cpu", "", "", "naive"}), Contains("no form"));
-  CHECK(open_backend(checkpoint, {}).implementation.ours);
+  CHECK_THROWS_WITH(open_backend(checkpoint, {"cpu", "bf16", "sse"}), Contains("no tier \"sse\""));
+  CHECK_THROWS_WITH(open_backend(checkpoint, {"reference", "fp64", "avx2"}), Contains("--cpu"));
+  CHECK_THROWS_WITH(open_backend(checkpoint, {"reference", "fp64", "", "expanded"}),
+                    Contains("--mla"));
+  CHECK_THROWS_WITH(open_backend(checkpoint, {"cpu", "bf16", "", "naive"}), Contains("no form"));
+  CHECK_THROWS_WITH(open_backend(checkpoint, {"reference", "bf16"}), Contains("choose fp64"));
+  CHECK(open_backend(checkpoint, {"reference", "fp64"}).ours);
 }

@@ -13,9 +13,9 @@ namespace {
 
 Verdict judged(const std::string& family, const std::string& golden, const std::string& format) {
   const auto checkpoint = sample(family) / "checkpoint";
-  const OpenedBackend backend = open_backend(checkpoint, {"cuda-host", format, ""});
-  return judge(checkpoint, sample(family) / golden, backend.implementation,
-               quick(backend.precision));
+  const EngineOptions options{"cuda-host", format};
+  return judge(checkpoint, sample(family) / golden, open_backend(checkpoint, options),
+               quick(precision_of(options)));
 }
 
 /// The definition's logits of one sequence, as a golden.
@@ -72,9 +72,9 @@ TEST_CASE("cuda-host judged by a trace, with padding, and by limits too narrow",
   CHECK(judged("v32", "left-padded.safetensors", "bf16").outcome == Outcome::pass);
 
   const auto checkpoint = sample("v32") / "checkpoint";
-  const OpenedBackend bf16 = open_backend(checkpoint, {"cuda-host", "bf16", ""});
-  const Verdict as_fp32 = judge(checkpoint, sample("v32") / "logits.safetensors",
-                                bf16.implementation, quick(reference::Precision::hf_fp32));
+  const Implementation bf16 = open_backend(checkpoint, {"cuda-host", "bf16"});
+  const Verdict as_fp32 = judge(checkpoint, sample("v32") / "logits.safetensors", bf16,
+                                quick(reference::Precision::hf_fp32));
   CHECK(as_fp32.outcome == Outcome::fail);
 }
 
@@ -82,11 +82,11 @@ TEST_CASE("cuda-host judged by a trace, with padding, and by limits too narrow",
 // are equal to a prefill but for rounding, and are judged as it is.
 TEST_CASE("cuda-host passes in chunks, and token by token", "[cuda-judged][slow]") {
   const auto checkpoint = sample("v32") / "checkpoint";
-  const OpenedBackend backend = open_backend(checkpoint, {"cuda-host", "bf16", ""});
+  const EngineOptions options{"cuda-host", "bf16"};
+  const Implementation backend = open_backend(checkpoint, options);
   for (const Index step : {Index{1}, Index{31}}) {
-    const Verdict verdict =
-        judge(checkpoint, sample("v32") / "logits.safetensors",
-              in_chunks(backend.implementation, step), quick(backend.precision));
+    const Verdict verdict = judge(checkpoint, sample("v32") / "logits.safetensors",
+                                  in_chunks(backend, step), quick(precision_of(options)));
     INFO(step << " tokens at a time: " << verdict.why);
     CHECK(verdict.outcome == Outcome::pass);
   }
@@ -101,9 +101,10 @@ TEST_CASE("cuda-host passes beyond one page of its caches", "[cuda-judged][slow]
   for (const auto& [format, step] :
        {std::pair<const char*, Index>{"fp32", 200}, {"bf16", 256}, {"fp8", 256}}) {
     const auto checkpoint = sample("v32") / "checkpoint";
-    const OpenedBackend backend = open_backend(checkpoint, {"cuda-host", format, ""});
-    const Verdict verdict = judge(checkpoint, golden, in_chunks(backend.implementation, step),
-                                  quick(backend.precision));
+    const EngineOptions options{"cuda-host", format};
+    const Implementation backend = open_backend(checkpoint, options);
+    const Verdict verdict =
+        judge(checkpoint, golden, in_chunks(backend, step), quick(precision_of(options)));
     INFO(format << ": " << verdict.why);
     CHECK(verdict.outcome == Outcome::pass);
     CHECK(verdict.judged.logits->all.rows == 270);

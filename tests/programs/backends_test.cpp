@@ -18,13 +18,13 @@ TEST_CASE("backends are found by their names, which differ", "[backends]") {
 }
 
 TEST_CASE("only cpu has tiers and forms", "[backends]") {
-  EngineOptions tier, form;
-  tier.tier = "avx2", form.mla = "expanded";
-  check_options("cpu", tier);
-  check_options("cpu", form);
-  check_options("reference", {});
-  CHECK_THROWS_WITH(check_options("cuda", tier), Contains("--cpu") && Contains("for cuda"));
-  CHECK_THROWS_WITH(check_options("cuda", form), Contains("--mla") && Contains("for cuda"));
+  check_options({"cpu", "bf16", "avx2"});
+  check_options({"cpu", "bf16", "", "expanded"});
+  check_options({"reference", "fp64"});
+  CHECK_THROWS_WITH(check_options({"cuda", "bf16", "avx2"}),
+                    Contains("--cpu") && Contains("for cuda"));
+  CHECK_THROWS_WITH(check_options({"cuda", "bf16", "", "expanded"}),
+                    Contains("--mla") && Contains("for cuda"));
 }
 
 TEST_CASE("a plan says where its memory is", "[backends]") {

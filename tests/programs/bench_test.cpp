@@ -58,7 +58,7 @@ TEST_CASE("what cannot be timed is refused in one sentence", "[bench]") {
   CHECK_THAT(complaint("dsa-bench model /nowhere --length 999999999999"), Contains("--length"));
   for (const char* seconds : {"0", "-1", "nan"})
     CHECK_THAT(complaint(std::string("dsa-bench ops --min-time ") + seconds),
-               Contains("expected seconds above 0"));
+               Contains("expected a finite number above 0"));
   for (const char* command : {"ops", "growth", "cuda --list"})
     CHECK_THAT(complaint(std::string("dsa-bench ") + command + " --json /nowhere/x"),
                Contains("cannot write /nowhere/x"));

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <map>
+#include <memory>
 
 #include "core/file.hpp"
 #include "tests/catch.hpp"
@@ -40,23 +41,48 @@ struct Parrot {
   std::vector<Token> fed{}, cache{};
   std::vector<Index> kept{};
   std::size_t said = 0;
-  std::vector<float> logits{};
 
-  text::LanguageModel model(Index longest = 1000) {
-    return {vocab_size, longest,
-            [this](std::span<const Token> tokens) {
-              fed.insert(fed.end(), tokens.begin(), tokens.end());
-              cache.insert(cache.end(), tokens.begin(), tokens.end());
-              logits.assign(static_cast<std::size_t>(vocab_size), 0.0f);
-              logits[static_cast<std::size_t>(script.at(said++ % script.size()))] = 1;
-              return view(logits);
-            },
-            [this](Index n) {
-              kept.push_back(n);
-              cache.resize(static_cast<std::size_t>(n));
-            }};
-  }
+  Session session(Index longest = 1000);
 };
+
+class ParrotCache final : public SequenceCache {
+ public:
+  void add(Index n) { rows_ += n; }
+};
+
+class ParrotEngine final : public Engine {
+ public:
+  ParrotEngine(Parrot& parrot, Index longest) : parrot_(parrot), longest_(longest) {
+    config_.vocab_size = parrot.vocab_size;
+  }
+  const Config& config() const override { return config_; }
+  std::string name() const override { return "parrot"; }
+  Index pass_tokens() const override { return 512; }
+  Index largest_length() const override { return longest_; }
+  std::unique_ptr<SequenceCache> new_cache() const override {
+    return std::make_unique<ParrotCache>();
+  }
+  void forward(std::span<const Feed> feeds, LogitsOf, View<float, 2> logits, const Tap&) override {
+    const auto tokens = feeds[0].tokens;
+    const auto rows = static_cast<std::size_t>(feeds[0].cache->rows());
+    if (rows < parrot_.cache.size()) parrot_.kept.push_back(feeds[0].cache->rows());
+    parrot_.cache.resize(rows);
+    parrot_.cache.insert(parrot_.cache.end(), tokens.begin(), tokens.end());
+    parrot_.fed.insert(parrot_.fed.end(), tokens.begin(), tokens.end());
+    std::fill(logits[0].begin(), logits[0].end(), 0.0f);
+    logits(0, static_cast<Index>(parrot_.script.at(parrot_.said++ % parrot_.script.size()))) = 1;
+    dynamic_cast<ParrotCache&>(*feeds[0].cache).add(feeds[0].size());
+  }
+
+ private:
+  Parrot& parrot_;
+  Config config_;
+  Index longest_;
+};
+
+Session Parrot::session(Index longest) {
+  return Session(std::make_unique<ParrotEngine>(*this, longest));
+}
 
 bool never() { return false; }
 
@@ -161,7 +187,8 @@ TEST_CASE("text comes in whole characters and ends where it should", "[text]") {
     return all;
   };
 
-  text::Generator generator(parrot.model(), tokenizer, {{}, 500, {1}});
+  Session session = parrot.session();
+  text::Generator generator(session, tokenizer, {{}, 500, {1}});
   const auto result = generator.run(prompt, emit, never);
   CHECK(result.end == text::Generated::End::stop);
   CHECK(joined() == "Ünï 👩‍👩‍👧 <｜User｜>深度");
@@ -170,14 +197,16 @@ TEST_CASE("text comes in whole characters and ends where it should", "[text]") {
 
   parts.clear();
   parrot.said = 0;
-  text::Generator brief(parrot.model(), tokenizer, {{}, 2, {1}});
+  session = parrot.session();
+  text::Generator brief(session, tokenizer, {{}, 2, {1}});
   const auto cut = brief.run(prompt, emit, never);
   CHECK(cut.end == text::Generated::End::length);
   CHECK(cut.tokens == std::vector<Token>(script.begin(), script.begin() + 2));
 
   parrot.said = 0;
   int asked = 0;
-  text::Generator stopped(parrot.model(), tokenizer, {{}, 500, {1}});
+  session = parrot.session();
+  text::Generator stopped(session, tokenizer, {{}, 500, {1}});
   const auto interrupted = stopped.run(prompt, emit, [&] { return ++asked > 3; });
   CHECK(interrupted.end == text::Generated::End::interrupted);
   CHECK(interrupted.tokens.size() == 3);
@@ -186,7 +215,8 @@ TEST_CASE("text comes in whole characters and ends where it should", "[text]") {
 TEST_CASE("a second prompt feeds only what the model has not seen", "[text]") {
   const auto tokenizer = text::Tokenizer::read(samples / "deepseek");
   Parrot parrot{tokenizer.size(), {20, 21, 22, 1}};
-  text::Generator generator(parrot.model(), tokenizer, {{}, 500, {1}});
+  Session session = parrot.session();
+  text::Generator generator(session, tokenizer, {{}, 500, {1}});
   const auto run = [&](std::vector<Token> prompt) {
     parrot.said = 0;
     parrot.fed.clear();
@@ -210,9 +240,10 @@ TEST_CASE("a second prompt feeds only what the model has not seen", "[text]") {
 TEST_CASE("prompts and models that do not fit are refused", "[text]") {
   const auto tokenizer = text::Tokenizer::read(samples / "deepseek");
   Parrot parrot{tokenizer.size(), {20}};
-  CHECK_THROWS_WITH(text::Generator({100, 10, {}, {}}, tokenizer, {}),
-                    Contains("vocab_size is 100"));
-  text::Generator generator(parrot.model(6), tokenizer, {{}, 500, {1}});
+  Parrot other{100, {20}};
+  Session of_other = other.session(), session = parrot.session(6);
+  CHECK_THROWS_WITH(text::Generator(of_other, tokenizer, {}), Contains("vocab_size is 100"));
+  text::Generator generator(session, tokenizer, {{}, 500, {1}});
   const std::vector<Token> prompt = {5, 6, 7, 8};
   CHECK_THROWS_WITH(generator.run(
                         {}, [](std::string_view) {}, never),

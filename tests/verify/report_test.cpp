@@ -3,129 +3,22 @@
 #include "verify/report/report.hpp"
 
 #include <cmath>
-#include <limits>
 #include <pugixml.hpp>
 #include <set>
 #include <sstream>
 
 #include "tests/catch.hpp"
+#include "tests/verify/report_helpers.hpp"
+#include "verify/report/text.hpp"
+#include "verify/report/values.hpp"
 
 using Catch::Matchers::Contains;
 using dsa::Index;
 using dsa::Json;
+using namespace dsa::test;
 using namespace dsa::verify;
 
 namespace {
-
-constexpr double inf = std::numeric_limits<double>::infinity();
-constexpr double nan = std::numeric_limits<double>::quiet_NaN();
-
-LogitsResult logits_of(Index rows, Index undecided) {
-  LogitsResult logits;
-  for (Index i = 0; i < rows; ++i) {
-    RowResult row;
-    row.at = {0, i, -1};
-    row.kl = 1e-28 * static_cast<double>(i);
-    row.kl_limit = 1e-25;
-    if (i < undecided) {
-      row.undecided = true;
-      row.decision = "model.layers.1.self_attn.indexer.topk";
-      row.decided_at = i;
-      row.margin = 1e-9;
-      row.noise = 4e-8;
-    }
-    logits.rows.push_back(row);
-  }
-  logits.all.rows = rows;
-  logits.all.kl_max = 3e-28;
-  logits.all.kl_max_at = {0, 3, -1};
-  logits.all.kl_max_token = 77;
-  logits.all.top1 = 1;
-  logits.decided = logits.all;
-  logits.decided.rows = rows - undecided;
-  logits.decided.kl_mean = 1e-28;
-  logits.decided.max_abs = 2.5e-13;
-  if (logits.decided.rows == 0) return logits;
-  logits.kl = {2e-26, 1e-25, "32 perturbed runs", {0, 3, -1}, 0, logits.decided.rows};
-  logits.elements = {0.5, 1, "the same runs, by element", {0, 2, 9}, 0, logits.decided.rows * 10};
-  return logits;
-}
-
-TensorResult tensor_of(const std::string& name, double worst) {
-  TensorResult t;
-  t.name = name;
-  t.n = 1234;
-  t.over = worst <= 1 ? 0 : 7;
-  t.worst_over_allowed = worst;
-  t.at = {0, 3, 5};
-  t.got = 1.5;
-  t.want = 1.25;
-  t.allowed = 0.25 / worst;
-  t.from = "gamma(64) bound";
-  return t;
-}
-
-Verdict verdict_of(Outcome outcome) {
-  Verdict v;
-  v.checkpoint = "samples/tiny";
-  v.golden = "samples/tiny/golden.safetensors";
-  v.family = "deepseek_v32";
-  v.sequences = 1;
-  v.positions = 4;
-  v.layers = 2;
-  v.topk = 2;
-  v.longest_visible = 4;
-  v.outcome = outcome;
-  v.why = "because of this";
-  v.judged.title = "golden (fp64) against the definition";
-  v.judged.precision = "fp64";
-  v.judged.outcome = outcome;
-  v.judged.why = v.why;
-  v.judged.logits = logits_of(4, 1);
-  v.judged.tensors = {tensor_of("model.embed_tokens", 0.25), tensor_of("model.layers.0.mlp", 0.5)};
-  TensorResult topk = tensor_of("model.layers.0.self_attn.indexer.topk", 0);
-  topk.kind = TensorResult::Kind::selection;
-  topk.n = 4;
-  topk.agreeing = 3;
-  topk.explained = 1;
-  topk.agreement_by_position = {1, 1, 1, 0.5};
-  v.judged.tensors.push_back(topk);
-  v.receipt.command = "dsa-verify golden samples/tiny";
-  v.receipt.version = "0.1.0";
-  v.receipt.commit = "9ab12c0";
-  v.receipt.seed = 1;
-  v.receipt.seconds = 1.5;
-  return v;
-}
-
-Verdict failing() {
-  Verdict v = verdict_of(Outcome::fail);
-  v.judged.tensors.push_back(tensor_of("model.layers.1.mlp", 8));
-  TensorResult broken = tensor_of("model.norm", inf);
-  broken.wrong_kind = 3;
-  broken.got = nan;
-  v.judged.tensors.push_back(broken);
-  v.judged.first_departure = "model.layers.1.mlp";
-  v.judged.logits->decided.kl_max = nan;
-  v.judged.logits->kl.value = nan;
-  v.judged.logits->kl.over = 1;
-  v.judged.logits->rows[3].kl = nan;
-  return v;
-}
-
-Verdict inconclusive() {
-  Verdict v = verdict_of(Outcome::inconclusive);
-  v.judged.logits = logits_of(4, 4);
-  v.judged.tensors.clear();
-  return v;
-}
-
-Verdict with_candidate() {
-  Verdict v = failing();
-  v.candidate = "out/mine.safetensors";
-  v.golden_judged = verdict_of(Outcome::pass).judged;
-  return v;
-}
 
 pugi::xml_document parsed(const std::string& xml) {
   pugi::xml_document document;
@@ -240,13 +133,13 @@ TEST_CASE("JSON survives the way through a file, any bytes in names", "[report]"
   CHECK(json["golden_judged"]["tensors"].size() == 3);
   CHECK(json["golden_judged"]["logits"]["kl_max"] == 3e-28);
 
-  const Json several = to_json(std::vector<Verdict>{v, verdict_of(Outcome::pass)});
+  const Json several = to_json(Summary{"samples", {v, verdict_of(Outcome::pass)}, Outcome::fail});
   CHECK(several["verdict"] == "fail");
   CHECK(several["why"] == "2 goldens: 1 pass, 1 fail");
   CHECK(several["goldens"].size() == 2);
   CHECK(several["receipt"]["seconds"] == 3.0);
   CHECK(!several["receipt"].contains("golden_sha256"));
-  CHECK(to_json(std::vector<Verdict>{})["verdict"] == "inconclusive");
+  CHECK(to_json(Summary{})["verdict"] == "inconclusive");
 }
 
 TEST_CASE("the JUnit report parses, and its counts are those of its cases", "[report]") {
@@ -284,7 +177,7 @@ TEST_CASE("the JUnit report parses, and its counts are those of its cases", "[re
 }
 
 TEST_CASE("the HTML report is one page that loads nothing", "[report]") {
-  const std::string html = to_html({with_candidate()});
+  const std::string html = to_html(with_candidate());
   CHECK_THAT(html, Contains("<h1>Fail</h1>"));
   CHECK_THAT(html, Contains("What to do."));
   CHECK_THAT(html, Contains("first departure: model.layers.1.mlp"));
@@ -310,7 +203,7 @@ TEST_CASE("the HTML report escapes every name", "[report]") {
   v.judged.first_departure = bad;
   v.judged.notes = {bad};
   v.judged.logits->user = {{1, 2, bad, {}, 0, 4}};
-  for (const std::string& html : {to_html({v}), to_html({v, v})}) {
+  for (const std::string& html : {to_html(v), to_html(Summary{"samples", {v, v}})}) {
     CHECK_THAT(html, !Contains("<script"));
     CHECK_THAT(html, Contains("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&amp;&quot;"));
     CHECK(is_balanced(html));
@@ -321,11 +214,11 @@ TEST_CASE("the HTML report draws nothing where there is nothing", "[report]") {
   Verdict empty = verdict_of(Outcome::inconclusive);
   empty.judged.logits.reset();
   empty.judged.tensors.clear();
-  CHECK_THAT(to_html({empty}),
+  CHECK_THAT(to_html(empty),
              Contains("<h1>Inconclusive</h1>") && !Contains("<svg") && !Contains("<figure"));
-  CHECK(is_balanced(to_html({empty})));
-  CHECK(is_balanced(to_html({})));
-  const std::string open = to_html({inconclusive()});  // logits, and no row of them decided
+  CHECK(is_balanced(to_html(empty)));
+  CHECK(is_balanced(to_html(Summary{})));
+  const std::string open = to_html(inconclusive());  // logits, and no row of them decided
   CHECK_THAT(open, Contains("KL by position") && !Contains("Error by tensor"));
   CHECK(is_balanced(open));
 }
@@ -345,7 +238,7 @@ TEST_CASE("the table shows value, limit, headroom, place and where the limit com
   std::istringstream lines(table(with_candidate(), false));
   for (std::string line; std::getline(lines, line);) {
     INFO(line);
-    CHECK(line.size() <= 110);
+    CHECK(line.size() <= page_width + 2);
     CHECK((line.empty() || line.back() != ' '));
   }
 }
@@ -385,12 +278,44 @@ TEST_CASE("a terminal never obeys a name", "[report]") {
   v.judged.tensors[3].name = "\x1b]0;title";
   v.judged.first_departure = v.judged.tensors[3].name;
   CHECK_THAT(table(v, false), !Contains("\x1b") && !Contains("\x07"));
-  CHECK_THAT(summary_table({v}, false), !Contains("\x1b"));
+  CHECK_THAT(table(Summary{"samples", {v}}, false), !Contains("\x1b"));
 }
 
 TEST_CASE("the summary has a line a golden, and why for each that did not pass", "[report]") {
-  const std::string text = summary_table({verdict_of(Outcome::pass), failing()}, false);
-  CHECK_THAT(text, Contains("samples/tiny/golden.safetensors") && Contains("3/3") &&
-                       Contains("3/5") && Contains("    because of this\n"));
-  CHECK_THAT(text, Catch::Matchers::EndsWith("2 goldens: 1 pass, 1 fail -> exit 1\n"));
+  const Summary summary{"samples/", {verdict_of(Outcome::pass), failing()}, Outcome::fail};
+  const std::string text = table(summary, false);
+  CHECK_THAT(text, Contains("goldens of samples/") && Contains("3/3") && Contains("3/5") &&
+                       Contains("    because of this\n"));
+  // Relative to the directory that was named: nothing is cut away that tells rows apart.
+  CHECK_THAT(text, Contains("\ntiny/golden.safetensors  "));
+  CHECK(text.starts_with("FAIL: 2 goldens: 1 pass, 1 fail\n"));
+  CHECK_THAT(text, Catch::Matchers::EndsWith("FAIL: 2 goldens: 1 pass, 1 fail -> exit 1\n"));
+}
+
+TEST_CASE("the summary's exit code is the process's", "[report]") {
+  // One golden that cannot decide does not spoil the others (judge/samples.hpp).
+  const Summary summary{"samples", {verdict_of(Outcome::pass), inconclusive()}, Outcome::pass};
+  CHECK_THAT(table(summary, false), Catch::Matchers::EndsWith("-> exit 0\n"));
+  CHECK(to_json(summary)["exit_code"] == 0);
+  CHECK_THAT(to_html(summary), Contains("<h1>Pass</h1>"));
+}
+
+TEST_CASE("a failing report begins and ends with its sentence", "[report]") {
+  CHECK(table(failing(), false).starts_with("FAIL: because of this\n\n"));
+  CHECK(table(inconclusive(), false).starts_with("INCONCLUSIVE: because of this\n\n"));
+  CHECK(table(failing(), true).starts_with("\x1b[1;31mFAIL\x1b[0m: because"));
+  CHECK(table(verdict_of(Outcome::pass), false).starts_with("checkpoint "));
+}
+
+TEST_CASE("a failure says how many times above its limit it is", "[report]") {
+  CHECK(headroom(0.5, 1) == "2x");
+  CHECK(headroom(1, 1) == "1x");
+  CHECK(headroom(0, 1) == "exact");
+  CHECK(headroom(2.33e10, 1) == "2.33e+10 x the limit");
+  CHECK(headroom(inf, 1) == "inf x the limit");
+  CHECK(headroom(no_number, 1) == "NaN");
+  Verdict v = failing();
+  v.judged.tensors[3] = tensor_of("model.layers.61.self_attn.indexer.k_norm", 2.33e10);
+  CHECK_THAT(table(v, false), Contains("model.layers.61.self_attn.indexer.k_norm ") &&
+                                  Contains("2.33e+10 x the limit  0:3:5       FAIL"));
 }

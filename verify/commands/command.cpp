@@ -2,12 +2,12 @@
 
 #include <unistd.h>
 
-#include <cmath>
 #include <cstdio>
 #include <iostream>
 
 #include "core/file.hpp"
 #include "core/outputs.hpp"
+#include "core/words.hpp"
 
 namespace dsa::verify {
 namespace {
@@ -20,24 +20,20 @@ std::pair<Index, Index> span_of(const std::string& text) {
   return {begin, end};
 }
 
-/// "golden, sequence 1 of 2  [#####     ] 12/32", over and over on one line of a terminal.
-void show_progress(const std::string& what, int done, int of) {
-  constexpr int width = 24;
-  std::string bar(static_cast<std::size_t>(width * done / std::max(of, 1)), '#');
-  bar.resize(width, ' ');
-  std::fprintf(stderr, "\r\033[K%s  [%s] %d/%d", what.c_str(), bar.c_str(), done, of);
-  std::fflush(stderr);
-}
-
 }  // namespace
 
 JudgeOptions Arguments::judge_options() const {
-  require(!std::isnan(options.alpha), "--alpha is nan, expected a probability up to 0.5");
   JudgeOptions judge = options;
   if (!precision.empty()) judge.precision = reference::precision_named(precision);
   if (!layers.empty()) judge.layers = span_of(layers);
-  if (isatty(STDERR_FILENO)) judge.progress = show_progress;
+  judge.progress = cli::progress();
   return judge;
+}
+
+EngineOptions Arguments::engine_options() const {
+  EngineOptions parsed = engine.parsed();
+  if (parsed.backend == "reference" && !engine.has("--format")) parsed.format = "fp64";
+  return parsed;
 }
 
 void Arguments::check_reports() const {
@@ -50,19 +46,12 @@ void add_checkpoint(CLI::App& app, Arguments& a) {
 }
 
 CLI::Option* add_backend(CLI::App& app, Arguments& a, const std::string& what) {
-  CLI::Option* backend =
-      app.add_option("--backend", a.backend.name, what + ": " + judged_backends())
-          ->capture_default_str();
-  app.add_option(
-      "--format", a.backend.format,
-      "What a backend other than the reference computes in:\nfp32 (default), bf16 or fp8");
-  app.add_option("--cpu", a.backend.tier,
-                 "Instructions of the backend cpu: portable, avx2, avx512, avx512-bf16 or amx\n"
-                 "(default: the best that this machine has)");
-  app.add_option("--mla", a.backend.mla,
-                 "Form of dense attention of the backend cpu: automatic (default), absorbed or\n"
-                 "expanded");
-  return backend;
+  a.engine.describe(app, judged_backends());
+  app.get_option("--format")
+      ->description(
+          "What a backend other than the reference, which is fp64, computes in: fp32,\n"
+          "bf16 or fp8");
+  return app.get_option("--backend")->description(what + ": " + alternatives(judged_backends()));
 }
 
 void add_dtype(CLI::App& app, Arguments& a, const std::string& of) {
@@ -84,13 +73,12 @@ void add_names(CLI::App& app, Arguments& a) {
 }
 
 void add_sampling(CLI::App& app, Arguments& a) {
-  app.add_option("--runs", a.options.runs, "Perturbed runs of each kind, from which limits come")
-      ->check(CLI::Range(1, 1024))
+  cli::add_integer(app, "--runs", a.options.runs, {1, 1024},
+                   "Perturbed runs of each kind, from which limits come")
       ->capture_default_str();
-  app.add_option("--seed", a.options.seed, "Seed of the perturbed runs")->capture_default_str();
-  app.add_option("--alpha", a.options.alpha,
-                 "Probability of rejecting a right result, over all checks of a judgement")
-      ->check(CLI::Range(1e-12, 0.5))
+  cli::add_seed(app, a.options.seed, "Seed of the perturbed runs")->capture_default_str();
+  cli::add_real(app, "--alpha", a.options.alpha, {1e-12, 0.5},
+                "Probability of rejecting a right result, over all checks of a judgement")
       ->capture_default_str();
 }
 
@@ -104,12 +92,8 @@ void add_html(CLI::App& app, Arguments& a) {
 
 bool is_coloured() { return isatty(STDOUT_FILENO); }
 
-void clear_progress() {
-  if (isatty(STDERR_FILENO)) std::fprintf(stderr, "\r\033[K");
-}
-
 void print(const std::string& text) {
-  clear_progress();
+  cli::end_progress();
   std::cout << text;
 }
 

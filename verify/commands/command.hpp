@@ -2,22 +2,19 @@
 // share.
 #pragma once
 
-#include <CLI/CLI.hpp>
-#include <functional>
-#include <optional>
 #include <string>
 
+#include "cli/numbers.hpp"
+#include "cli/program.hpp"
+#include "cli/progress.hpp"
+#include "core/outputs.hpp"
+#include "optimized/engine/arguments.hpp"
 #include "verify/judge/judge.hpp"
 #include "verify/runs/backends.hpp"
 
 namespace dsa::verify {
 
-/// A command on the command line. `run` returns the exit status and is called only if the user
-/// gave the command; bad input is an Error.
-struct Command {
-  CLI::App* app = nullptr;
-  std::function<int(const std::string& command_line)> run;
-};
+using cli::Command;
 
 Command golden_command(CLI::App&);
 Command defects_command(CLI::App&);
@@ -33,10 +30,13 @@ struct Arguments {
   std::string checkpoint, golden, candidate, samples, precision, layers;
   std::string json, junit, html;
   JudgeOptions options;
-  BackendChoice backend;
+  EngineArguments engine{"reference"};
 
   /// `options`, with the texts above read and a progress bar where stderr is a terminal.
   JudgeOptions judge_options() const;
+
+  /// The backend that was asked for; the reference computes in fp64 unless --format says otherwise.
+  EngineOptions engine_options() const;
 
   /// Error, before anything is judged, where a report could not be written or would replace what
   /// is read (core/outputs.hpp).
@@ -44,8 +44,8 @@ struct Arguments {
 };
 
 void add_checkpoint(CLI::App&, Arguments&);
-CLI::Option* add_backend(CLI::App&, Arguments&,
-                         const std::string& what);             // --backend, --format, --cpu, --mla
+/// The engine flags, --backend among them: what it says begins with `what`.
+CLI::Option* add_backend(CLI::App&, Arguments&, const std::string& what);
 void add_dtype(CLI::App&, Arguments&, const std::string& of);  // "GOLDEN"
 void add_precision(CLI::App&, Arguments&);
 void add_names(CLI::App&, Arguments&);
@@ -53,10 +53,11 @@ void add_sampling(CLI::App&, Arguments&);
 void add_json(CLI::App&, Arguments&, const std::string& what);  // "the verdict"
 void add_html(CLI::App&, Arguments&);
 
-/// Ends the progress bar and prints `text`, coloured where stdout is a terminal.
+/// Whether stdout is a terminal.
 bool is_coloured();
+
+/// Ends the progress bar and prints `text`.
 void print(const std::string& text);
-void clear_progress();
 
 void write_if_asked(const std::string& file, const std::string& text);
 

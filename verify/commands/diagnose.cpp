@@ -9,9 +9,9 @@ int run(const Arguments& a, const std::string& command_line) {
   a.check_reports();
   Diagnosis diagnosis = diagnose(a.checkpoint, a.candidate, a.judge_options());
   diagnosis.receipt.command = command_line;
-  print(table(diagnosis));
-  write_if_asked(a.json, to_json(diagnosis).dump(2) + "\n");
+  write_if_asked(a.json, json_text(to_json(diagnosis)));
   write_if_asked(a.html, to_html(diagnosis));
+  print(table(diagnosis, is_coloured()));
   return exit_code(diagnosis);
 }
 

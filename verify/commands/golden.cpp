@@ -1,7 +1,3 @@
-#include <fmt/format.h>
-
-#include <cmath>
-
 #include "verify/commands/command.hpp"
 #include "verify/report/report.hpp"
 
@@ -15,18 +11,16 @@ struct GoldenArguments : Arguments {
 /// The golden alone, by the reference; somebody's file; or a backend of ours.
 Verdict judged(const GoldenArguments& a, JudgeOptions options) {
   if (!a.candidate.empty()) return judge(a.checkpoint, a.golden, a.candidate, options);
-  if (a.backend.is_default()) return judge(a.checkpoint, a.golden, std::nullopt, options);
-  const OpenedBackend backend = open_backend(a.checkpoint, a.backend);
-  if (!options.precision) options.precision = backend.precision;
-  return judge(a.checkpoint, a.golden, backend.implementation, options);
+  const EngineOptions engine = a.engine_options();
+  const reference::Precision precision = precision_of(engine);
+  if (engine.backend == "reference") return judge(a.checkpoint, a.golden, std::nullopt, options);
+  if (!options.precision) options.precision = precision;
+  return judge(a.checkpoint, a.golden, open_backend(a.checkpoint, engine), options);
 }
 
-/// A limit of the user's, where there is one. NaN and negative ones would decide before a look.
+/// A limit of the user's, where there is one.
 std::optional<double> limit_of(const CLI::App& app, const std::string& option, double value) {
-  if (!app.count(option)) return std::nullopt;
-  require(std::isfinite(value) && value >= 0,
-          fmt::format("{} is {}, expected a finite number from 0 on", option, value));
-  return value;
+  return app.count(option) ? std::optional(value) : std::nullopt;
 }
 
 int run(const GoldenArguments& a, const CLI::App& app, const std::string& command_line) {
@@ -37,10 +31,10 @@ int run(const GoldenArguments& a, const CLI::App& app, const std::string& comman
   options.rtol = limit_of(app, "--rtol", a.rtol);
   Verdict verdict = judged(a, options);
   verdict.receipt.command = command_line;
-  print(table(verdict, is_coloured()));
-  write_if_asked(a.json, to_json(verdict).dump(2) + "\n");
+  write_if_asked(a.json, json_text(to_json(verdict)));
   write_if_asked(a.junit, to_junit({verdict}));
-  write_if_asked(a.html, to_html({verdict}));
+  write_if_asked(a.html, to_html(verdict));
+  print(table(verdict, is_coloured()));
   return exit_code(verdict.outcome);
 }
 
@@ -62,10 +56,11 @@ Command golden_command(CLI::App& parent) {
   add_precision(*app, *a);
   add_names(*app, *a);
   app->add_option("--layers", a->layers, "Verify the span A:B of layers only (needs a trace)");
-  app->add_option("--max-kl-div,--max_kl_div", a->max_kl_div,
-                  "A limit of yours on the KL divergence of every row, in place of ours");
-  app->add_option("--atol", a->atol, "A limit of yours: |got - want| <= atol + rtol |want|");
-  app->add_option("--rtol", a->rtol, "See --atol");
+  cli::add_real(*app, "--max-kl-div,--max_kl_div", a->max_kl_div, {},
+                "A limit of yours on the KL divergence of every row, in place of ours");
+  cli::add_real(*app, "--atol", a->atol, {},
+                "A limit of yours: |got - want| <= atol + rtol |want|");
+  cli::add_real(*app, "--rtol", a->rtol, {}, "See --atol");
   app->add_flag("--explain-limit", a->options.explain_limit,
                 "Also print what the limit of every row and tensor is made of");
   app->add_flag("--own-error", a->options.own_error,

@@ -14,22 +14,23 @@ struct InvariantArguments {
 
 int run(const InvariantArguments& a, const std::string& command_line) {
   a.common.check_reports();
-  require(a.command.empty() || a.common.backend.is_default(),
-          "--format, --cpu and --mla tell a backend of ours how to compute; leave them out with "
-          "--command");
+  for (const char* flag : {"--format", "--cpu", "--mla", "--chunk", "--threads", "--memory"})
+    require(
+        a.command.empty() || !a.common.engine.has(flag),
+        std::string(flag) + " tells a backend of ours how to compute; leave it out with --command");
   JudgeOptions judge = a.common.judge_options();
   Implementation asked;
   if (a.command.empty()) {
-    OpenedBackend backend = open_backend(a.common.checkpoint, a.common.backend);
-    if (!judge.precision) judge.precision = backend.precision;
-    asked = std::move(backend.implementation);
+    const EngineOptions engine = a.common.engine_options();
+    if (!judge.precision) judge.precision = precision_of(engine);
+    asked = open_backend(a.common.checkpoint, engine);
   } else {
     asked = command_implementation(a.command, read_config(a.common.checkpoint).vocab_size);
   }
   Invariants result = check_invariants(a.common.checkpoint, asked, {judge, a.length});
   result.receipt.command = command_line;
+  write_if_asked(a.common.json, json_text(to_json(result)));
   print(table(result, is_coloured()));
-  write_if_asked(a.common.json, to_json(result).dump(2) + "\n");
   return exit_code(result.outcome);
 }
 
@@ -51,9 +52,8 @@ Command invariants_command(CLI::App& parent) {
                   "Ask a command instead: it reads the safetensors file {in} (tokens,\n"
                   "attention_mask) and writes {out} (logits); {chunks} where it has a cache")
       ->excludes(backend);
-  app->add_option("--length", a->length,
-                  "Tokens of the sequence (default: twice index_topk, from 48 to 256)")
-      ->check(CLI::Range(2, 1 << 20));
+  cli::add_integer(*app, "--length", a->length, {2, 1 << 20},
+                   "Tokens of the sequence (default: twice index_topk, from 48 to 256)");
   add_precision(*app, a->common);
   add_sampling(*app, a->common);
   add_json(*app, a->common, "the result");

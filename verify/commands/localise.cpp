@@ -10,8 +10,8 @@ int run(const Arguments& a, const std::string& command_line) {
   a.check_reports();
   Localisation localisation = localise(a.checkpoint, a.candidate, a.judge_options());
   localisation.receipt.command = command_line;
-  print(table(localisation));
-  write_if_asked(a.json, to_json(localisation).dump(2) + "\n");
+  write_if_asked(a.json, json_text(to_json(localisation)));
+  print(table(localisation, is_coloured()));
   return exit_code(localisation.outcome);
 }
 

@@ -5,6 +5,8 @@
 namespace dsa::verify {
 namespace {
 
+using namespace kernels;
+
 struct OpsArguments {
   Arguments common;
   OpsOptions options;
@@ -14,7 +16,7 @@ struct OpsArguments {
 int run(const OpsArguments& a, const std::string& command_line) {
   a.common.check_reports();
   OpsOptions options = a.options;
-  options.progress = a.common.judge_options().progress;
+  options.progress = cli::progress();
   const PeerLayout* layout = a.layout.empty() ? nullptr : &peer_layout_named(a.layout);
   require(!layout || !a.dump.empty() || !a.against.empty(),
           "--layout says how --dump writes and --against reads files; give one of them");
@@ -29,8 +31,8 @@ int run(const OpsArguments& a, const std::string& command_line) {
   OpsReport report =
       a.against.empty() ? check_kernels(options) : check_files(a.against, options, layout);
   report.receipt.command = command_line;
+  write_if_asked(a.common.json, json_text(to_json(report)));
   print(table(report, is_coloured()));
-  write_if_asked(a.common.json, to_json(report).dump(2) + "\n");
   return exit_code(report.outcome);
 }
 
@@ -57,10 +59,9 @@ Command ops_command(CLI::App& parent) {
                       "host: kernels that run on the processor; device: those built for a device")
           ->check(CLI::IsMember({"host", "device"}));
   CLI::Option* max_flops =
-      app->add_option("--max-flops", a->options.max_flops,
-                      "Leave out cases of more operations (for sanitizers, which are slow)")
-          ->check(CLI::Range(1.0, 1e18).description(""));
-  app->add_option("--seed", a->options.seed, "Seed of the inputs")->capture_default_str();
+      cli::add_real(*app, "--max-flops", a->options.max_flops, {1, 1e18},
+                    "Leave out cases of more operations (for sanitizers, which are slow)");
+  cli::add_seed(*app, a->options.seed, "Seed of the inputs")->capture_default_str();
   add_json(*app, a->common, "the results");
   CLI::Option* dump =
       app->add_option("--dump", a->dump,

@@ -16,9 +16,9 @@ int run(const Arguments& a, const std::string& command_line) {
     goldens = {power(a.checkpoint, a.golden, a.judge_options())};
   }
   for (Power& golden : goldens) golden.receipt.command = command_line;
-  print(table(goldens));
-  write_if_asked(a.json, to_json(goldens).dump(2) + "\n");
+  write_if_asked(a.json, json_text(to_json(goldens)));
   write_if_asked(a.html, to_html(goldens));
+  print(table(goldens, is_coloured()));
   return 0;
 }
 

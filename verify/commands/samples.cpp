@@ -8,19 +8,27 @@ namespace {
 
 int run(const Arguments& a, const std::string& command_line) {
   a.check_reports();
-  std::vector<Verdict> verdicts;
+  Summary summary{a.samples, {}};
   JudgeOptions options = a.judge_options();
-  for (const Sample& sample : find_samples(a.samples)) {
+  const cli::Progress all = options.progress;
+  const std::vector<Sample> samples = find_samples(a.samples);
+  const auto n = static_cast<int>(samples.size());
+  for (int i = 0; i < n; ++i) {
+    const Sample& sample = samples[static_cast<std::size_t>(i)];
     options.dtype = sample.dtype;
-    verdicts.push_back(judge(sample.checkpoint, sample.golden, std::nullopt, options));
-    verdicts.back().receipt.command = command_line;
-    if (!sample.dtype.empty()) verdicts.back().golden += " (" + sample.dtype + ")";
+    options.progress =
+        cli::part_of(all, sample.golden.lexically_relative(a.samples).string(), i, n);
+    Verdict verdict = judge(sample.checkpoint, sample.golden, std::nullopt, options);
+    verdict.receipt.command = command_line;
+    if (!sample.dtype.empty()) verdict.golden += " (" + sample.dtype + ")";
+    summary.verdicts.push_back(std::move(verdict));
   }
-  print(summary_table(verdicts, is_coloured()));
-  write_if_asked(a.json, to_json(verdicts).dump(2) + "\n");
-  write_if_asked(a.junit, to_junit(verdicts));
-  write_if_asked(a.html, to_html(verdicts));
-  return exit_code(outcome_of_samples(verdicts));
+  summary.outcome = outcome_of_samples(summary.verdicts);
+  write_if_asked(a.json, json_text(to_json(summary)));
+  write_if_asked(a.junit, to_junit(summary.verdicts));
+  write_if_asked(a.html, to_html(summary));
+  print(table(summary, is_coloured()));
+  return exit_code(summary.outcome);
 }
 
 }  // namespace

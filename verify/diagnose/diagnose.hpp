@@ -53,7 +53,7 @@ Diagnosis diagnose(const std::filesystem::path& checkpoint, const std::filesyste
 /// The same for a candidate in memory; `models` as its precision loads them. No receipt.
 Diagnosis diagnose(const ModelPair&, const Recording& candidate, const JudgeOptions&);
 
-std::string table(const Diagnosis&);
+std::string table(const Diagnosis&, bool colour);
 Json to_json(const Diagnosis&);
 std::string to_html(const Diagnosis&);
 

@@ -51,11 +51,11 @@ struct TogetherRow {
 /// In order of number.
 std::vector<TogetherRow> together(const std::vector<Power>&);
 
-std::string table(const Power&);
+std::string table(const Power&, bool colour);
 Json to_json(const Power&);
 
 /// One golden, or several together.
-std::string table(const std::vector<Power>&);
+std::string table(const std::vector<Power>&, bool colour);
 Json to_json(const std::vector<Power>&);
 std::string to_html(const std::vector<Power>&);
 

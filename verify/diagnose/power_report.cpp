@@ -2,10 +2,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "verify/diagnose/power.hpp"
 #include "verify/report/report.hpp"
+#include "verify/report/text.hpp"
+#include "verify/report/values.hpp"
 
 namespace dsa::verify {
 namespace {
@@ -25,9 +26,13 @@ std::string line(const PowerRow& r, const std::string& last) {
                      ratio(r.logits), ratio(r.traces), r.selections, last);
 }
 
-std::string total(Index caught, std::size_t of) {
-  return fmt::format("power: {} of {} variants of known defects caught ({:.1f} %)\n", caught, of,
-                     of == 0 ? 0.0 : 100.0 * static_cast<double>(caught) / static_cast<double>(of));
+/// A golden that misses defects is no failure of anything: the matrix says what it is good for.
+std::string total(Index caught, std::size_t of, bool colour) {
+  const double share = of == 0 ? 0.0 : static_cast<double>(caught) / static_cast<double>(of);
+  return closing_line(
+      Outcome::pass,
+      fmt::format("{} of {} variants of known defects caught ({:.1f} %)", caught, of, 100 * share),
+      colour);
 }
 
 std::string in_full(const PowerRow& r) {
@@ -44,45 +49,43 @@ std::string listed(const std::string& what, const std::vector<std::string>& name
 constexpr const char* legend =
     "logits, traces: how far above the limit at most; in brackets: below it, not caught\n";
 
-Json number(double x) { return std::isfinite(x) ? Json(x) : Json("Infinity"); }
-
 Json row_json(const PowerRow& r) {
-  return {{"defect", r.number},         {"name", r.name},
-          {"variant", r.variant},       {"logits", number(r.logits)},
-          {"traces", number(r.traces)}, {"decisions", r.selections},
+  return {{"defect", r.number},          {"name", r.name},
+          {"variant", r.variant},        {"logits", json_of(r.logits)},
+          {"traces", json_of(r.traces)}, {"decisions", r.selections},
           {"caught", r.caught()}};
 }
 
 }  // namespace
 
-std::string table(const Power& p) {
-  std::string text = fmt::format("checkpoint {}\ngolden     {}, limits of {}\n\n", p.checkpoint,
-                                 p.golden, p.precision) +
+std::string table(const Power& p, bool colour) {
+  std::string text = fmt::format("checkpoint {}\ngolden     {}, limits of {}\n\n",
+                                 clean(p.checkpoint), clean(p.golden), p.precision) +
                      head("caught");
   for (const PowerRow& r : p.matrix) text += line(r, r.caught() ? "yes" : "NO");
   text += std::string("\n") + legend;
   for (const std::string& add : p.add) text += "to see more, add: " + add + "\n";
-  return text + "\n" + total(p.caught(), p.matrix.size());
+  return text + "\n" + total(p.caught(), p.matrix.size(), colour);
 }
 
 Json to_json(const Power& p) {
   Json matrix = Json::array();
   for (const PowerRow& r : p.matrix) matrix.push_back(row_json(r));
-  return {{"checkpoint", p.checkpoint},
-          {"golden", p.golden},
+  return {{"checkpoint", json_of(p.checkpoint)},
+          {"golden", json_of(p.golden)},
           {"precision", p.precision},
           {"caught", p.caught()},
           {"all", p.matrix.size()},
           {"matrix", matrix},
-          {"add", p.add},
+          {"add", json_of(p.add)},
           {"receipt", receipt_json(p.receipt)}};
 }
 
-std::string table(const std::vector<Power>& goldens) {
-  if (goldens.size() == 1) return table(goldens.front());
+std::string table(const std::vector<Power>& goldens, bool colour) {
+  if (goldens.size() == 1) return table(goldens.front(), colour);
   std::string text;
   for (const Power& p : goldens)
-    text += fmt::format("{:<60} {:>4} of {:>4} caught, limits of {}\n", p.golden, p.caught(),
+    text += fmt::format("{:<60} {:>4} of {:>4} caught, limits of {}\n", clean(p.golden), p.caught(),
                         p.matrix.size(), p.precision);
   text += "\n" + head("goldens that catch it");
   Index caught = 0;
@@ -97,7 +100,7 @@ std::string table(const std::vector<Power>& goldens) {
     if (row.best.caught() && !row.best.by_logits()) traces_only.push_back(in_full(row.best));
   }
   return text + "\n" + legend + listed("caught through traces only", traces_only) +
-         listed("caught by no golden", missed) + "\n" + total(caught, rows.size());
+         listed("caught by no golden", missed) + "\n" + total(caught, rows.size(), colour);
 }
 
 Json to_json(const std::vector<Power>& goldens) {

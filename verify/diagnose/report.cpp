@@ -4,9 +4,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "verify/diagnose/diagnose.hpp"
+#include "verify/report/text.hpp"
+#include "verify/report/values.hpp"
 
 namespace dsa::verify {
 namespace {
@@ -19,8 +20,15 @@ std::string numbers_of(const Ranked& r) {
   return text;
 }
 
-/// A finite number, or null: there were no logits.
-Json or_null(double x) { return std::isfinite(x) ? Json(x) : Json(); }
+/// A KL, or null: there were no logits.
+Json kl_json(const Diagnosis& d, double kl) { return d.plain.logits ? json_of(kl) : Json(); }
+
+/// What the exit status stands for.
+Outcome outcome_of(const Diagnosis& d) {
+  for (const Outcome outcome : {Outcome::pass, Outcome::fail})
+    if (exit_code(outcome) == exit_code(d)) return outcome;
+  return Outcome::inconclusive;
+}
 
 std::string row(const Ranked& r) {
   return fmt::format("{:<8} {:<40} {:<26} {:>10.3g} {:>10}  {}\n", numbers_of(r), r.name, r.variant,
@@ -34,11 +42,13 @@ std::string row(const Ranked& r) {
 
 }  // namespace
 
-std::string table(const Diagnosis& d) {
-  std::string text = fmt::format("checkpoint {}\ncandidate  {}, computed as {}\n", d.checkpoint,
-                                 d.candidate, d.precision);
+std::string table(const Diagnosis& d, bool colour) {
+  const std::string why = d.conclusion + ": " + d.why;
+  std::string text = opening_line(outcome_of(d), why, colour) +
+                     fmt::format("checkpoint {}\ncandidate  {}, computed as {}\n",
+                                 clean(d.checkpoint), clean(d.candidate), d.precision);
   text += fmt::format("against the definition: {} ({})\n", std::string(name_of(d.plain.outcome)),
-                      d.plain.why);
+                      clean(d.plain.why));
   if (!d.ranking.empty()) {
     text += fmt::format(
         "\n{} variants of known defects; before: {}distance {:.3g}\n", d.variants,
@@ -56,7 +66,7 @@ std::string table(const Diagnosis& d) {
         text += fmt::format("reported at:      {}\n", d.ranking.front().link);
     }
   }
-  return text + fmt::format("\n{}: {} -> exit {}\n", d.conclusion, d.why, exit_code(d));
+  return text + "\n" + closing_line(outcome_of(d), why, colour);
 }
 
 Json to_json(const Diagnosis& d) {
@@ -69,28 +79,28 @@ Json to_json(const Diagnosis& d) {
                        {"sentence", r.sentence},
                        {"link", r.link},
                        {"first", r.first},
-                       {"distance_after", or_null(r.distance)},
-                       {"kl_max_before", or_null(d.kl_max_before)},
-                       {"kl_max_after", or_null(r.kl_max_after)},
+                       {"distance_after", std::isfinite(r.distance) ? json_of(r.distance) : Json()},
+                       {"kl_max_before", kl_json(d, d.kl_max_before)},
+                       {"kl_max_after", kl_json(d, r.kl_max_after)},
                        {"tried", r.tried},
                        {"differing_rows", r.differing},
                        {"open_rows", r.open},
                        {"explained", r.explained}});
   return {{"conclusion", d.conclusion},
-          {"why", d.why},
+          {"why", json_of(d.why)},
           {"exit_code", exit_code(d)},
           {"defects", d.defects},
           {"computed_in", d.computed_in},
           {"also", d.also},
-          {"suspects", d.suspects},
+          {"suspects", json_of(d.suspects)},
           {"ranking", ranking},
-          {"checkpoint", d.checkpoint},
-          {"candidate", d.candidate},
+          {"checkpoint", json_of(d.checkpoint)},
+          {"candidate", json_of(d.candidate)},
           {"precision", d.precision},
           {"verdict", name_of(d.plain.outcome)},
-          {"distance_before", d.distance_before},
-          {"kl_max_before", or_null(d.kl_max_before)},
-          {"first_departure", d.plain.first_departure ? Json(*d.plain.first_departure) : Json()},
+          {"distance_before", json_of(d.distance_before)},
+          {"kl_max_before", kl_json(d, d.kl_max_before)},
+          {"first_departure", d.plain.first_departure ? json_of(*d.plain.first_departure) : Json()},
           {"receipt", receipt_json(d.receipt)}};
 }
 

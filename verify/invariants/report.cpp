@@ -2,18 +2,20 @@
 
 #include <fmt/format.h>
 
-#include <cmath>
-
 #include "verify/invariants/invariants.hpp"
 #include "verify/report/text.hpp"
+#include "verify/report/values.hpp"
 
 namespace dsa::verify {
 namespace {
 
+/// Whatever was not decided has the colour of what is inconclusive.
 std::string painted(const std::string& text, Held held, bool colour) {
-  if (!colour) return text;
-  const char* code = held == Held::pass ? "32" : held == Held::fail ? "1;31" : "33";
-  return fmt::format("\x1b[{}m{}\x1b[0m", code, text);
+  return coloured(text,
+                  held == Held::pass   ? Outcome::pass
+                  : held == Held::fail ? Outcome::fail
+                                       : Outcome::inconclusive,
+                  colour);
 }
 
 /// What was asked: rows, value and limit.
@@ -36,11 +38,6 @@ std::string row(const Invariant& i, Sources& sources, bool colour) {
   return text;
 }
 
-Json number_json(double x) {
-  if (std::isfinite(x)) return x;
-  return std::isnan(x) ? "NaN" : x > 0 ? "Infinity" : "-Infinity";
-}
-
 }  // namespace
 
 std::string name_of(Held held) {
@@ -61,22 +58,18 @@ std::string name_of(Held held) {
 
 std::string table(const Invariants& result, bool colour) {
   Sources sources;
-  std::string text = fmt::format(
-      "checkpoint {}\nasked      {}, computed as {}\ntokens     {}, index_topk {}, seed {}\n\n"
+  std::string text = opening_line(result.outcome, result.why, colour);
+  text += fmt::format(
+      "checkpoint {}\nasked      {}, computed as {}\n"
+      "tokens     {}, index_topk {}, seed {}; {:.1f} s\n\n"
       "{:<30} {:>8} {:>9} / {:<9} verdict\n",
       clean(result.checkpoint), clean(result.implementation), result.precision, result.length,
-      result.topk == 0 ? "none" : std::to_string(result.topk), result.receipt.seed, "invariant",
-      "rows", "value", "limit");
+      result.topk == 0 ? "none" : std::to_string(result.topk), result.receipt.seed,
+      result.receipt.seconds, "invariant", "rows", "value", "limit");
   for (const Invariant& i : result.invariants) text += row(i, sources, colour);
   text += "\n";
   for (const auto& [letter, from] : sources.all()) text += fmt::format("[{}] {}\n", letter, from);
-  const Held held = result.outcome == Outcome::pass   ? Held::pass
-                    : result.outcome == Outcome::fail ? Held::fail
-                                                      : Held::undecided;
-  std::string verdict(name_of(result.outcome));
-  for (char& c : verdict) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
-  return text + "\n" + painted(verdict, held, colour) + ": " + clean(result.why) +
-         fmt::format(" ({:.1f} s)\n", result.receipt.seconds);
+  return text + "\n" + closing_line(result.outcome, result.why, colour);
 }
 
 Json to_json(const Invariants& result) {
@@ -86,16 +79,16 @@ Json to_json(const Invariants& result) {
                     {"sentence", i.sentence},
                     {"verdict", name_of(i.held)},
                     {"compared", i.n},
-                    {"value", was_measured(i) ? number_json(i.value) : Json()},
-                    {"limit", was_measured(i) ? number_json(i.limit) : Json()},
+                    {"value", was_measured(i) ? json_of(i.value) : Json()},
+                    {"limit", was_measured(i) ? json_of(i.limit) : Json()},
                     {"from", i.from},
-                    {"at", i.at.empty() ? Json() : Json(clean(i.at))},
-                    {"note", clean(i.note)}});
+                    {"at", i.at.empty() ? Json() : json_of(i.at)},
+                    {"note", json_of(i.note)}});
   return {{"verdict", name_of(result.outcome)},
-          {"why", clean(result.why)},
+          {"why", json_of(result.why)},
           {"exit_code", exit_code(result.outcome)},
-          {"checkpoint", clean(result.checkpoint)},
-          {"implementation", clean(result.implementation)},
+          {"checkpoint", json_of(result.checkpoint)},
+          {"implementation", json_of(result.implementation)},
           {"precision", result.precision},
           {"length", result.length},
           {"topk", result.topk},

@@ -6,8 +6,11 @@
 #include <chrono>
 
 #include "core/file.hpp"
+#include "core/outputs.hpp"
 #include "core/safetensors.hpp"
+#include "core/temporary.hpp"
 #include "verify/report/text.hpp"
+#include "verify/report/values.hpp"
 
 namespace dsa::verify::kernels {
 namespace {
@@ -36,11 +39,6 @@ void for_each_case(const OpsOptions& options, const std::function<void(const Cas
   }
 }
 
-Json scalar_json(double x) {
-  if (std::isfinite(x)) return x;
-  return x > 0 ? "Infinity" : "-Infinity";
-}
-
 /// Why the kernel of this layout does not take the case; empty where it does.
 std::string refusal(const PeerLayout* layout, const Case& c) {
   if (!layout) return "";
@@ -51,7 +49,7 @@ std::string refusal(const PeerLayout* layout, const Case& c) {
 
 Json entry_of(const Case& c, const PeerLayout* layout) {
   Json scalars = Json::object(), outputs = Json::object();
-  for (const auto& [name, value] : c.scalars) scalars[name] = scalar_json(value);
+  for (const auto& [name, value] : c.scalars) scalars[name] = json_of(value);
   for (const auto& [name, array] : layout ? layout->outputs(c) : c.out)
     outputs[name] = {{"dtype", name_of(array.dtype())}, {"shape", array.shape()}};
   return {{"file", file_of(c)}, {"op", c.op->name},   {"case", c.name},
@@ -64,11 +62,54 @@ std::vector<Index> shape_of(const Case& c, const std::string& name, std::size_t 
   return out != c.out.end() ? out->second.shape() : std::vector<Index>{static_cast<Index>(n)};
 }
 
-void make_directory(const fs::path& dir) {
-  std::error_code reason;
-  fs::create_directories(dir, reason);
-  require(!reason, "cannot write cases to " + dir.string() + ": " + reason.message());
-}
+/// Cases are written beside their directory, which has its name once all of them are there: it
+/// never holds some of these and some of an earlier dump.
+class CaseDirectory {
+ public:
+  explicit CaseDirectory(fs::path dir) : dir_(std::move(dir)) {
+    if (!dir_.has_filename()) dir_ = dir_.parent_path();  // "DIR/" is "DIR"
+    require(!fs::exists(dir_) || (fs::is_directory(dir_) && fs::is_empty(dir_)),
+            "cannot write cases to " + dir_.string() +
+                ": it exists, and is no empty directory; choose another name or remove it");
+  }
+  ~CaseDirectory() {
+    if (!partial_.empty()) remove_temporary(partial_);
+  }
+  CaseDirectory(const CaseDirectory&) = delete;
+  CaseDirectory& operator=(const CaseDirectory&) = delete;
+
+  /// Where the next file goes; made when the first one comes.
+  const fs::path& path() {
+    if (partial_.empty())
+      partial_ = make_temporary([&] {
+        const fs::path partial = dir_.string() + ".partial";
+        std::error_code reason;
+        require(!fs::exists(partial), partial.string() +
+                                          " exists: an earlier run was interrupted, or another is "
+                                          "under way; remove it first");
+        if (dir_.has_parent_path()) fs::create_directories(dir_.parent_path(), reason);
+        check(reason);
+        fs::create_directory(partial, reason);
+        check(reason);
+        return partial;
+      });
+    return partial_;
+  }
+
+  void commit() {
+    std::error_code reason;
+    rename_temporary(path(), dir_, reason);
+    check(reason);
+    partial_.clear();
+  }
+
+ private:
+  void check(std::error_code reason) const {
+    require(!reason, "cannot write cases to " + dir_.string() + ": " + reason.message());
+  }
+
+  fs::path dir_, partial_;
+};
 
 void write_case(const fs::path& dir, const Case& c, const PeerLayout* layout) {
   const Arrays inputs = layout ? layout->inputs(c) : c.in;
@@ -90,8 +131,7 @@ void write_case(const fs::path& dir, const Case& c, const PeerLayout* layout) {
 }
 
 /// The tensors of a file that are called as these outputs.
-Arrays outputs_in(const fs::path& path, const Arrays& outputs) {
-  const SafetensorsFile file = SafetensorsFile::open(path);
+Arrays outputs_in(const SafetensorsFile& file, const fs::path& path, const Arrays& outputs) {
   Arrays out;
   for (const auto& [name, asked] : outputs) {
     const StoredTensor& stored = file.at(name);
@@ -118,9 +158,10 @@ CaseResult judge_by_sums(const Case& c, const Arrays& out, Sums sums) {
 CaseResult judge_file(const fs::path& path, const Case& c, const PeerLayout* layout, Sums sums) {
   if (const std::string why = refusal(layout, c); !why.empty()) return {why, "", 0, "", false};
   if (!fs::exists(path)) return {"there is no " + path.filename().string(), "", 0, "", false};
+  const SafetensorsFile file = SafetensorsFile::open(path);  // damaged: bad input, no wrong kernel
   try {
-    if (!layout) return judge_by_sums(c, outputs_in(path, c.out), sums);
-    return judge_by_sums(c, layout->ours(c, outputs_in(path, layout->outputs(c))), sums);
+    if (!layout) return judge_by_sums(c, outputs_in(file, path, c.out), sums);
+    return judge_by_sums(c, layout->ours(c, outputs_in(file, path, layout->outputs(c))), sums);
   } catch (const Error& e) {
     return {"", e.what(), std::numeric_limits<double>::infinity(), "", false};
   }
@@ -141,10 +182,10 @@ KernelResult& row_of(std::vector<KernelResult>& rows, const Case& c, const PeerL
 
 std::string dump_cases(const fs::path& dir, const OpsOptions& options, const PeerLayout* layout) {
   Json cases = Json::array();
+  CaseDirectory directory(dir);
   for_each_case(options, [&](const Case& c) {
     if (!refusal(layout, c).empty()) return;
-    if (cases.empty()) make_directory(dir);
-    write_case(dir, c, layout);
+    write_case(directory.path(), c, layout);
     cases.push_back(entry_of(c, layout));
   });
   require(!cases.empty(),
@@ -152,7 +193,8 @@ std::string dump_cases(const fs::path& dir, const OpsOptions& options, const Pee
           "there is");
   Json index = {{"seed", options.seed}, {"sums", name_of(options.sums)}, {"cases", cases}};
   if (layout) index["layout"] = layout->name;
-  write_text(dir / "index.json", index.dump(1) + "\n");
+  write_text(directory.path() / "index.json", json_text(index));
+  directory.commit();
   return fmt::format("{} written to {}; outputs of the same names are judged by --against\n",
                      plural(static_cast<Index>(cases.size()), "case"), clean(dir.string()));
 }

@@ -2,21 +2,22 @@
 
 #include <fmt/format.h>
 
-#include <cmath>
 #include <map>
 
 #include "verify/kernels/suite.hpp"
 #include "verify/report/text.hpp"
+#include "verify/report/values.hpp"
 
 namespace dsa::verify::kernels {
 namespace {
 
+/// Whatever was not judged has the colour of what is inconclusive.
 std::string painted(const std::string& text, KernelVerdict verdict, bool colour) {
-  if (!colour) return text;
-  const char* code = verdict == KernelVerdict::pass   ? "32"
-                     : verdict == KernelVerdict::fail ? "1;31"
-                                                      : "33";
-  return fmt::format("\x1b[{}m{}\x1b[0m", code, text);
+  return coloured(text,
+                  verdict == KernelVerdict::pass   ? Outcome::pass
+                  : verdict == KernelVerdict::fail ? Outcome::fail
+                                                   : Outcome::inconclusive,
+                  colour);
 }
 
 std::string line(const KernelResult& row, bool colour) {
@@ -35,9 +36,8 @@ std::string line(const KernelResult& row, bool colour) {
   return text;
 }
 
-Json number_json(double x) {
-  if (std::isfinite(x)) return x;
-  return std::isnan(x) ? "NaN" : x > 0 ? "Infinity" : "-Infinity";
+std::string timed(const OpsReport& report) {
+  return fmt::format("{} ({:.1f} s)", report.why, report.receipt.seconds);
 }
 
 Json reasons_json(const KernelResult& row) {
@@ -49,7 +49,8 @@ Json reasons_json(const KernelResult& row) {
 }  // namespace
 
 std::string table(const OpsReport& report, bool colour) {
-  std::string text = fmt::format("{:<18} {:<6} {:<6} {:<14} {:<8} {:>5} {:>9} verdict\n", "op",
+  std::string text = opening_line(report.outcome, timed(report), colour) +
+                     fmt::format("{:<18} {:<6} {:<6} {:<14} {:<8} {:>5} {:>9} verdict\n", "op",
                                  "dtype", "on", "rung", "ran", "cases", "worst");
   std::map<std::string, std::string> missing;  // by backend and reason: which
   for (const KernelResult& row : report.rows) {
@@ -64,25 +65,19 @@ std::string table(const OpsReport& report, bool colour) {
   text += "\n";
   for (const auto& [what, names] : missing)
     text += painted("not run", KernelVerdict::not_run, colour) + "  " + what + ": " + names + "\n";
-  const KernelVerdict verdict = report.outcome == Outcome::pass   ? KernelVerdict::pass
-                                : report.outcome == Outcome::fail ? KernelVerdict::fail
-                                                                  : KernelVerdict::not_run;
-  std::string name(name_of(report.outcome));
-  for (char& c : name) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
-  return text + painted(name, verdict, colour) +
-         fmt::format(": {} ({:.1f} s)\n", report.why, report.receipt.seconds);
+  return text + closing_line(report.outcome, timed(report), colour);
 }
 
 Json to_json(const OpsReport& report) {
   Json rows = Json::array();
   for (const KernelResult& row : report.rows)
     rows.push_back({{"op", row.op},
-                    {"backend", clean(row.backend)},
-                    {"rung", row.rung.empty() ? Json() : Json(clean(row.rung))},
+                    {"backend", json_of(row.backend)},
+                    {"rung", row.rung.empty() ? Json() : json_of(row.rung)},
                     {"dtype", row.dtype},
                     {"ran", name_of(row.ran)},
                     {"verdict", name_of(row.verdict)},
-                    {"worst_over_allowed", row.cases > 0 ? number_json(row.worst) : Json()},
+                    {"worst_over_allowed", row.cases > 0 ? json_of(row.worst) : Json()},
                     {"worst_case", row.cases > 0 ? Json(row.worst_case) : Json()},
                     {"at", row.worst_at.empty() ? Json() : Json(row.worst_at)},
                     {"cases", row.cases},
@@ -90,10 +85,10 @@ Json to_json(const OpsReport& report) {
                     {"not_taken", row.refused},
                     {"not_taken_because", reasons_json(row)},
                     {"failed", row.failed},
-                    {"why", clean(row.why)},
+                    {"why", json_of(row.why)},
                     {"advice", row.advice.empty() ? Json() : Json(row.advice)}});
   return {{"verdict", name_of(report.outcome)},
-          {"why", report.why},
+          {"why", json_of(report.why)},
           {"sums", name_of(report.sums)},
           {"exit_code", exit_code(report.outcome)},
           {"ops", rows},

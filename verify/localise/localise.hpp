@@ -60,7 +60,7 @@ std::vector<std::string> suspects(const Judgement& plain, const std::vector<Sequ
 Localisation localise(const std::filesystem::path& checkpoint,
                       const std::filesystem::path& candidate, const JudgeOptions&);
 
-std::string table(const Localisation&);
+std::string table(const Localisation&, bool colour);
 Json to_json(const Localisation&);
 
 }  // namespace dsa::verify

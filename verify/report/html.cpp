@@ -197,7 +197,8 @@ std::string tiles(const Verdict& v, const Judgement& j) {
     if (kl.n > 0) {
       out += tile("KL nearest its limit", number(kl.value), "limit " + number(kl.limit) + at,
                   !kl.ok());
-      out += tile("Headroom", headroom(kl.value, kl.limit), "limit / KL", !kl.ok());
+      out += tile(kl.ok() ? "Headroom" : "Above the limit", headroom(kl.value, kl.limit),
+                  kl.ok() ? "limit / KL" : "KL / limit", !kl.ok());
     }
     out += tile("Rows judged", count(logits.decided.rows),
                 "of " + count(logits.all.rows) + ", " + count(logits.undecided()) + " undecided");
@@ -279,27 +280,26 @@ std::string judgement_section(const Verdict& v, const Judgement& j) {
   return out + "</section>\n";
 }
 
-std::string to_html(const std::vector<Verdict>& verdicts) {
-  const Outcome worst = worst_of(verdicts);
-  const bool single = verdicts.size() == 1;
-  std::string page;
-  if (single) {
-    const Verdict& v = verdicts[0];
-    page += banner(v.outcome, "dsa-verify: " + v.judged.title, title_case(v.outcome), v.why,
+std::string to_html(const Verdict& v) {
+  return page_of(title_case(v.outcome) + ": " + v.golden,
+                 banner(v.outcome, "dsa-verify: " + v.judged.title, title_case(v.outcome), v.why,
+                        advice(v), facts(v)) +
+                     body_of(v));
+}
+
+std::string to_html(const Summary& s) {
+  if (s.verdicts.size() == 1) return to_html(s.verdicts[0]);
+  const std::string total = summary_of(s.verdicts);
+  std::string page =
+      banner(s.outcome, "dsa-verify", title_case(s.outcome), total, "", "") + overview(s.verdicts);
+  for (std::size_t i = 0; i < s.verdicts.size(); ++i) {
+    const Verdict& v = s.verdicts[i];
+    page += fmt::format("<section class=\"golden\" id=\"golden-{}\">\n", i + 1) +
+            banner(v.outcome, v.golden + ": " + v.judged.title, title_case(v.outcome), v.why,
                    advice(v), facts(v)) +
-            body_of(v);
-  } else {
-    page += banner(worst, "dsa-verify", title_case(worst), summary_of(verdicts), "", "") +
-            overview(verdicts);
-    for (std::size_t i = 0; i < verdicts.size(); ++i)
-      page += fmt::format("<section class=\"golden\" id=\"golden-{}\">\n", i + 1) +
-              banner(verdicts[i].outcome, verdicts[i].golden + ": " + verdicts[i].judged.title,
-                     title_case(verdicts[i].outcome), verdicts[i].why, advice(verdicts[i]),
-                     facts(verdicts[i])) +
-              body_of(verdicts[i]) + "</section>\n";
+            body_of(v) + "</section>\n";
   }
-  return page_of(title_case(worst) + ": " + (single ? verdicts[0].golden : summary_of(verdicts)),
-                 page);
+  return page_of(title_case(s.outcome) + ": " + total, page);
 }
 
 }  // namespace dsa::verify

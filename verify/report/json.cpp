@@ -1,28 +1,11 @@
 // The JSON form, as docs/report.md describes it.
 #include <algorithm>
-#include <cmath>
 
 #include "verify/report/report.hpp"
 #include "verify/report/text.hpp"
+#include "verify/report/values.hpp"
 
 namespace dsa::verify {
-namespace {
-
-/// JSON has no NaN and no infinities: they are the strings that Python's json would write bare.
-Json number_json(double x) {
-  if (std::isnan(x)) return "NaN";
-  if (std::isinf(x)) return x > 0 ? "Infinity" : "-Infinity";
-  return x;
-}
-
-Json number_json(const std::optional<double>& x) { return x ? number_json(*x) : Json(); }
-
-}  // namespace
-
-Json text_json(const std::string& text) {
-  return Json::parse(Json(text).dump(-1, ' ', false, Json::error_handler_t::replace));
-}
-
 namespace {
 
 Json index_json(Index i) { return i < 0 ? Json() : Json(i); }
@@ -37,14 +20,10 @@ Json place_json(const Place& at) {
 const char* word(bool ok) { return ok ? "pass" : "fail"; }
 
 Json check_json(const Check& c) {
-  return {{"value", number_json(c.value)},
-          {"limit", number_json(c.limit)},
-          {"from", text_json(c.from)},
-          {"headroom", number_json(headroom_of(c.value, c.limit))},
-          {"at", place_json(c.at)},
-          {"over", c.over},
-          {"compared", c.n},
-          {"verdict", word(c.ok())}};
+  return {{"value", json_of(c.value)}, {"limit", json_of(c.limit)},
+          {"from", json_of(c.from)},   {"headroom", json_of(headroom_of(c.value, c.limit))},
+          {"at", place_json(c.at)},    {"over", c.over},
+          {"compared", c.n},           {"verdict", word(c.ok())}};
 }
 
 Json metrics_json(const LogitsMetrics& m) {
@@ -52,22 +31,22 @@ Json metrics_json(const LogitsMetrics& m) {
   const auto known = [any](const Json& value) { return any ? value : Json(); };
   return {{"rows", m.rows},
           {"wrong_kind", m.wrong_kind},
-          {"max_abs", known(number_json(m.max_abs))},
+          {"max_abs", known(json_of(m.max_abs))},
           {"max_abs_at", known(place_json(m.max_abs_at))},
-          {"max_rel", known(number_json(m.max_rel))},
+          {"max_rel", known(json_of(m.max_rel))},
           {"max_rel_at", known(place_json(m.max_rel_at))},
-          {"nmse", known(number_json(m.nmse))},
-          {"kl_mean", known(number_json(m.kl_mean))},
-          {"kl_max", known(number_json(m.kl_max))},
+          {"nmse", known(json_of(m.nmse))},
+          {"kl_mean", known(json_of(m.kl_mean))},
+          {"kl_max", known(json_of(m.kl_max))},
           {"kl_max_at", known({{"sequence", index_json(m.kl_max_at.sequence)},
                                {"position", index_json(m.kl_max_at.position)},
                                {"token", index_json(m.kl_max_token)}})},
-          {"top1", known(number_json(m.top1))},
-          {"top10_overlap", known(number_json(m.top10_overlap))},
-          {"jaccard", known(number_json(m.jaccard))},
-          {"rank_agreement", known(number_json(m.rank_agreement))},
-          {"perplexity_golden", number_json(m.perplexity_want)},
-          {"perplexity_other", number_json(m.perplexity_got)}};
+          {"top1", known(json_of(m.top1))},
+          {"top10_overlap", known(json_of(m.top10_overlap))},
+          {"jaccard", known(json_of(m.jaccard))},
+          {"rank_agreement", known(json_of(m.rank_agreement))},
+          {"perplexity_golden", json_of(m.perplexity_want)},
+          {"perplexity_other", json_of(m.perplexity_got)}};
 }
 
 Json undecided_json(const std::vector<RowResult>& rows) {
@@ -76,12 +55,12 @@ Json undecided_json(const std::vector<RowResult>& rows) {
     if (row.undecided)
       list.push_back({{"sequence", index_json(row.at.sequence)},
                       {"position", index_json(row.at.position)},
-                      {"decision", text_json(row.decision)},
+                      {"decision", json_of(row.decision)},
                       {"decided_at", index_json(row.decided_at)},
-                      {"margin", number_json(row.margin)},
-                      {"noise", number_json(row.noise)},
-                      {"kl", number_json(row.kl)},
-                      {"limit", number_json(row.kl_limit)}});
+                      {"margin", json_of(row.margin)},
+                      {"noise", json_of(row.noise)},
+                      {"kl", json_of(row.kl)},
+                      {"limit", json_of(row.kl_limit)}});
   return list;
 }
 
@@ -91,11 +70,11 @@ Json flips_json(const LogitsResult& logits) {
     list.push_back({{"sequence", index_json(flip.sequence)},
                     {"position", index_json(flip.position)},
                     {"layer", index_json(flip.layer)},
-                    {"decision", text_json(flip.decision)},
+                    {"decision", json_of(flip.decision)},
                     {"without", flip.without},
                     {"with", flip.with},
-                    {"margin", number_json(flip.margin)},
-                    {"noise", number_json(flip.noise)}});
+                    {"margin", json_of(flip.margin)},
+                    {"noise", json_of(flip.noise)}});
   return list;
 }
 
@@ -111,9 +90,9 @@ Json by_row_json(const std::vector<RowResult>& rows) {
   for (const RowResult& row : rows) {
     columns["sequence"].push_back(index_json(row.at.sequence));
     columns["position"].push_back(index_json(row.at.position));
-    columns["kl"].push_back(number_json(row.kl));
-    columns["limit"].push_back(number_json(row.kl_limit));
-    columns["worst_over_allowed"].push_back(number_json(row.worst_over_allowed));
+    columns["kl"].push_back(json_of(row.kl));
+    columns["limit"].push_back(json_of(row.kl_limit));
+    columns["worst_over_allowed"].push_back(json_of(row.worst_over_allowed));
     columns["explained"].push_back(row.explained);
     columns["undecided"].push_back(row.undecided);
   }
@@ -125,12 +104,12 @@ Json logits_json(const LogitsResult& logits) {
   json["all"] = metrics_json(logits.all);
   json["explained"] = logits.explained();
   json["flips"] = flips_json(logits);
-  json["flips_expected"] = number_json(logits.flips_expected);
-  json["flips_most"] = number_json(logits.flips_most);
+  json["flips_expected"] = json_of(logits.flips_expected);
+  json["flips_most"] = json_of(logits.flips_most);
   json["undecided"] = logits.undecided();
   json["undecided_rows"] = undecided_json(logits.rows);
-  json["limit"] = {{"kl_max", logits.kl.n > 0 ? number_json(logits.kl.limit) : Json()},
-                   {"from", text_json(logits.kl.from)}};
+  json["limit"] = {{"kl_max", logits.kl.n > 0 ? json_of(logits.kl.limit) : Json()},
+                   {"from", json_of(logits.kl.from)}};
   json["kl"] = check_json(logits.kl);
   json["elements"] = check_json(logits.elements);
   json["user"] = Json::array();
@@ -143,18 +122,18 @@ Json logits_json(const LogitsResult& logits) {
 
 Json tensor_json(const TensorResult& t) {
   const char* kinds[] = {"tensor", "selection", "routing"};
-  Json json = {{"name", text_json(t.name)},
+  Json json = {{"name", json_of(t.name)},
                {"kind", kinds[static_cast<int>(t.kind)]},
                {"compared", t.n},
                {"over", t.over},
                {"wrong_kind", t.wrong_kind},
-               {"worst_over_allowed", number_json(t.worst_over_allowed)},
-               {"headroom", number_json(headroom_of(t.worst_over_allowed, 1))},
+               {"worst_over_allowed", json_of(t.worst_over_allowed)},
+               {"headroom", json_of(headroom_of(t.worst_over_allowed, 1))},
                {"at", place_json(t.at)},
-               {"got", number_json(t.got)},
-               {"want", number_json(t.want)},
-               {"allowed", number_json(t.allowed)},
-               {"from", text_json(t.from)},
+               {"got", json_of(t.got)},
+               {"want", json_of(t.want)},
+               {"allowed", json_of(t.allowed)},
+               {"from", json_of(t.from)},
                {"verdict", word(t.ok())}};
   if (t.kind != TensorResult::Kind::tensor) {
     json["agreeing"] = t.agreeing;
@@ -163,7 +142,7 @@ Json tensor_json(const TensorResult& t) {
   if (t.kind == TensorResult::Kind::selection) {
     json["agreement_by_position"] = Json::array();
     for (const double agreement : t.agreement_by_position)
-      json["agreement_by_position"].push_back(number_json(agreement));
+      json["agreement_by_position"].push_back(json_of(agreement));
   }
   return json;
 }
@@ -172,17 +151,16 @@ namespace {
 
 /// Everything that a golden and a candidate have in common.
 Json judgement_json(const Judgement& j) {
-  Json json = {{"title", text_json(j.title)},
-               {"precision", text_json(j.precision)},
+  Json json = {{"title", json_of(j.title)},
+               {"precision", json_of(j.precision)},
                {"verdict", name_of(j.outcome)},
-               {"why", text_json(j.why)},
+               {"why", json_of(j.why)},
                {"logits", j.logits ? logits_json(*j.logits) : Json()},
                {"tensors", Json::array()},
-               {"notes", Json::array()},
-               {"first_departure", j.first_departure ? text_json(*j.first_departure) : Json()}};
+               {"notes", json_of(j.notes)},
+               {"first_departure", j.first_departure ? json_of(*j.first_departure) : Json()}};
   for (const TensorResult& tensor : j.tensors) json["tensors"].push_back(tensor_json(tensor));
-  for (const std::string& note : j.notes) json["notes"].push_back(text_json(note));
-  for (const std::string& line : j.limits) json["limits"].push_back(text_json(line));
+  if (!j.limits.empty()) json["limits"] = json_of(j.limits);
   return json;
 }
 
@@ -197,41 +175,41 @@ Json shared_receipt(const std::vector<Verdict>& verdicts) {
     seconds += v.receipt.seconds;
     peak = std::max(peak, v.receipt.peak_memory_mib);
   }
-  receipt["seconds"] = number_json(seconds);
-  receipt["peak_memory_mib"] = number_json(peak);
+  receipt["seconds"] = json_of(seconds);
+  receipt["peak_memory_mib"] = json_of(peak);
   return receipt;
 }
 
 }  // namespace
 
 Json receipt_json(const Receipt& r) {
-  return {{"command", text_json(r.command)},
-          {"version", text_json(r.version)},
-          {"commit", text_json(r.commit)},
-          {"compiler", text_json(r.compiler)},
-          {"flags", text_json(r.flags)},
-          {"device", text_json(r.device)},
-          {"kernel", text_json(r.kernel)},
-          {"checkpoint_sha256", text_json(r.checkpoint_sha256)},
-          {"golden_sha256", text_json(r.golden_sha256)},
-          {"candidate_sha256", text_json(r.candidate_sha256)},
+  return {{"command", json_of(r.command)},
+          {"version", json_of(r.version)},
+          {"commit", json_of(r.commit)},
+          {"compiler", json_of(r.compiler)},
+          {"flags", json_of(r.flags)},
+          {"device", json_of(r.device)},
+          {"kernel", json_of(r.kernel)},
+          {"checkpoint_sha256", json_of(r.checkpoint_sha256)},
+          {"golden_sha256", json_of(r.golden_sha256)},
+          {"candidate_sha256", json_of(r.candidate_sha256)},
           {"seed", r.seed},
           {"runs", r.runs},
-          {"alpha", number_json(r.alpha)},
-          {"seconds", number_json(r.seconds)},
-          {"peak_memory_mib", number_json(r.peak_memory_mib)}};
+          {"alpha", json_of(r.alpha)},
+          {"seconds", json_of(r.seconds)},
+          {"peak_memory_mib", json_of(r.peak_memory_mib)}};
 }
 
 Json to_json(const Verdict& v) {
   Json json = judgement_json(v.judged);
   json["judged"] = {{"verdict", json["verdict"]}, {"why", json["why"]}};
   json["verdict"] = name_of(v.outcome);
-  json["why"] = text_json(v.why);
+  json["why"] = json_of(v.why);
   json["exit_code"] = exit_code(v.outcome);
-  json["checkpoint"] = text_json(v.checkpoint);
-  json["golden"] = text_json(v.golden);
-  json["candidate"] = v.candidate.empty() ? Json() : text_json(v.candidate);
-  json["family"] = text_json(v.family);
+  json["checkpoint"] = json_of(v.checkpoint);
+  json["golden"] = json_of(v.golden);
+  json["candidate"] = v.candidate.empty() ? Json() : json_of(v.candidate);
+  json["family"] = json_of(v.family);
   json["sequences"] = v.sequences;
   json["positions"] = v.positions;
   json["layers"] = v.layers;
@@ -242,14 +220,13 @@ Json to_json(const Verdict& v) {
   return json;
 }
 
-Json to_json(const std::vector<Verdict>& verdicts) {
-  const Outcome worst = worst_of(verdicts);
-  Json json = {{"verdict", name_of(worst)},
-               {"why", summary_of(verdicts)},
-               {"exit_code", exit_code(worst)},
+Json to_json(const Summary& s) {
+  Json json = {{"verdict", name_of(s.outcome)},
+               {"why", summary_of(s.verdicts)},
+               {"exit_code", exit_code(s.outcome)},
                {"goldens", Json::array()},
-               {"receipt", shared_receipt(verdicts)}};
-  for (const Verdict& v : verdicts) json["goldens"].push_back(to_json(v));
+               {"receipt", shared_receipt(s.verdicts)}};
+  for (const Verdict& v : s.verdicts) json["goldens"].push_back(to_json(v));
   return json;
 }
 

@@ -5,12 +5,12 @@
 
 #include "verify/report/report.hpp"
 #include "verify/report/text.hpp"
+#include "verify/report/values.hpp"
 
 namespace dsa::verify {
 namespace {
 
-constexpr std::size_t page_width = 108;
-constexpr std::size_t numbers_width = 62;  // of a line, without the name
+constexpr std::size_t numbers_width = 74;  // of a line, without the name
 constexpr std::size_t longest_name = page_width - numbers_width;
 constexpr Index passing_in_full = 12;  // more passing tensors than this are summarised by layer
 constexpr std::size_t undecided_in_full = 8;
@@ -24,12 +24,6 @@ struct Line {
   std::string source;
   std::vector<std::string> below;
 };
-
-std::string paint(const std::string& text, Outcome outcome, bool colour) {
-  if (!colour) return text;
-  const char* code = outcome == Outcome::pass ? "32" : outcome == Outcome::fail ? "1;31" : "33";
-  return fmt::format("\x1b[{}m{}\x1b[0m", code, text);
-}
 
 /// Columns are padded; the end of a line need not be.
 std::string without_trailing_spaces(const std::string& text) {
@@ -51,27 +45,8 @@ std::string shortened(const std::string& name, std::size_t width) {
 }
 
 std::string middle(double value, double limit, const Place& at) {
-  return fmt::format("{:>9} {:>9} {:>8}  {:<11}", number(value), number(limit),
+  return fmt::format("{:>9} {:>9} {:>20}  {:<11}", number(value), number(limit),
                      headroom(value, limit), place(at));
-}
-
-/// Breaks a sentence into lines, each indented by `indent` spaces; the first begins with `mark`.
-std::string wrapped(const std::string& text, std::size_t indent, const std::string& mark = "") {
-  std::string out, line = std::string(indent - std::min(indent, mark.size()), ' ') + mark;
-  bool empty = true;
-  for (std::size_t at = 0; at < text.size();) {
-    const std::size_t end = std::min(text.find(' ', at), text.size());
-    const std::string word = text.substr(at, end - at);
-    if (!empty && line.size() + 1 + word.size() > page_width) {
-      out += line + "\n";
-      line = std::string(indent, ' ');
-      empty = true;
-    }
-    line += (empty ? "" : " ") + word;
-    empty = false;
-    at = end + 1;
-  }
-  return out + line + "\n";
 }
 
 // --- lines of a judgement ---
@@ -172,9 +147,9 @@ std::vector<Line> logits_lines(const LogitsResult& logits, Sources& sources) {
 // --- blocks ---
 
 std::string line_text(const Line& line, std::size_t name_width, bool colour) {
-  std::string text = fmt::format("{:<{}} {:>10} {:<41} ", shortened(line.name, name_width),
+  std::string text = fmt::format("{:<{}} {:>10} {:<53} ", shortened(line.name, name_width),
                                  name_width, count(line.n), line.middle);
-  text += paint(line.ok ? "ok" : "FAIL", outcome_of(line.ok), colour);
+  text += coloured(line.ok ? "ok" : "FAIL", outcome_of(line.ok), colour);
   if (!line.source.empty()) text += (line.ok ? "   [" : " [") + line.source + "]";
   text += "\n";
   for (const std::string& below : line.below) text += wrapped(below, 4);
@@ -191,8 +166,9 @@ std::string checks_block(const Judgement& j, bool colour) {
   std::size_t name_width = 30;
   for (const Line& line : lines) name_width = std::max(name_width, line.name.size());
   name_width = std::min(name_width, longest_name);
-  std::string text = fmt::format("{:<{}} {:>10} {:>9} {:>9} {:>8}  {:<11} {}\n", "name", name_width,
-                                 "elements", "value", "limit", "headroom", "worst at", "verdict");
+  std::string text =
+      fmt::format("{:<{}} {:>10} {:>9} {:>9} {:>20}  {:<11} {}\n", "name", name_width, "elements",
+                  "value", "limit", "headroom", "worst at", "verdict");
   text += std::string(name_width + numbers_width, '-') + "\n";
   for (const Line& line : lines) text += line_text(line, name_width, colour);
   text +=
@@ -290,7 +266,7 @@ std::string receipt_line(const Receipt& r) {
   add(r.kernel);
   add(r.device);
   if (r.runs > 0) add(fmt::format("{} perturbed runs of each kind from seed {}", r.runs, r.seed));
-  add(fmt::format("{:.1f} s", r.seconds));
+  if (r.seconds > 0) add(fmt::format("{:.1f} s", r.seconds));
   return wrapped(fmt::format("{}", fmt::join(parts, ", ")), 11, "receipt    ");
 }
 
@@ -305,50 +281,64 @@ std::string heading(const Verdict& v) {
   return text + wrapped(model, 11, "model      ") + receipt_line(v.receipt);
 }
 
+/// The golden as it lies under the directory, which every line would else begin with.
+std::string name_under(const std::filesystem::path& directory, const Verdict& v) {
+  const std::filesystem::path below = std::filesystem::path(v.golden).lexically_relative(directory);
+  return clean(below.empty() || *below.begin() == ".." ? v.golden : below.string());
+}
+
+std::string summary_line(const Verdict& v, const std::string& name, std::size_t width,
+                         bool colour) {
+  const auto& tensors = v.judged.tensors;
+  const auto good =
+      std::count_if(tensors.begin(), tensors.end(), [](const TensorResult& t) { return t.ok(); });
+  const std::string of = tensors.empty() ? "-" : fmt::format("{}/{}", good, tensors.size());
+  const auto& logits = v.judged.logits;
+  const bool kl = logits && logits->kl.n > 0;
+  std::string text = fmt::format(
+      "{:<{}} {:>9} {:>10} {:>9} {:>9} {:>20}  ", shortened(name, width), width, of,
+      logits ? count(logits->undecided()) : "-", kl ? number(logits->kl.value) : "-",
+      kl ? number(logits->kl.limit) : "-", kl ? headroom(logits->kl.value, logits->kl.limit) : "-");
+  text += coloured(std::string(name_of(v.outcome)), v.outcome, colour) + "\n";
+  return v.outcome == Outcome::pass ? text : text + wrapped(clean(v.why), 4);
+}
+
 }  // namespace
 
 std::string table(const Verdict& v, bool colour) {
-  std::string text = heading(v);
+  std::string text = opening_line(v.outcome, v.why, colour) + heading(v);
   if (v.golden_judged)
     text += judgement_block(*v.golden_judged, other_side(v, *v.golden_judged), colour) +
             wrapped(clean(v.golden_judged->why), 0,
                     std::string(name_of(v.golden_judged->outcome)) + ": ");
   text += judgement_block(v.judged, other_side(v, v.judged), colour) + "\n";
   if (const std::string next = advice(v); !next.empty()) text += wrapped(next, 6, "next: ");
-  std::string word(name_of(v.outcome));
-  std::transform(word.begin(), word.end(), word.begin(), [](char c) { return c - 'a' + 'A'; });
-  const std::string verdict =
-      wrapped(fmt::format("{} -> exit {}", clean(v.why), exit_code(v.outcome)), 0, word + ": ");
-  text += paint(word, v.outcome, colour) + verdict.substr(word.size());
-  return without_trailing_spaces(text);
+  return without_trailing_spaces(text + closing_line(v.outcome, v.why, colour));
 }
 
-std::string summary_table(const std::vector<Verdict>& verdicts, bool colour) {
-  std::size_t name_width = 20;
-  for (const Verdict& v : verdicts) name_width = std::max(name_width, v.golden.size());
-  name_width = std::min<std::size_t>(name_width, 42);
-  std::string text =
-      fmt::format("{:<{}} {:>9} {:>10} {:>9} {:>9} {:>8}  {}\n", "golden", name_width, "tensors",
-                  "undecided", "KL", "limit", "headroom", "verdict");
-  text += std::string(name_width + 64, '-') + "\n";
-  for (const Verdict& v : verdicts) {
-    const auto& tensors = v.judged.tensors;
-    const auto good =
-        std::count_if(tensors.begin(), tensors.end(), [](const TensorResult& t) { return t.ok(); });
-    const std::string of = tensors.empty() ? "-" : fmt::format("{}/{}", good, tensors.size());
-    const auto& logits = v.judged.logits;
-    const bool kl = logits && logits->kl.n > 0;
-    text += fmt::format("{:<{}} {:>9} {:>10} {:>9} {:>9} {:>8}  ",
-                        shortened(clean(v.golden), name_width), name_width, of,
-                        logits ? count(logits->undecided()) : "-",
-                        kl ? number(logits->kl.value) : "-", kl ? number(logits->kl.limit) : "-",
-                        kl ? headroom(logits->kl.value, logits->kl.limit) : "-");
-    text += paint(std::string(name_of(v.outcome)), v.outcome, colour) + "\n";
-    if (v.outcome != Outcome::pass) text += wrapped(clean(v.why), 4);
+std::string table(const Summary& s, bool colour) {
+  const std::string total = summary_of(s.verdicts);
+  std::string text = opening_line(s.outcome, total, colour);
+  std::size_t width = 20;
+  std::vector<std::string> names;
+  for (const Verdict& v : s.verdicts) {
+    names.push_back(name_under(s.directory, v));
+    width = std::max(width, names.back().size());
   }
-  const Outcome worst = worst_of(verdicts);
-  return text + paint(summary_of(verdicts), worst, colour) +
-         fmt::format(" -> exit {}\n", exit_code(worst));
+  width = std::min<std::size_t>(width, page_width - 76);
+  text += wrapped(clean(s.directory.string()), 11, "goldens of ");
+  if (!s.verdicts.empty()) {
+    Receipt receipt = s.verdicts.front().receipt;
+    receipt.seconds = 0;
+    for (const Verdict& v : s.verdicts) receipt.seconds += v.receipt.seconds;
+    text += receipt_line(receipt);
+  }
+  text += fmt::format("\n{:<{}} {:>9} {:>10} {:>9} {:>9} {:>20}  {}\n", "golden", width, "tensors",
+                      "undecided", "KL", "limit", "headroom", "verdict");
+  text += std::string(width + 76, '-') + "\n";
+  for (std::size_t i = 0; i < names.size(); ++i)
+    text += summary_line(s.verdicts[i], names[i], width, colour);
+  return without_trailing_spaces(text + "\n" + closing_line(s.outcome, total, colour));
 }
 
 }  // namespace dsa::verify

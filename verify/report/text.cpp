@@ -122,6 +122,7 @@ std::string headroom(double value, double limit) {
   const double room = headroom_of(value, limit);
   if (std::isnan(room)) return "NaN";
   if (std::isinf(room)) return value == 0 ? "exact" : "inf";
+  if (!(value <= limit)) return number(value / limit) + " x the limit";
   return (room >= 100 && room < 1e5 ? fmt::format("{:.0f}", room) : number(room)) + "x";
 }
 

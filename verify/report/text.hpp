@@ -23,7 +23,9 @@ std::string share(double);   // "100%" only where it is exactly 1, else rounded 
 
 /// limit / value: infinity where nothing differs, NaN where either side is none.
 double headroom_of(double value, double limit);
-std::string headroom(double value, double limit);  // "26x", "exact" where nothing differs
+
+/// "26x"; "exact" where nothing differs; above the limit "2.33e+10 x the limit".
+std::string headroom(double value, double limit);
 
 /// "0:17:503": sequence, position, channel, as far as they are known; "" where none is.
 std::string place(const Place&);

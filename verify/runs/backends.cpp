@@ -26,30 +26,8 @@ constexpr Format of_reference[] = {{"fp64", Precision::fp64}};
 constexpr Format of_engines[] = {
     {"fp32", Precision::hf_fp32}, {"bf16", Precision::hf_bf16}, {"fp8", Precision::official_fp8}};
 
-/// Tokens of a pass.
-constexpr Index chunk = 512;
-
 /// Below so many bytes of weights one thread is faster than waiting for others.
 constexpr Index small_model = Index{1} << 26;
-
-std::vector<std::string> names() {
-  std::vector<std::string> all = backend_names();
-  all.insert(all.begin(), "reference");
-  return all;
-}
-
-Format format_of(const BackendChoice& choice) {
-  const std::span<const Format> formats =
-      choice.name == "reference" ? std::span<const Format>(of_reference) : of_engines;
-  if (choice.format.empty()) return formats.front();
-  std::vector<std::string> known;
-  for (const Format& format : formats) {
-    if (choice.format == format.name) return format;
-    known.push_back(format.name);
-  }
-  throw Error("the backend " + choice.name + " has no format \"" + choice.format + "\"; choose " +
-              alternatives(known));
-}
 
 Implementation open_reference(const fs::path& checkpoint) {
   const ModelPair models = open_models(checkpoint, Precision::fp64);
@@ -73,12 +51,13 @@ Said answer(Evaluator& evaluator, const std::vector<Sequence>& batch,
   return said;
 }
 
-Implementation open_engine(const fs::path& checkpoint, const Backend& backend,
-                           EngineOptions options) {
+Implementation open_engine(const fs::path& checkpoint, EngineOptions options) {
+  const Backend& backend = backend_named(options.backend);
   const Model model = open_checkpoint(checkpoint);
-  const Plan plan = backend.plan(model.config, options, chunk, chunk);
+  const Plan plan = backend.plan(model.config, options, options.chunk, options.chunk);
   require_fits(plan);
-  if (plan.weights < small_model) options.threads = 1;
+  if (plan.weights < small_model && options.backend == "cpu" && options.threads == 0)
+    options.threads = 1;
   const auto evaluator = std::make_shared<Evaluator>(backend.open(model, options));
 
   Implementation implementation;
@@ -98,22 +77,33 @@ Implementation open_engine(const fs::path& checkpoint, const Backend& backend,
 
 }  // namespace
 
-std::string judged_backends() { return alternatives(names()); }
+std::vector<std::string> judged_backends() {
+  std::vector<std::string> all = backend_names();
+  all.insert(all.begin(), "reference");
+  return all;
+}
 
-OpenedBackend open_backend(const fs::path& checkpoint, const BackendChoice& choice) {
-  const std::vector<std::string> all = names();
-  require(std::find(all.begin(), all.end(), choice.name) != all.end(),
-          "this build has no backend \"" + choice.name + "\"; choose " + alternatives(all) +
+Precision precision_of(const EngineOptions& options) {
+  const std::vector<std::string> all = judged_backends();
+  require(std::find(all.begin(), all.end(), options.backend) != all.end(),
+          "this build has no backend \"" + options.backend + "\"; choose " + alternatives(all) +
               (backends().empty() ? ", or build the backends with `make build`" : ""));
-  const Format format = format_of(choice);
-  EngineOptions options;
-  options.format = format.name;
-  options.tier = choice.tier;
-  options.mla = choice.mla;
-  options.chunk = chunk;
-  check_options(choice.name, options);
-  if (choice.name == "reference") return {open_reference(checkpoint), format.precision};
-  return {open_engine(checkpoint, backend_named(choice.name), options), format.precision};
+  check_options(options);
+  const std::span<const Format> formats =
+      options.backend == "reference" ? std::span<const Format>(of_reference) : of_engines;
+  std::vector<std::string> known;
+  for (const Format& format : formats) {
+    if (options.format == format.name) return format.precision;
+    known.push_back(format.name);
+  }
+  throw Error("the backend " + options.backend + " has no format \"" + options.format +
+              "\"; choose " + alternatives(known));
+}
+
+Implementation open_backend(const fs::path& checkpoint, const EngineOptions& options) {
+  precision_of(options);
+  return options.backend == "reference" ? open_reference(checkpoint)
+                                        : open_engine(checkpoint, options);
 }
 
 }  // namespace dsa::verify

@@ -2,34 +2,28 @@
 // name.
 //
 // The reference, in fp64, and the backends of this build (optimized/backends.hpp), in fp32, bf16
-// and fp8; what is named first is the default.
+// and fp8.
 #pragma once
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
+#include "optimized/engine/engine.hpp"
 #include "reference/precision/precision.hpp"
 #include "verify/runs/implementation.hpp"
 
 namespace dsa::verify {
 
-std::string judged_backends();  // "reference or cpu"
+/// The reference, and those of this build.
+std::vector<std::string> judged_backends();
 
-/// As given on the command line. Empty: the backend's default.
-struct BackendChoice {
-  std::string name = "reference", format, tier, mla = {};
-  bool is_default() const {
-    return name == "reference" && format.empty() && tier.empty() && mla.empty();
-  }
-};
+/// The precision whose limits a backend is held to in its format. Errors: no such backend in this
+/// build; no such format of it; options that it does not have.
+reference::Precision precision_of(const EngineOptions&);
 
-struct OpenedBackend {
-  Implementation implementation;
-  reference::Precision precision;  // whose limits it is held to
-};
-
-/// Loads the checkpoint. Errors: no such backend in this build, no such format of it, no such tier
-/// or form; the model does not fit into memory.
-OpenedBackend open_backend(const std::filesystem::path& checkpoint, const BackendChoice&);
+/// Loads the checkpoint. Errors: those of precision_of; no such tier or form; the model does not
+/// fit into memory.
+Implementation open_backend(const std::filesystem::path& checkpoint, const EngineOptions&);
 
 }  // namespace dsa::verify

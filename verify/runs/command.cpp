@@ -3,36 +3,17 @@
 #include <unistd.h>
 
 #include <cmath>
+#include <csignal>
 #include <cstdlib>
 #include <sstream>
 
+#include "core/temporary.hpp"
 #include "verify/runs/implementation.hpp"
 
 namespace dsa::verify {
 namespace {
 
 namespace fs = std::filesystem;
-
-/// A folder that is gone when the call is over.
-class Folder {
- public:
-  Folder() {
-    std::string name = (fs::temp_directory_path() / "dsa-XXXXXX").string();
-    require(mkdtemp(name.data()) != nullptr,
-            "cannot create a folder for the command's files as " + name);
-    path_ = name;
-  }
-  ~Folder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  std::string operator/(const std::string& name) const { return (path_ / name).string(); }
-
- private:
-  fs::path path_;
-};
 
 std::string shell_word(const std::string& text) {
   std::string result = "'";
@@ -69,6 +50,12 @@ void write_tokens(const std::string& file, const std::vector<Sequence>& batch) {
     out.append(std::as_bytes(std::span(mask)));
   }
   out.commit();
+}
+
+/// While it waited for the command, std::system() took Ctrl-C for the command's alone.
+[[noreturn]] void interrupt() {
+  std::raise(SIGINT);
+  for (;;) pause();  // until whoever handles the signal ends the program
 }
 
 SafetensorsFile opened(const std::string& file, const std::string& who) {
@@ -111,7 +98,8 @@ Said read_logits(const std::string& file, const std::vector<Sequence>& batch, In
 
 Said call(const std::string& command, const std::vector<Sequence>& batch,
           const std::vector<Index>& ends, Index vocab_size) {
-  const Folder folder;
+  const TemporaryDirectory made;
+  const fs::path& folder = made.path();
   const std::string in = folder / "tokens.safetensors", out = folder / "logits.safetensors",
                     errors = folder / "stderr", who = "the command \"" + command + "\"";
   write_tokens(in, batch);
@@ -120,13 +108,15 @@ Said call(const std::string& command, const std::vector<Sequence>& batch,
   replace(line, "{chunks}", chunks);
   if (!replace(line, "{in}", shell_word(in))) line += " " + shell_word(in);
   if (!replace(line, "{out}", shell_word(out))) line += " " + shell_word(out);
-  const int status = std::system(("/bin/sh -c " + shell_word(line) + " </dev/null >" +
-                                  shell_word(folder / "stdout") + " 2>" + shell_word(errors))
-                                     .c_str());
+  const int status =
+      std::system(("/bin/sh -c " + shell_word(line) + " </dev/null >" +
+                   shell_word((folder / "stdout").string()) + " 2>" + shell_word(errors))
+                      .c_str());
   if (status != 0) {
+    const int ended = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    if (ended == 128 + SIGINT) interrupt();
     const std::string last = last_line(errors);
-    throw Error(who + " ended with status " +
-                std::to_string(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status)) +
+    throw Error(who + " ended with status " + std::to_string(ended) +
                 (last.empty() ? ", and said nothing on stderr" : "; its last line: " + last));
   }
   return read_logits(out, batch, vocab_size, who);
