@@ -1,7 +1,7 @@
 # The programs beside dsa-verify.
 file(GLOB_RECURSE run_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/run/*.cpp)
 add_executable(dsa-run ${run_sources})
-target_link_libraries(dsa-run PRIVATE dsa_engine_arguments dsa_text dsa_exact CLI11::CLI11)
+target_link_libraries(dsa-run PRIVATE dsa_engine_arguments dsa_text_generation dsa_exact)
 target_precompile_headers(dsa-run PRIVATE <CLI/CLI.hpp>)
 
 add_executable(make_wide ${PROJECT_SOURCE_DIR}/data/make_wide.cpp)
@@ -19,6 +19,6 @@ include(${PROJECT_SOURCE_DIR}/cmake/bench_cuda.cmake)
 find_package(benchmark REQUIRED)
 file(GLOB bench_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/experiments/bench/*.cpp)
 add_executable(dsa-bench ${bench_sources})
-target_link_libraries(dsa-bench PRIVATE dsa_kernels dsa_engine_arguments dsa_bench_cuda dsa_exact CLI11::CLI11
+target_link_libraries(dsa-bench PRIVATE dsa_kernels dsa_engine_arguments dsa_bench_cuda dsa_exact
                                         benchmark::benchmark OpenMP::OpenMP_CXX)
 target_precompile_headers(dsa-bench PRIVATE <CLI/CLI.hpp>)
