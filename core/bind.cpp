@@ -130,7 +130,10 @@ class Binder {
     if (scales == nullptr) return;
     p.block = config_.fp8_block.value_or(p.block);
     p.scale_inv = scales + slice.expert * blocks(rows) * blocks(columns);
-    p.scale_row = slice.first_row;
+    if (slice.first_row % p.block == 0)
+      p.scale_inv += slice.first_row / p.block * blocks(columns);
+    else
+      p.scale_row = slice.first_row;  // the slice begins within a block
   }
 
   Index blocks(Index n) const {

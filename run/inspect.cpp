@@ -63,9 +63,10 @@ std::string find_nonfinite(const Parameter& p) {
 
 /// The first block scale that no quantiser writes, as a sentence; empty if there is none.
 std::string find_bad_scale(const Parameter& p, bool ue8m0) {
-  const Index down = (p.rows() + p.block - 1) / p.block;
   const Index across = (p.columns() + p.block - 1) / p.block;
-  for (Index i = 0; i < down * across; ++i) {
+  const Index first = p.scale_row / p.block * across;
+  const Index last = (p.scale_row + p.rows() + p.block - 1) / p.block * across;
+  for (Index i = first; i < last; ++i) {
     const float scale = p.scale_inv[i];
     int exponent = 0;
     const bool positive = std::isfinite(scale) && scale > 0;
@@ -160,6 +161,7 @@ Inspection inspect(const std::filesystem::path& directory, Index context) {
   });
   if (r.config.tie_word_embeddings) count_tied_head(r, w.embed_tokens);
   count_attention(r);
+  r.warnings = warnings_of(stored, r.problems, r.config, w);
   return r;
 }
 

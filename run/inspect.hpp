@@ -41,6 +41,8 @@ struct Inspection {
   Index cache_bytes_per_token = 0;
   CheckpointProblems problems;
   std::vector<std::string> not_finite, bad_scales;  // one sentence a tensor
+  std::vector<std::string>
+      warnings;  // what no trained model has, or nobody reads; one sentence each
 
   bool ok() const { return problems.none() && not_finite.empty() && bad_scales.empty(); }
 };
@@ -48,6 +50,13 @@ struct Inspection {
 /// Reads every number of the checkpoint, row by row. What keeps it from being opened at all
 /// (config.json, the index, a damaged file) is an Error.
 Inspection inspect(const std::filesystem::path& directory, Index context);
+
+/// What deserves a line although the checkpoint can be read: constant tensors where training leaves
+/// none, a block scale of 1 beside ones a thousand times smaller, promised multi-token-prediction
+/// blocks that are not there, files that no index lists, indexers of layers that share a selection,
+/// names with a wrapper's prefix, heads of their own.
+std::vector<std::string> warnings_of(const StoredCheckpoint&, const CheckpointProblems&,
+                                     const Config&, const Weights&);
 
 /// Aligned text for people; problems one line each at the end.
 std::string as_text(const Inspection&);

@@ -138,6 +138,8 @@ std::string as_text(const Inspection& r) {
     problems += list->size();
     for (const std::string& sentence : *list) text += fmt::format("{:<12}{}\n", kind, sentence);
   }
+  for (const std::string& sentence : r.warnings)
+    text += fmt::format("{:<12}{}\n", "warning", sentence);
   text += problems == 0 ? "ok: every tensor is there, of the right shape, and finite\n"
                         : fmt::format("{} problem{}\n", problems, problems == 1 ? "" : "s");
   return text;
@@ -167,6 +169,8 @@ Json as_json(const Inspection& r) {
   for (const auto& [name, row] : r.dtypes)
     json["dtypes"][name] = {{"tensors", row.tensors}, {"bytes", row.bytes}};
   for (const auto& [kind, list] : problem_lists(r)) json["problems"][kind] = *list;
+  json["warnings"] = r.warnings;
+  json["unused_keys"] = r.config.unused_keys;
   return json;
 }
 

@@ -26,7 +26,8 @@ double largest_of(const double* x, Index rows, Index columns, Index stride) {
 }
 
 bool keeps_codes(const Parameter& p, const BlockFormat& blocks) {
-  return p.dtype == Dtype::f8_e4m3 && p.scale_inv != nullptr && p.block == blocks.edge;
+  return p.dtype == Dtype::f8_e4m3 && p.scale_inv != nullptr && p.block == blocks.edge &&
+         p.scale_row == 0;
 }
 
 [[noreturn]] void fail(const Parameter& p, Index row, Index column, const std::string& sentence) {

@@ -121,6 +121,36 @@ TEST_CASE("inspect names bad block scales", "[run]") {
   CHECK_THAT(result.out, Contains("block row 1, column 2; expected a positive finite number"));
 }
 
+TEST_CASE("inspect warns of what no trained model has, and exits 0", "[run]") {
+  Tiny tiny;
+  const std::string bias = "model.layers.1.mlp.gate.e_score_correction_bias",
+                    wk = "model.layers.1.self_attn.indexer.wk.weight";
+  for (const std::string& name : {bias, wk})
+    for (double& value : tiny.tensors.at(name).values) value = 0;
+  to_fp8(tiny.tensors, "model.layers.0.self_attn.o_proj.weight", 4);
+  TinyTensor& scales = tiny.tensors.at("model.layers.0.self_attn.o_proj.weight_scale_inv");
+  for (double& scale : scales.values) scale = 1e-4;
+  scales.values.back() = 1;
+  tiny.json["quantization_config"] = {{"quant_method", "fp8"}, {"weight_block_size", {4, 4}}};
+  std::erase_if(tiny.tensors, [](const auto& t) { return t.first.starts_with("model.layers.2."); });
+  tiny.write();
+  write_tensors(tiny.in + "/extra.safetensors", {{"x", {Dtype::f32, {1}, {1}}}});
+  const std::string report = tiny.to("report.json");
+  const Outcome result = run("dsa-run inspect " + tiny.in + " --json " + report);
+  CHECK(result.status == 0);
+  const auto warned = [&](const std::string& sentence) {
+    CHECK_THAT(result.out, Contains("warning     " + sentence));
+  };
+  warned("config.json has keys that nothing here depends on: auto_map");
+  warned("config.json promises 1 multi-token-prediction block, and the checkpoint holds 0");
+  warned("extra.safetensors lies in the directory and no index lists it");
+  warned("tensor " + bias + " holds 0 everywhere");
+  warned("tensor " + wk + " holds 0 everywhere");
+  warned("tensor model.layers.0.self_attn.o_proj.weight has 1 block scale of exactly 1");
+  CHECK(read_json(report)["warnings"].size() == 6);
+  CHECK(read_json(report)["unused_keys"] == Json{"auto_map"});
+}
+
 TEST_CASE("inspect reads the samples", "[run]") {
   for (const char* name : {"v2lite", "v3", "v32", "glm"}) {
     for (const char* below : {"", "/checkpoint"}) {
