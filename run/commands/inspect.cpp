@@ -16,7 +16,9 @@ Lists what a checkpoint holds (family, parameters in all, active per token and i
 layers and how they share indices, dtypes), what decoding one token costs at a context length, and
 everything wrong with it: missing, extra, misshaped and unreadable tensors, numbers that are not
 finite, block scales that are not positive (or no powers of two where scale_fmt is ue8m0). Every
-number in the files is read.
+number in the files is read. Warnings name what no trained model has, and what is there but not
+used: constant tensors, block scales of exactly 1, promised blocks that are missing, files that no
+index lists, keys of config.json.
 
 Exit status 0: nothing is wrong. 1: the problems are listed, one line each. 2: the directory cannot
 be read as a checkpoint at all.
