@@ -52,13 +52,9 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.set_version_flag("--version", DSA_VERSION);
   const std::vector<Command> commands = {
-<<<<<<< HEAD
-      golden_command(app), diagnose_command(app),   defects_command(app), localise_command(app),
-      power_command(app),  invariants_command(app), ops_command(app),     samples_command(app)};
-=======
-      golden_command(app), gradients_command(app),  diagnose_command(app), localise_command(app),
-      power_command(app),  invariants_command(app), ops_command(app),      samples_command(app)};
->>>>>>> 8948ef3 (dsa-verify gradients: losses and gradients judged by the definition's own, limits from perturbed backward runs)
+      golden_command(app),     gradients_command(app), diagnose_command(app),
+      defects_command(app),    localise_command(app),  power_command(app),
+      invariants_command(app), ops_command(app),       samples_command(app)};
   const auto is_named = [&](const Command& c) { return c.app->get_name() == argv[1]; };
   if (argc > 1 && argv[1][0] != '-' && std::none_of(commands.begin(), commands.end(), is_named))
     return fail("there is no command \"" + std::string(argv[1]) + "\"; see dsa-verify --help");

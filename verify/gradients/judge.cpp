@@ -8,6 +8,7 @@
 #include "core/checkpoint.hpp"
 #include "reference/model/backward.hpp"
 #include "reference/precision/rounder_backward.hpp"
+#include "verify/gradients/distance.hpp"
 #include "verify/gradients/gradient_file.hpp"
 #include "verify/measure/stats.hpp"
 #include "verify/receipt.hpp"
@@ -18,7 +19,6 @@ namespace {
 
 using reference::KlSemantics;
 using reference::Precision;
-using Values = std::vector<double>;
 
 /// What the file's numbers were computed from: the stage of training.
 struct Stage {
@@ -120,42 +120,6 @@ Stage stage_of(const Model& model, const GradientFile& file, const KlSemantics& 
   return stages[nearest < near ? best : 0];
 }
 
-double norm(const Values& x) {
-  double squares = 0;
-  for (double value : x) squares += value * value;
-  return std::sqrt(squares);
-}
-
-double largest(const Values& x) {
-  double m = 0;
-  for (double value : x) m = std::max(m, std::abs(value));
-  return m;
-}
-
-/// Relative distance, and the largest error over the largest entry.
-struct Distance {
-  double whole = 0, element = 0;
-  Index at = -1;
-};
-Distance distance(const Values& got, const Values& want) {
-  Distance d;
-  double squares = 0, worst = 0;
-  for (std::size_t i = 0; i < want.size(); ++i) {
-    const double error = std::abs(got[i] - want[i]);
-    squares += error * error;
-    if (!(error <= worst)) worst = error, d.at = static_cast<Index>(i);  // NaN is the worst
-  }
-  d.whole = std::sqrt(squares) / norm(want);
-  d.element = worst / largest(want);
-  return d;
-}
-
-double cosine(const Values& a, const Values& b) {
-  double product = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) product += a[i] * b[i];
-  return product / (norm(a) * norm(b));
-}
-
 /// The draws of one loss: of each parameter both distances, and those of the loss.
 struct Draws {
   std::vector<std::vector<double>> whole, element;  // [parameter][run]
@@ -184,45 +148,6 @@ Draws draw(const std::string& loss, const Stage& stage, const Pass& base, Precis
   }
   return draws;
 }
-
-/// Mean and variance of the logarithms of some draws.
-struct Spread {
-  double mean = 0, variance = 0;
-};
-Spread spread_of(const std::vector<double>& draws) {
-  Spread s;
-  const auto M = static_cast<double>(draws.size());
-  for (double x : draws) s.mean += std::log(std::max(x, 1e-300)) / M;
-  for (double x : draws)
-    s.variance += std::pow(std::log(std::max(x, 1e-300)) - s.mean, 2) / (M - 1);
-  return s;
-}
-
-/// Limits of one kind of distance. A few runs say little of one parameter's spread, and much of the
-/// spread of all: the larger of both is taken, with the freedom of all.
-class DistanceLimits {
- public:
-  explicit DistanceLimits(const std::vector<std::vector<double>>& draws) : draws_(draws) {
-    for (const std::vector<double>& of_one : draws) {
-      if (of_one.size() < 2) continue;
-      const auto freedom = static_cast<double>(of_one.size() - 1);
-      pooled_ += freedom * spread_of(of_one).variance;
-      freedom_ += freedom;
-    }
-    pooled_ /= freedom_;
-  }
-
-  double of(std::size_t p, double tail) const {
-    const Spread own = spread_of(draws_[p]);
-    const auto M = static_cast<double>(draws_[p].size());
-    const double variance = std::max(own.variance, pooled_) * (1 + 1 / M);
-    return std::exp(own.mean + student_quantile(freedom_, tail) * std::sqrt(variance));
-  }
-
- private:
-  const std::vector<std::vector<double>>& draws_;
-  double pooled_ = 0, freedom_ = 0;
-};
 
 /// "your loss.kl is exactly 150 times ours: a sum, where the mean was expected", where it is.
 std::string other_reduction(const std::string& name, double ratio, const Stage& stage) {
