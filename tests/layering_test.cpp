@@ -76,7 +76,7 @@ const std::vector<Strings> floors = {
     {"verify/names/", "verify/defects/", "verify/kernels/"},
     {"verify/limits/"},
     {"verify/judge/"},
-    {"verify/localise/", "verify/invariants/"},
+    {"verify/localise/", "verify/invariants/", "verify/gradients/"},
     {"verify/diagnose/"},
     {"verify/commands/"},
     {"verify/main."},

@@ -13,6 +13,7 @@ attention. Limits are derived from perturbed runs of it at the declared precisio
   dsa-verify diagnose CHECKPOINT CANDIDATE               which known defect explains it?
   dsa-verify localise CHECKPOINT CANDIDATE               which op of my implementation is wrong?
   dsa-verify power CHECKPOINT GOLDEN                     which known defects could it see?
+  dsa-verify gradients CHECKPOINT GOLDEN                 are these the right gradients?
   dsa-verify invariants CHECKPOINT                       what needs no golden
   dsa-verify ops                                         are the kernels right, one by one?
   dsa-verify samples DIR                                 judge every golden of a directory
@@ -25,7 +26,8 @@ int main(int argc, char** argv) {
   using namespace dsa::verify;
   return dsa::cli::run({"dsa-verify",
                         about,
-                        {golden_command, diagnose_command, defects_command, localise_command,
-                         power_command, invariants_command, ops_command, samples_command}},
+                        {golden_command, gradients_command, diagnose_command, defects_command,
+                         localise_command, power_command, invariants_command, ops_command,
+                         samples_command}},
                        argc, argv);
 }

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The judge, mutated: every entry of mutants.txt is one line of verify/ made wrong. The tests of the
-# judge must fail on each; a survivor is a hole in the tests. Usage: tests/mutants/run.sh [PATTERN]
+# The judge, mutated: every entry of mutants.txt is one line of verify/, or of the backward pass of
+# reference/, made wrong. The tests of both must fail on each; a survivor is a hole in the tests.
+# Usage: tests/mutants/run.sh [PATTERN]
 # tries the mutants whose file or text matches PATTERN. Works on a copy in build-mutants/.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -12,7 +13,7 @@ done
 cd "$copy"
 cmake -S . -B ../build -G Ninja -DCMAKE_BUILD_TYPE=Release -DDSA_ASSERTS=ON -DDSA_BACKENDS=OFF >/dev/null
 build() { cmake --build ../build --target dsa_tests_judge >../build.log 2>&1; }
-tests() { ../build/bin/dsa_tests_judge '[judge]~[slow],[defects]~[slow]' --abort >../test.log 2>&1; }
+tests() { ../build/bin/dsa_tests_judge '[judge]~[slow],[defects]~[slow],[backward]~[differences],[gradients]' --abort >../test.log 2>&1; }
 build || { tail -n 20 ../build.log; exit 2; }
 tests || { echo "the tests fail without a mutant"; tail -n 20 ../test.log; exit 2; }
 

@@ -19,6 +19,7 @@ using cli::Command;
 Command golden_command(CLI::App&);
 Command defects_command(CLI::App&);
 Command diagnose_command(CLI::App&);
+Command gradients_command(CLI::App&);
 Command localise_command(CLI::App&);
 Command invariants_command(CLI::App&);
 Command ops_command(CLI::App&);

@@ -1,0 +1,39 @@
+// verify/gradients/gradient_file.hpp — somebody's losses and gradients, as they lie in a file.
+//
+// safetensors: `tokens` (B, S); `valid` or `attention_mask` (B, S) where there is padding;
+// `loss.NAME` with `NAME.PARAMETER` for each loss NAME (lm, kl, mtp, balance), parameters under
+// their HuggingFace names, experts one by one or packed. data/README.md.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "core/config.hpp"
+#include "core/recording.hpp"
+
+namespace dsa::verify {
+
+struct StoredGradient {
+  Dtype dtype = Dtype::f64;
+  std::vector<double> values;
+};
+
+struct GradientFile {
+  std::filesystem::path path;
+  std::vector<Sequence> sequences;
+  std::map<std::string, double> losses;                                    // "lm", "kl", ...
+  std::map<std::string, std::map<std::string, StoredGradient>> gradients;  // by loss and parameter
+  std::string precision;  // "fp64", "hf-fp32" or "hf-bf16": what its numbers look like
+
+  bool has(const std::string& loss) const {
+    return losses.contains(loss) || gradients.contains(loss);
+  }
+};
+
+/// Checks every name and shape against the config. Error: a parameter that the model does not have,
+/// another shape than the parameter's, no tokens, neither losses nor gradients.
+GradientFile read_gradients(const std::filesystem::path&, const Config&);
+
+}  // namespace dsa::verify
