@@ -45,11 +45,12 @@ Command gradients_command(CLI::App& parent) {
                   "Whose reading of the indexer's loss: " + reference::semantics_names());
   app->add_option("--loss", a->gradients.losses,
                   "Judge this loss only (lm, kl, mtp, balance; may be given again)");
-  app->add_option("--runs", a->gradients.runs, "Perturbed runs behind each limit")
-      ->check(CLI::Range(4, 1000));
-  app->add_option("--seed", a->gradients.seed, "Seed of the perturbed runs");
-  app->add_option("--alpha", a->gradients.alpha, "Probability of rejecting what is right")
-      ->check(CLI::Range(1e-12, 0.5));
+  cli::add_integer(*app, "--runs", a->gradients.runs, {4, 1000}, "Perturbed runs behind each limit")
+      ->capture_default_str();
+  cli::add_seed(*app, a->gradients.seed, "Seed of the perturbed runs")->capture_default_str();
+  cli::add_real(*app, "--alpha", a->gradients.alpha, {1e-12, 0.5},
+                "Probability of rejecting what is right, over all checks of a judgement")
+      ->capture_default_str();
   add_json(*app, *a, "the verdict");
   return {app, [=](const std::string& command_line) { return run(*a, command_line); }};
 }
