@@ -44,9 +44,7 @@ std::string table(const GradientVerdict& v, bool colour) {
                        number(worst[i]->worst_over_allowed), word(*worst[i]));
   for (const MustBeZero& z : v.must_be_zero)
     out += fmt::format("{}.{} must be zero, its norm is {}\n", z.loss, z.name, number(z.found));
-  return out +
-         "
-         " + closing_line(v.outcome, v.why, colour);
+  return out + "\n" + closing_line(v.outcome, v.why, colour);
 }
 
 Json to_json(const GradientVerdict& v) {
