@@ -88,7 +88,7 @@ const std::map<std::string, Strings> inner_headers = {
     {"optimized/cpu/model/pass.hpp", {"optimized/cpu/model/"}},
     {"optimized/cuda/model/pass.cuh", {"optimized/cuda/model/"}},
     {"verify/invariants/parts.hpp", {"verify/invariants/", "tests/"}},
-    {"verify/defects/alter.hpp", {"verify/defects/", "verify/diagnose/", "experiments/"}},
+    {"verify/defects/alter.hpp", {"verify/defects/", "verify/diagnose/", "experiments/", "tests/"}},
     {"verify/defects/indexer_parts.hpp", {"verify/defects/"}},
 };
 
