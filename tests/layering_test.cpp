@@ -291,10 +291,10 @@ TEST_CASE("of the reference, only the matrix product uses a library", "[layering
 
 TEST_CASE("no fast code includes arithmetic of core's headers", "[layering]") {
   // Inline functions that two files compile with other flags are merged into either.
-  for (const auto& entry : fs::recursive_directory_iterator(fs::path(source_dir()) / "optimized"))
-    if (entry.is_regular_file() && is_source(entry.path()))
-      for (const std::string& line : lines_of(read(entry.path()))) {
-        INFO(entry.path().string());
+  for (const Source& file : cpp_sources())
+    if (file.path.starts_with("optimized/"))
+      for (const std::string& line : lines_of(file.text)) {
+        INFO(file.path);
         CHECK(included(line) != "\"core/rounding.hpp");
         CHECK(included(line) != "\"core/random.hpp");
       }

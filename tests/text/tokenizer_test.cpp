@@ -8,6 +8,7 @@
 
 using Catch::Matchers::Contains;
 using namespace dsa;
+using namespace dsa::test;
 namespace fs = std::filesystem;
 
 namespace {

@@ -245,7 +245,7 @@ TEST_CASE("one row of one selection is no known defect, beside right scores", "[
   CHECK(d.conclusion == "unknown");
   CHECK(d.suspects == std::vector<std::string>{"model.layers.0.self_attn.indexer"});
   CHECK_THAT(d.why, !Catch::Matchers::Contains("nan"));
-  CHECK_THAT(table(d), !Catch::Matchers::Contains("nan"));
+  CHECK_THAT(table(d, false), !Catch::Matchers::Contains("nan"));
 }
 
 TEST_CASE("a shard's causal bound is named, with its offset", "[judge]") {
@@ -326,7 +326,7 @@ TEST_CASE("a trace without logits says nothing of KL, and is taken for its own p
   CHECK(d.conclusion == "unknown");
   CHECK(d.precision == "fp64");
   CHECK(d.suspects == std::vector<std::string>{"model.layers.1.self_attn.indexer.k_norm"});
-  CHECK_THAT(table(d), !Catch::Matchers::Contains("nan"));
+  CHECK_THAT(table(d, false), !Catch::Matchers::Contains("nan"));
   JudgeOptions unsaid;
   unsaid.runs = 4;
   CHECK(localise(sample("v32") / "checkpoint", scratch / "scaled", unsaid).precision == "fp64");

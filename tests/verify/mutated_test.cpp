@@ -145,7 +145,7 @@ Counts judge_mutated(std::uint64_t from, int count, int few) {
     ++counts.written;
     const auto tally = [&](bool answered) { ++(answered ? counts.answered : counts.refused); };
     tally(answers([&] { judge(checkpoint, file, std::nullopt, options); }));
-    tally(answers([&] { table(localise(checkpoint, file, options)); }));
+    tally(answers([&] { table(localise(checkpoint, file, options), false); }));
     if (i % few == 0) tally(answers([&] { to_html(diagnose(checkpoint, file, options)); }));
     if (i % few == few / 2) tally(answers([&] { power(checkpoint, file, options); }));
   }
