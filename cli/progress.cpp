@@ -14,7 +14,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr std::size_t longest_name = 38;  // the whole line fits into 80 columns
+constexpr std::size_t longest_name = 36;  // the whole line fits into 90 columns
 
 /// "40 s", "3 min 20 s", "2 h 5 min".
 std::string duration(double seconds) {

@@ -14,10 +14,10 @@ namespace dsa {
 
 /// A binary floating-point format: 1 sign bit, then the exponent, then the explicit fraction.
 struct FloatFormat {
-  int dropped = -1;           // bits of a double's fraction that it has not; -1: no such format
+  int dropped = 0;            // bits of a double's fraction that it has not
   double min_normal = 0;      // its smallest normal number
   double max = 0;             // its largest finite number
-  double unit_roundoff = 0;   // half the distance from 1 to the next number
+  double unit_roundoff = 0;   // half the distance from 1 to the next number; 0: no such format
   double dropped_scale = 0;   // 2^dropped
   bool has_infinity = false;  // otherwise what is too large becomes NaN
 };
@@ -56,7 +56,7 @@ inline constexpr auto float_formats = [] {
 /// Error: not one of F64, F32, F16, BF16 and F8_E4M3.
 inline const FloatFormat& float_format(Dtype dtype) {
   const FloatFormat& f = detail::float_formats[static_cast<std::size_t>(dtype)];
-  if (f.dropped < 0) [[unlikely]]
+  if (f.unit_roundoff == 0) [[unlikely]]
     detail::refuse_rounding(dtype);
   return f;
 }

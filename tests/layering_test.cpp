@@ -27,6 +27,7 @@ const std::map<std::string, Strings> rooms = {
     {"core/", {}},
     {"cli/", {"core/"}},
     {"text/", {"core/"}},
+    {"text/generation.", {"core/", "text/", "optimized/engine/"}},
     {"reference/dual.", {"core/"}},
     {"reference/ops/", {"core/", "reference/dual."}},
     {"reference/model/", {"core/", "reference/dual.", "reference/ops/"}},

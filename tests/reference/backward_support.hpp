@@ -134,7 +134,7 @@ inline Model moved(const Model& from, const Direction& direction, double step) {
                     memory->push_back(std::move(values));
                     p = parameter(memory->back().data(), shape, name);
                   });
-  if (model.config.tie_word_embeddings) model.weights.lm_head.weight = model.weights.embed_tokens;
+  tie_weights(model.weights, model.config);
   model.memory = memory;
   return model;
 }

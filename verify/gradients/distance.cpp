@@ -35,8 +35,8 @@ double norm(const Values& x) {
   return std::sqrt(squares);
 }
 
-Distance distance(const Values& got, const Values& want) {
-  Distance d;
+GradientDistance distance(const Values& got, const Values& want) {
+  GradientDistance d;
   double squares = 0, worst = 0;
   for (std::size_t i = 0; i < want.size(); ++i) {
     const double error = std::abs(got[i] - want[i]);

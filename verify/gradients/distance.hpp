@@ -13,11 +13,11 @@ double norm(const Values&);
 double cosine(const Values&, const Values&);
 
 /// Relative distance |got - want| / |want|, and the largest error over the largest entry.
-struct Distance {
+struct GradientDistance {
   double whole = 0, element = 0;
   Index at = -1;  // of the largest error; NaN is the largest
 };
-Distance distance(const Values& got, const Values& want);
+GradientDistance distance(const Values& got, const Values& want);
 
 /// Limits of one kind of distance, from draws[parameter][run]: Student's t on their logarithms. A
 /// few runs say little of one parameter's spread, and much of the spread of all: the larger of both

@@ -140,7 +140,7 @@ Draws draw(const std::string& loss, const Stage& stage, const Pass& base, Precis
     for (std::size_t p = 0; p < base.gradients.size(); ++p) {
       const auto& [name, want] = base.gradients[p];
       if (norm(want) == 0) continue;
-      const Distance d = distance(*by_name.at(name), want);
+      const GradientDistance d = distance(*by_name.at(name), want);
       draws.whole[p].push_back(d.whole);
       draws.element[p].push_back(d.element);
     }
@@ -254,7 +254,7 @@ class Judge {
     }
     if (!r.missing) {
       const Values& got = mine->second.values;
-      const Distance d = distance(got, want);
+      const GradientDistance d = distance(got, want);
       const double stored = mine->second.dtype == Dtype::f32 ? 0x1p-24 : 0;
       r.distance_limit = DistanceLimits(draws.whole).of(p, tail) + stored;
       const double element_limit = DistanceLimits(draws.element).of(p, tail) + stored;
