@@ -356,8 +356,7 @@ TEST_CASE("every command of every program stands in the pages", "[docs]") {
   int commands = 0;
   for (const std::string& program : programs)
     for (const std::string& command : all_matches(help(program), "\n  ([a-z]+) ", 1)) {
-      if (help(program).find("Subcommands:") == std::string::npos) continue;
-      if (help(program + " " + command).empty()) continue;
+      if (help(program).find("Subcommands:") > help(program + " " + command).size() * 1000) continue;
       ++commands;
       INFO(program << " " << command);
       CHECK(all.find(program + " " + command) != std::string::npos);
