@@ -50,8 +50,11 @@ void select_by(RunOptions& run, Index first, std::function<double(Index, Index, 
   };
 }
 
+/// Of at least half as many keys again as are selected: all of few keys are the lowest ones, which
+/// a known defect selects.
 std::string random_keys(RunOptions& run, Index T, Index K, Dice& dice) {
-  const Index first = K + dice.below(T - K), below = dice.below(2) == 0 ? T : K + dice.below(T - K);
+  const Index least = std::min(T, K + K / 2), first = least + dice.below(T - least + 1) - 1,
+              below = dice.below(2) == 0 ? T : least + dice.below(T - least + 1);
   const std::uint64_t seed = dice.seed();
   select_by(run, first, [=](Index layer, Index t, Index s) {
     return uniform(seed, static_cast<std::uint64_t>((layer * T + t) * T + s)) + (s < below);

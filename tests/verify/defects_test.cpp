@@ -257,9 +257,9 @@ TEST_CASE("what an op saw is an Error before it was kept, and each thread's own"
 
 namespace {
 
-/// Eight tokens, of which three are selected: every branch of a selection, in no time.
+/// Six tokens, of which three are selected: every branch of a selection, in no time.
 Bundled shortened(Bundled sample) {
-  constexpr std::size_t T = 8;
+  constexpr std::size_t T = 6;
   for (auto* part : {&sample.sequence.positions, &sample.sequence.documents}) part->resize(T);
   sample.sequence.tokens.resize(T);
   if (sample.model.config.indexer) sample.model.config.indexer->topk = 3;
@@ -299,9 +299,11 @@ TEST_CASE("every pair of defects runs, or says why not, on every sample", "[defe
   for (const Bundled& long_sample : bundled()) {
     const Bundled sample = shortened(long_sample);
     std::vector<const DefectVariant*> variants;
+    const bool every = sample.name == "v32" || sample.name == "glm" || sample.name == "fp8";
     for (const Defect& defect : all_defects())
       if (defect.applies(sample.model.config))
-        for (const DefectVariant& variant : defect.variants) variants.push_back(&variant);
+        for (const DefectVariant& variant : defect.variants)
+          if (every || &variant == &defect.variants.front()) variants.push_back(&variant);
     for (const DefectVariant* first : variants)
       for (const DefectVariant* second : variants)
         ++(runs(sample, *first, *second) ? ran : refused);

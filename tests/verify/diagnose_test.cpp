@@ -2,6 +2,7 @@
 #include "verify/diagnose/diagnose.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 
 #include "core/random.hpp"
@@ -211,7 +212,7 @@ TEST_CASE("openness is the logarithm of the choices that noise leaves", "[judge]
   CHECK(openness(view(apart), view(some), 4) == 0);  // all are selected
 }
 
-TEST_CASE("a variant under which any selection would pass explains nothing", "[judge]") {
+TEST_CASE("a variant under which any selection would pass explains nothing", "[judge][slow]") {
   const Traced v32;
   const Index first = v32.sequence.size() - 24;
   for (const Index below : {40, 0}) {
@@ -220,9 +221,9 @@ TEST_CASE("a variant under which any selection would pass explains nothing", "[j
     CAPTURE(below, d.why);
     CHECK(d.conclusion == "unknown");
     CHECK(d.defects.empty());
-    CHECK(d.suspects == std::vector<std::string>{"model.layers.0.self_attn.indexer",
-                                                 "model.layers.1.self_attn.indexer",
-                                                 "model.layers.2.self_attn.indexer"});
+    CHECK(d.suspects == std::vector<std::string>{"model.layers.0.self_attn.indexer"});
+    CHECK_THAT(d.why, Catch::Matchers::Contains(below == 0 ? "leaves more than its noise"
+                                                           : "explains nothing: 72 of the 72"));
   }
 }
 
@@ -268,7 +269,8 @@ TEST_CASE("a shard's causal bound is named, with its offset", "[judge]") {
   }
 }
 
-TEST_CASE("a factor of all index scores is fitted, and named where the config has it", "[judge]") {
+TEST_CASE("a factor of all index scores is fitted, and named where the config has it",
+          "[judge][slow]") {
   const Traced v32;
   const auto scaled = [&](double factor) {
     return v32.diagnosed(

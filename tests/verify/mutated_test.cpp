@@ -154,7 +154,7 @@ Counts judge_mutated(std::uint64_t from, int count, int few) {
 
 }  // namespace
 
-TEST_CASE("mutated traces and logits are judged, or refused in a sentence", "[judge]") {
+TEST_CASE("mutated traces and logits are judged, or refused in a sentence", "[judge][slow]") {
   const Counts counts = judge_mutated(0, 60, 20);
   CHECK(counts.answered > 30);
   CHECK(counts.refused > 10);

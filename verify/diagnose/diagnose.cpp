@@ -129,16 +129,23 @@ void search(Diagnosis& diagnosis, Search& run, const ModelPair& models, const Re
   }
 }
 
+/// Numbers of the narrower format show it; differences of its size alone are a hint.
 void conclude_precision(Diagnosis& diagnosis, const LowerPrecision& lower) {
+  const std::string name(name_of(lower.precision));
+  if (!lower.shown) {
+    diagnosis.why += fmt::format(
+        "; or the run is right and computed in {}: nothing is left beyond the noise of {}, and the "
+        "differences are of the size that it leaves ({:.2g} times its mean KL); {}",
+        lower.words, name, lower.ratio, lower.cure);
+    return;
+  }
   diagnosis.conclusion = "precision";
   diagnosis.suspects.clear();
-  diagnosis.computed_in = name_of(lower.precision);
-  diagnosis.why = "computed in " + lower.words + ": nothing is left beyond the noise of " +
-                  diagnosis.computed_in + ", where " + diagnosis.precision +
-                  " was expected, and the differences are of the size that it leaves";
-  if (std::isfinite(lower.ratio))
-    diagnosis.why += fmt::format(" ({:.2g} times its mean KL)", lower.ratio);
-  diagnosis.why += "; " + lower.cure;
+  diagnosis.computed_in = name;
+  diagnosis.why = fmt::format(
+      "computed in {}: its numbers are of that format, and nothing is left beyond the noise of {}, "
+      "where {} was expected; {}",
+      lower.words, name, diagnosis.precision, lower.cure);
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 #include "verify/diagnose/lower_precision.hpp"
 
+#include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "verify/judge/against_definition.hpp"
@@ -12,13 +14,17 @@ using reference::Precision;
 /// Widest first.
 struct Choice {
   Precision precision;
+  std::optional<Dtype> format;  // that all its results are rounded to
   const char *words, *cure;
 };
 constexpr Choice choices[] = {
-    {Precision::hf_fp32, "fp32", "judge it with --precision hf-fp32"},
-    {Precision::llama_f16, "f16 caches and f16 sums within float32, as llama.cpp does",
+    {Precision::hf_fp32, Dtype::f32, "fp32, stored in a wider format",
+     "judge it with --precision hf-fp32"},
+    {Precision::llama_f16, std::nullopt,
+     "f16 caches and f16 sums within float32, as llama.cpp does",
      "judge it with --precision llama-f16"},
-    {Precision::hf_bf16, "bf16, stored in a wider format", "judge it with --precision hf-bf16"},
+    {Precision::hf_bf16, Dtype::bf16, "bf16, stored in a wider format",
+     "judge it with --precision hf-bf16"},
 };
 
 int width(Precision precision) {
@@ -40,6 +46,27 @@ double ratio_of(const SideResult& result) {
   return theirs / expected;
 }
 
+template <class Values>
+bool all_in(Dtype format, const Values& values) {
+  return std::all_of(values.begin(), values.end(),
+                     [format](double x) { return !std::isfinite(x) || round_to(format, x) == x; });
+}
+
+/// The logits, or without any more than half of the traced tensors, hold nothing but numbers of
+/// the format. (A run in bf16 keeps its router and its index scores in float32.)
+bool is_stored_from(Dtype format, const Recording& side) {
+  if (!side.logits.empty())
+    return std::all_of(side.logits.begin(), side.logits.end(),
+                       [format](const Tensor<double, 2>& x) { return all_in(format, x); });
+  int tensors = 0, narrow = 0;
+  for (const auto& [name, stored] : side.traces) {
+    if (stored->dtype != Dtype::f64 && stored->dtype != Dtype::f32) continue;
+    ++tensors;
+    narrow += all_in(format, trace_values(*stored));
+  }
+  return 2 * narrow > tensors;
+}
+
 }  // namespace
 
 std::optional<LowerPrecision> lower_precision(const std::filesystem::path& checkpoint,
@@ -54,9 +81,10 @@ std::optional<LowerPrecision> lower_precision(const std::filesystem::path& check
     if (!models.in_memory) return std::nullopt;
     const SideResult result = hold_against_definition(models, side, "candidate", quiet);
     if (result.judgement.outcome != Outcome::pass) continue;
+    const bool shown = choice.format && is_stored_from(*choice.format, side);
     const double ratio = ratio_of(result);
-    if (ratio < 1 / of_its_size || ratio > of_its_size) continue;
-    return LowerPrecision{choice.precision, ratio, choice.words, choice.cure};
+    if (!shown && !(1 / of_its_size <= ratio && ratio <= of_its_size)) continue;
+    return LowerPrecision{choice.precision, shown, ratio, choice.words, choice.cure};
   }
   return std::nullopt;
 }

@@ -3,22 +3,25 @@
 
 #include <filesystem>
 #include <optional>
+#include <string>
 
 #include "verify/judge/judge.hpp"
 
 namespace dsa::verify {
 
-/// A precision narrower than `judged` whose roundings account for the whole candidate.
+/// A precision narrower than the judged one whose roundings account for the whole candidate.
 struct LowerPrecision {
   reference::Precision precision = reference::Precision::fp64;
-  double ratio = 0;   // of the candidate's mean KL to that precision's; NaN without logits
-  std::string words;  // "TF32: inputs of matrix products with 10 bits of fraction"
-  std::string cure;   // what to set, or which --precision judges such runs
+  bool shown = false;       // the numbers themselves are of its format
+  double ratio = 0;         // of the candidate's mean KL to that precision's; NaN without logits
+  std::string words, cure;  // "bf16, stored in a wider format"; what to do
 };
 
-/// The widest precision under whose limits the candidate passes while its differences are of the
-/// size that this precision leaves (a factor of 8 either way in KL): limits alone would let errors
-/// pass that are smaller. None: nothing fits, or the model does not fit into memory.
+/// The widest precision under whose limits the candidate passes, and that it bears the mark of:
+/// its numbers are all of the precision's format, or its logits differ by as much as the
+/// precision leaves (a factor of 8 either way in KL). Limits alone would let smaller errors pass,
+/// whatever their cause; so may the size by itself, which is why `shown` says which it is. None:
+/// nothing fits, or the model does not fit into memory.
 std::optional<LowerPrecision> lower_precision(const std::filesystem::path& checkpoint,
                                               const Recording& side, reference::Precision judged,
                                               const JudgeOptions&);
