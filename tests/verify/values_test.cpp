@@ -109,7 +109,7 @@ TEST_CASE("NaN and a path that is not UTF-8 through every report's JSON", "[repo
   check_written(json);
   CHECK(json["kl_max_before"] == "Infinity");
   CHECK(json["distance_before"] == "NaN");
-  CHECK(json["ranking"][0]["distance_after"] == "Infinity");
+  CHECK(json["ranking"][0]["distance_after"].is_null());  // it ended early
   CHECK(json["ranking"][0]["kl_max_after"] == "NaN");
   Diagnosis traced = diagnosis();
   traced.plain.logits.reset();

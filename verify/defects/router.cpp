@@ -41,6 +41,7 @@ void weights_from(Variant& altered, std::function<Tensor<double, 2>(const Routed
 /// biased - bias, in fp32: digits of s are lost where the bias is large.
 Tensor<double, 2> by_subtraction(const Routed& routed) {
   Tensor<double, 2> s = routed.choice;
+  if (routed.bias.empty()) return s;  // another defect of the same pair left it out
   for (Index i = 0; i < s.size(); ++i) {
     const double bias = routed.bias[static_cast<std::size_t>(i % s.shape()[1])];
     s.data()[i] = round_to(Dtype::f32, round_to(Dtype::f32, s.data()[i]) - bias);
