@@ -33,11 +33,7 @@ double largest_excess(const Tensor<double, 2>& got, const Tensor<double, 2>& wan
   for (Index t = 0; t < T; ++t) {
     if (sequence.documents[static_cast<std::size_t>(t)] < 0) continue;
     for (Index c = 0; c < want.shape()[1]; ++c) {
-      const double error = std::abs(got(t, c) - want(t, c));
-      if (error == 0 || (got(t, c) == want(t, c))) continue;
-      const double ratio =
-          std::isfinite(error) ? error / allowed(t, c) : std::numeric_limits<double>::infinity();
-      if (is_worse(ratio, worst)) worst = ratio;
+      worst = std::max(worst, in_units_of(allowed(t, c), got(t, c), want(t, c)));
     }
   }
   return worst;

@@ -37,8 +37,6 @@ Run base_run(const Variant& definition, const Sequence& sequence, const RunOptio
   return run_reference(definition.model, sequence, definition.ops, run);
 }
 
-bool agrees(const RowResult& r) { return r.kl <= r.kl_limit && r.worst_over_allowed <= 1; }
-
 RowResult judge_row(const LogitsRow& row, const SequenceResult& sequence) {
   const auto t = static_cast<std::size_t>(row.at.position);
   RowResult r;
@@ -46,12 +44,12 @@ RowResult judge_row(const LogitsRow& row, const SequenceResult& sequence) {
   r.kl = larger_kl(row.want, row.got);
   r.kl_limit = sequence.limits.kl[t];
   for (Index v = 0; v < row.want.size(); ++v) {
-    const double error = std::abs(row.got(v) - row.want(v));
-    const double ratio = error == 0 ? 0 : error / sequence.limits.logits(row.at.position, v);
-    if (is_worse(ratio, r.worst_over_allowed)) r.worst_over_allowed = ratio, r.at.channel = v;
+    const double ratio =
+        in_units_of(sequence.limits.logits(row.at.position, v), row.got(v), row.want(v));
+    if (ratio > r.worst_over_allowed) r.worst_over_allowed = ratio, r.at.channel = v;
   }
   // A row that agrees as well as rounding allows is right, whatever might have happened to it.
-  if (agrees(r) || sequence.free.reach.empty()) return r;
+  if (r.agrees() || sequence.free.reach.empty()) return r;
   const Reach& reach = sequence.free.reach[t];
   if (!(reach.kl > r.kl_limit && r.kl <= reach.kl)) return r;
   if (!sequence.explanation.explained.empty()) {
@@ -76,16 +74,16 @@ Check judge_undecided(const LogitsResult& result, const std::vector<SequenceResu
     const FreeRuns& free = sequences[static_cast<std::size_t>(row.at.sequence)].free;
     means.resize(free.kl.size());
     ++check.n;
-    check.value += row.kl;
+    check.got += row.kl;
     for (std::size_t m = 0; m < means.size(); ++m)
       means[m] += free.kl[m][static_cast<std::size_t>(row.at.position)];
   }
   if (check.n == 0) return check;
   const auto n = static_cast<double>(check.n);
   for (double& mean : means) mean /= n;
-  check.value /= n;
-  check.limit = limit_of_means(means, options.alpha / 3);
-  check.over = check.value <= check.limit ? 0 : 1;
+  check.got /= n;
+  check.allowed = limit_of_means(means, options.alpha / 3);
+  check.over = check.got <= check.allowed ? 0 : 1;  // a single run allows anything
   check.from = std::to_string(options.runs) + " free runs (" + options.precision +
                "), decisions within the noise cast by lot; Student t on the logarithm of the mean";
   return check;
@@ -106,7 +104,7 @@ bool departs(const Sequence& sequence, const Tensor<double, 2>& theirs,
     if (sequence.documents[static_cast<std::size_t>(t)] < 0) continue;
     const RowResult row =
         judge_row({{0, t, -1}, theirs.view()[t], result.base.logits.view()[t], -1, -1}, result);
-    if (row.decided() && !agrees(row)) return true;
+    if (row.decided() && !row.agrees()) return true;
   }
   return false;
 }
@@ -183,13 +181,6 @@ void account_for_rows(const ModelPair& models, const Recording& side, const RunO
 
 }  // namespace
 
-void add_to(Check& check, double value, double limit, const Place& at) {
-  const bool worse = check.n == 0 || is_worse(value * check.limit, check.value * limit);
-  ++check.n;
-  if (!(value <= limit)) ++check.over;
-  if (worse) check.value = value, check.limit = limit, check.at = at;
-}
-
 NoiseOptions noise_options(const JudgeOptions& options, const ModelPair& models) {
   NoiseOptions noise;
   noise.precision = name_of(models.precision);
@@ -222,8 +213,8 @@ LogitsResult judge_logits(const std::vector<Sequence>& sequences,
       const RowResult& r = result.rows.back();
       if (r.undecided || r.explained) continue;
       decided.push_back(row);
-      add_to(result.kl, r.kl, r.kl_limit, {r.at.sequence, r.at.position, -1});
-      add_to(result.elements, r.worst_over_allowed, 1, r.at);
+      result.kl.add_value(r.kl, r.kl_limit, {r.at.sequence, r.at.position, -1});
+      result.elements.add_value(r.worst_over_allowed, 1, r.at);
     }
     add_flips(result, results[b].explanation, static_cast<Index>(b));
   }

@@ -37,9 +37,6 @@ LogitsResult judge_logits(const std::vector<Sequence>&, const std::vector<Tensor
                           const std::vector<Tensor<double, 2>>& got,
                           const std::vector<SequenceResult>&, const NoiseOptions&);
 
-/// Adds a value to a check, which reports the one with the largest value / limit.
-void add_to(Check&, double value, double limit, const Place&);
-
 /// Decides a judgement from its parts: outcome, why, first departure.
 void conclude(Judgement&);
 

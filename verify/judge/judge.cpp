@@ -39,30 +39,25 @@ void add_user_checks(LogitsResult& logits, const std::vector<Tensor<double, 2>>&
                      const std::vector<Tensor<double, 2>>& got, const JudgeOptions& options) {
   if (options.max_kl_div) {
     Check check;
-    check.limit = *options.max_kl_div;
+    check.allowed = *options.max_kl_div;
     check.from = "the command line (--max-kl-div)";
     for (const RowResult& row : logits.rows) {
-      ++check.n;
-      if (!(row.kl < *options.max_kl_div)) ++check.over;
-      if (check.n == 1 || is_worse(row.kl, check.value)) check.value = row.kl, check.at = row.at;
+      check.add_value(row.kl, *options.max_kl_div, row.at);
+      check.over += row.kl == *options.max_kl_div;  // MaxText wants it below the limit
     }
     logits.user.push_back(check);
   }
   if (!options.atol && !options.rtol) return;
   const double atol = options.atol.value_or(0), rtol = options.rtol.value_or(0);
   Check check;
-  check.limit = 1;
+  check.allowed = 1;
   check.from = "the command line (|got-want| <= atol + rtol |want|)";
   for (const RowResult& row : logits.rows) {
     const auto b = static_cast<std::size_t>(row.at.sequence);
     for (Index v = 0; v < want[b].shape()[1]; ++v) {
-      const double w = want[b](row.at.position, v),
-                   error = std::abs(got[b](row.at.position, v) - w);
-      const double ratio = error == 0 ? 0 : error / (atol + rtol * std::abs(w));
-      ++check.n;
-      if (!(ratio <= 1)) ++check.over;
-      if (check.n == 1 || is_worse(ratio, check.value))
-        check.value = ratio, check.at = {row.at.sequence, row.at.position, v};
+      const double w = want[b](row.at.position, v);
+      const double ratio = in_units_of(atol + rtol * std::abs(w), got[b](row.at.position, v), w);
+      check.add_value(ratio, 1, {row.at.sequence, row.at.position, v});
     }
   }
   logits.user.push_back(check);
@@ -93,11 +88,10 @@ RowResult by_golden(const RowResult& candidate, const RowResult& golden, const L
   if (!(candidate.kl <= candidate.kl_limit)) return r;
   r.kl_limit = sum_of_kl_limits(candidate.kl_limit, golden.kl_limit);
   for (Index v = 0; v < row.want.size(); ++v) {
-    const double error = std::abs(row.got(v) - row.want(v));
     const double allowed =
         candidate_limits.logits(row.at.position, v) + golden_limits.logits(row.at.position, v);
-    const double ratio = error == 0 ? 0 : error / allowed;
-    if (is_worse(ratio, r.worst_over_allowed)) r.worst_over_allowed = ratio, r.at.channel = v;
+    const double ratio = in_units_of(allowed, row.got(v), row.want(v));
+    if (ratio > r.worst_over_allowed) r.worst_over_allowed = ratio, r.at.channel = v;
   }
   return r;
 }
@@ -134,8 +128,8 @@ void hold_against_golden(SideResult& candidate_side, const SideResult& golden_si
     all.push_back(row);
     if (r.undecided || r.explained) continue;
     decided.push_back(row);
-    add_to(kl, r.kl, r.kl_limit, {r.at.sequence, r.at.position, -1});
-    add_to(elements, r.worst_over_allowed, 1, r.at);
+    kl.add_value(r.kl, r.kl_limit, {r.at.sequence, r.at.position, -1});
+    elements.add_value(r.worst_over_allowed, 1, r.at);
   }
   kl.from = logits.kl.from + " of the candidate, plus the golden's";
   elements.from = logits.elements.from + " of the candidate, plus the golden's";

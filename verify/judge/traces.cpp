@@ -24,22 +24,6 @@ std::string renamed(const std::string& name, std::string_view end, std::string_v
 std::string experts_name(const std::string& name) { return renamed(name, ".groups", ".experts"); }
 std::string groups_name(const std::string& name) { return renamed(name, ".experts", ".groups"); }
 
-/// One element in units of what it is allowed; NaN and a wrong infinity count apart.
-void judge_element(TensorResult& r, double got, double want, double allowed, Index t, Index c) {
-  ++r.n;
-  if (is_masked(want) && is_masked(got)) return;
-  if (!std::isfinite(got) || !std::isfinite(want)) {
-    if (r.wrong_kind++ == 0)
-      r.worst_over_allowed = inf, r.at = {0, t, c}, r.got = got, r.want = want, r.allowed = allowed;
-    return;
-  }
-  const double error = std::abs(got - want);
-  const double ratio = error == 0 ? 0 : error / allowed;
-  if (!(ratio <= 1)) ++r.over;
-  if (r.at.position < 0 || is_worse(ratio, r.worst_over_allowed))
-    r.worst_over_allowed = ratio, r.at = {0, t, c}, r.got = got, r.want = want, r.allowed = allowed;
-}
-
 /// Router weights are stored in the order in which each side names its experts: ours, by expert.
 void align_experts(Tensor<double, 2>& weights, const Tensor<double, 2>& theirs,
                    const Tensor<Index, 2>& ours, std::vector<bool>& comparable) {
@@ -215,7 +199,7 @@ std::vector<TensorResult> judge_decisions(TracedDecisions& told, const Run& base
       if (r.over++ == 0) r.at = {0, t, -1};
       told.refuse(decision.name, t);
     }
-    r.worst_over_allowed = r.over > 0 ? inf : 0;
+    r.worst = r.over > 0 ? inf : 0;
     results.push_back(std::move(r));
   }
   return results;
@@ -256,8 +240,13 @@ std::vector<TensorResult> judge_tensors(const Recording& side, const Run& base,
       if (is_padding(sequence, t) || !comparable[static_cast<std::size_t>(t)] ||
           (skip && skip(name, t)))
         continue;
-      for (Index c = 0; c < entry->values.shape()[1]; ++c)
-        judge_element(r, theirs(t, c), entry->values(t, c), allowed(t, c), t, c);
+      for (Index c = 0; c < entry->values.shape()[1]; ++c) {
+        const double got = theirs(t, c), want = entry->values(t, c);
+        if (is_masked(want) && is_masked(got))
+          ++r.n;  // masked on both sides, whatever either calls it
+        else
+          r.add(got, want, allowed(t, c), {0, t, c});
+      }
     }
     results.push_back(std::move(r));
   }

@@ -174,11 +174,9 @@ std::vector<std::string> names_of_run(const ModelPair& models, const Sequence& s
 
 /// The logits as a tensor that departs.
 TensorResult head_of(const LogitsResult& logits) {
-  TensorResult r;
+  TensorResult r{logits.elements};
   r.name = "lm_head";
-  r.n = logits.elements.n, r.over = logits.elements.over, r.wrong_kind = logits.all.wrong_kind;
-  r.worst_over_allowed = logits.elements.value / logits.elements.limit;
-  r.at = logits.elements.at, r.from = logits.elements.from;
+  r.wrong_kind = logits.all.wrong_kind;
   return r;
 }
 

@@ -56,8 +56,7 @@ Fewest fewest_keys(const LogitsResult& logits, const std::vector<Sequence>& sequ
   };
   Fewest fewest;
   for (const RowResult& row : logits.rows)
-    if (row.decided() && !(row.kl <= row.kl_limit && row.worst_over_allowed <= 1))
-      fewest.departing = std::min(fewest.departing, keys(row));
+    if (row.decided() && !row.agrees()) fewest.departing = std::min(fewest.departing, keys(row));
   for (const RowResult& row : logits.rows)
     if (row.decided() && keys(row) < fewest.departing) ++fewest.agreeing;
   return fewest;

@@ -29,9 +29,9 @@ std::string table(const Localisation& l) {
     text += fmt::format("\n{:<48} {:>14} {:>12}  {}\n", "wrong by itself", "worst/allowed", "at",
                         "ops");
   for (const FaultyOp& wrong : l.grafted.wrong)
-    text += fmt::format("{:<48} {:>14} {:>12}  {}\n", wrong.tensor.name,
-                        number(wrong.tensor.worst_over_allowed), place(wrong.tensor.at),
-                        wrong.ops.size() == 1 ? "this one" : some(wrong.ops));
+    text +=
+        fmt::format("{:<48} {:>14} {:>12}  {}\n", wrong.tensor.name, number(wrong.tensor.worst),
+                    place(wrong.tensor.at), wrong.ops.size() == 1 ? "this one" : some(wrong.ops));
   const auto line = [&](const std::string& label, const std::vector<std::string>& names) {
     std::vector<std::string> shown;
     for (const std::string& name : names) shown.push_back(clean(name));

@@ -44,7 +44,7 @@ std::set<std::string> behind_departure(const std::string& departure, const Judge
 Index fewest_keys(const Recording& candidate, const LogitsResult& logits) {
   Index fewest = std::numeric_limits<Index>::max();
   for (const RowResult& row : logits.rows) {
-    if (!row.decided() || (row.kl <= row.kl_limit && row.worst_over_allowed <= 1)) continue;
+    if (!row.decided() || row.agrees()) continue;
     const auto& documents =
         candidate.sequences[static_cast<std::size_t>(row.at.sequence)].documents;
     const auto end = documents.begin() + row.at.position + 1;

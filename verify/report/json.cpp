@@ -37,10 +37,10 @@ Json place_json(const Place& at) {
 const char* word(bool ok) { return ok ? "pass" : "fail"; }
 
 Json check_json(const Check& c) {
-  return {{"value", number_json(c.value)},
-          {"limit", number_json(c.limit)},
+  return {{"value", number_json(c.got)},
+          {"limit", number_json(c.allowed)},
           {"from", text_json(c.from)},
-          {"headroom", number_json(headroom_of(c.value, c.limit))},
+          {"headroom", number_json(headroom_of(c.got, c.allowed))},
           {"at", place_json(c.at)},
           {"over", c.over},
           {"compared", c.n},
@@ -129,7 +129,7 @@ Json logits_json(const LogitsResult& logits) {
   json["flips_most"] = number_json(logits.flips_most);
   json["undecided"] = logits.undecided();
   json["undecided_rows"] = undecided_json(logits.rows);
-  json["limit"] = {{"kl_max", logits.kl.n > 0 ? number_json(logits.kl.limit) : Json()},
+  json["limit"] = {{"kl_max", logits.kl.n > 0 ? number_json(logits.kl.allowed) : Json()},
                    {"from", text_json(logits.kl.from)}};
   json["kl"] = check_json(logits.kl);
   json["elements"] = check_json(logits.elements);
@@ -148,8 +148,8 @@ Json tensor_json(const TensorResult& t) {
                {"compared", t.n},
                {"over", t.over},
                {"wrong_kind", t.wrong_kind},
-               {"worst_over_allowed", number_json(t.worst_over_allowed)},
-               {"headroom", number_json(headroom_of(t.worst_over_allowed, 1))},
+               {"worst_over_allowed", number_json(t.worst)},
+               {"headroom", number_json(headroom_of(t.worst, 1))},
                {"at", place_json(t.at)},
                {"got", number_json(t.got)},
                {"want", number_json(t.want)},

@@ -79,7 +79,7 @@ std::string wrapped(const std::string& text, std::size_t indent, const std::stri
 Line tensor_line(const TensorResult& t, const Judgement& j, Sources& sources) {
   Line line{clean(t.name), t.n, "", t.ok(), sources.letter(clean(t.from)), {}};
   line.middle = t.kind == TensorResult::Kind::tensor
-                    ? middle(t.worst_over_allowed, 1, t.at)
+                    ? middle(t.worst, 1, t.at)
                     : fmt::format("{} agree, {} explained, {} over", count(t.agreeing),
                                   count(t.explained), count(t.over));
   const bool first = j.first_departure == t.name;
@@ -94,9 +94,8 @@ Line tensor_line(const TensorResult& t, const Judgement& j, Sources& sources) {
 
 /// Neighbouring tensors that pass, in one line.
 Line summary_line(const std::vector<const TensorResult*>& run) {
-  const auto worst = *std::max_element(run.begin(), run.end(), [](auto* a, auto* b) {
-    return a->worst_over_allowed < b->worst_over_allowed;
-  });
+  const auto worst = *std::max_element(run.begin(), run.end(),
+                                       [](auto* a, auto* b) { return a->worst < b->worst; });
   Index low = layer_of(run.front()->name), high = low, n = 0, explained = 0;
   for (const TensorResult* t : run) {
     low = std::min(low, layer_of(t->name));
@@ -110,7 +109,7 @@ Line summary_line(const std::vector<const TensorResult*>& run) {
   Line line{
       fmt::format("{}: {} ok, worst:", layers, plural(static_cast<Index>(run.size()), "tensor")),
       n,
-      middle(worst->worst_over_allowed, 1, worst->at),
+      middle(worst->worst, 1, worst->at),
       true,
       "",
       {}};
@@ -149,7 +148,7 @@ std::vector<Line> tensor_lines(const Judgement& j, Sources& sources) {
 }
 
 Line check_line(const std::string& name, const Check& c, const std::string& source) {
-  Line line{name, c.n, middle(c.value, c.limit, c.at), c.ok(), source, {}};
+  Line line{name, c.n, middle(c.got, c.allowed, c.at), c.ok(), source, {}};
   if (c.n == 0)
     line.below = {"^ nothing was compared"};
   else if (c.over > 0)
@@ -341,8 +340,8 @@ std::string summary_table(const std::vector<Verdict>& verdicts, bool colour) {
     text += fmt::format("{:<{}} {:>9} {:>10} {:>9} {:>9} {:>8}  ",
                         shortened(clean(v.golden), name_width), name_width, of,
                         logits ? count(logits->undecided()) : "-",
-                        kl ? number(logits->kl.value) : "-", kl ? number(logits->kl.limit) : "-",
-                        kl ? headroom(logits->kl.value, logits->kl.limit) : "-");
+                        kl ? number(logits->kl.got) : "-", kl ? number(logits->kl.allowed) : "-",
+                        kl ? headroom(logits->kl.got, logits->kl.allowed) : "-");
     text += paint(std::string(name_of(v.outcome)), v.outcome, colour) + "\n";
     if (v.outcome != Outcome::pass) text += wrapped(clean(v.why), 4);
   }
