@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/recording_jsonl.hpp"
+#include "core/trace_names.hpp"
 
 namespace dsa {
 namespace {
@@ -166,7 +167,7 @@ class Reader {
       if (const StoredTensor* tensor = file_->find("logits." + std::string(dtype)))
         columns_.push_back({dtype, tensor});
     const StoredTensor* plain = file_->find("logits");
-    if (plain == nullptr && columns_.empty()) plain = file_->find("lm_head");
+    if (plain == nullptr && columns_.empty()) plain = file_->find(names::lm_head);
     if (plain != nullptr) columns_.push_back({column_name(plain->dtype), plain});
     for (const Column& column : columns_) golden.columns.push_back(column.dtype);
   }
@@ -210,7 +211,7 @@ class Reader {
     if (rank < 2 || rank > 3) fail(tensor, "has shape " + shape_text(shape) + ", " + expected);
     const Index B = rank == 3 ? shape[0] : 1;
     // A trace is of the first sequence, whatever else there is in tokens.
-    const bool is_trace = tensor.name == "lm_head";
+    const bool is_trace = tensor.name == names::lm_head;
     if (shape[rank - 2] != S_ || (B != B_ && !(is_trace && B == 1)))
       fail(tensor, "has shape " + shape_text(shape) + ", " + expected);
     if (shape.back() == 0)

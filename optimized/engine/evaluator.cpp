@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "core/trace_names.hpp"
+
 namespace dsa {
 namespace {
 
@@ -21,7 +23,7 @@ Tap tap_into(Trace& trace, const Sequence& sequence, const Unpadded& u, const In
     put(trace, name, x, sequence, u, first, 0, [](float value) { return value; });
   };
   tap.decision = [&](const std::string& name, View<const std::int32_t, 2> chosen) {
-    const bool keys = name.ends_with("self_attn.indexer");
+    const bool keys = is_selection(name);
     put(trace, name, chosen, sequence, u, first, -1, [&](std::int32_t id) {
       return static_cast<double>(keys && id >= 0 ? u.at[static_cast<std::size_t>(id)] : id);
     });

@@ -1,5 +1,6 @@
 #include "reference/model/forward.hpp"
 
+#include "core/trace_names.hpp"
 #include "reference/model/block.hpp"
 
 namespace dsa::reference {
@@ -37,31 +38,29 @@ struct Angles {
   }
 };
 
-std::string layer_name(Index l) { return "model.layers." + std::to_string(l) + "."; }
-
 }  // namespace
 
 template <class Real>
 void Block<Real>::run(Tensor<Real, 2>& x, bool computes_index, bool is_moe,
                       Tensor<Index, 2>& chosen) const {
   const double eps = config.rms_norm_eps;
-  const Tensor<Real, 2> h = rmsnorm("input_layernorm", x, weights.input_layernorm, eps);
-  pass.ops.add(at + "attention_residual", x, attention(h, computes_index, chosen));
-  x = tapped(at + "attention_residual", std::move(x));
+  const Tensor<Real, 2> h = rmsnorm(names::input_layernorm, x, weights.input_layernorm, eps);
+  pass.ops.add(at + names::attention_residual, x, attention(h, computes_index, chosen));
+  x = tapped(at + names::attention_residual, std::move(x));
 
   const Tensor<Real, 2> g =
-      rmsnorm("post_attention_layernorm", x, weights.post_attention_layernorm, eps);
-  const Tensor<Real, 2> ffn = is_moe ? moe(g) : feed_forward("mlp", g, weights.mlp);
+      rmsnorm(names::post_attention_layernorm, x, weights.post_attention_layernorm, eps);
+  const Tensor<Real, 2> ffn = is_moe ? moe(g) : feed_forward(names::mlp, g, weights.mlp);
   const std::string block = at.substr(0, at.size() - 1);  // "model.layers.3"
-  pass.ops.add(block, x, tapped(at + "mlp", ffn));
+  pass.ops.add(block, x, tapped(at + names::mlp, ffn));
   x = tapped(block, std::move(x));
 }
 
 template <class Real>
 Tensor<Real, 2> embed(const Pass<Real>& pass, const Sequence& sequence) {
   Tensor<Real, 2> x({sequence.size(), pass.model.config.hidden_size});
-  pass.ops.embed("model.embed_tokens", x, sequence.tokens, pass.model.weights.embed_tokens);
-  return tapped(pass, "model.embed_tokens", std::move(x));
+  pass.ops.embed(names::embed_tokens, x, sequence.tokens, pass.model.weights.embed_tokens);
+  return tapped(pass, names::embed_tokens, std::move(x));
 }
 
 template <class Real>
@@ -82,9 +81,15 @@ void run_layers(const Pass<Real>& pass, Tensor<Real, 2>& x, const Sequence& sequ
             "layer " + std::to_string(l) +
                 " shares the selection of an earlier layer, which is outside the span; begin at "
                 "a layer that computes its own");
-    const Block<Real> block{pass,          config,          pass.model.weights.layers[i],
-                            layer_name(l), sequence.size(), angles.cos,
-                            angles.sin,    visible,         cache.layers[i]};
+    const Block<Real> block{pass,
+                            config,
+                            pass.model.weights.layers[i],
+                            in_layer(l, ""),
+                            sequence.size(),
+                            angles.cos,
+                            angles.sin,
+                            visible,
+                            cache.layers[i]};
     block.run(x, computes_index, config.is_moe[i], chosen);
   }
 }
@@ -92,7 +97,7 @@ void run_layers(const Pass<Real>& pass, Tensor<Real, 2>& x, const Sequence& sequ
 template <class Real>
 Tensor<Real, 2> logits(const Pass<Real>& pass, const Tensor<Real, 2>& x) {
   const Weights& w = pass.model.weights;
-  return linear(pass, "lm_head", rmsnorm(pass, "model.norm", x, w.norm), w.lm_head);
+  return linear(pass, names::lm_head, rmsnorm(pass, names::norm, x, w.norm), w.lm_head);
 }
 
 template <class Real>
@@ -110,7 +115,7 @@ Tensor<Real, 2> mtp_logits(const Pass<Real>& pass, const Tensor<Real, 2>& x,
           "the checkpoint holds no multi-token-prediction block; it was left out on conversion");
   require(sequence.size() >= 2, "multi-token prediction needs at least 2 tokens");
   const Mtp& w = pass.model.weights.mtp.front();
-  const std::string at = layer_name(config.num_hidden_layers);
+  const std::string at = in_layer(config.num_hidden_layers, "");
   const Index T = sequence.size() - 1, C = config.hidden_size;
 
   Sequence now = sequence, next = sequence;  // position t, token t+1

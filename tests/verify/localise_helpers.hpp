@@ -62,7 +62,7 @@ inline bool modules(const std::string& name) {
 
 /// "self_attn.indexer.q" of "model.layers.3.self_attn.indexer.q"; "" of a block itself.
 inline std::string within_layer(const std::string& name) {
-  const Index l = verify::layer_of(name);
+  const Index l = layer_of(name);
   if (l < 0) return name;
   const std::string block = "model.layers." + std::to_string(l);
   return name == block ? "" : name.substr(block.size() + 1);

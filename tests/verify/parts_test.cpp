@@ -10,7 +10,6 @@
 #include "verify/measure/divergence.hpp"
 #include "verify/measure/selection.hpp"
 #include "verify/measure/stats.hpp"
-#include "verify/runs/reference_run.hpp"
 
 using Catch::Matchers::Contains;
 using namespace dsa;
@@ -320,12 +319,4 @@ TEST_CASE("quantiles are those of printed tables", "[judge]") {
   CHECK(fisher_quantile(3, 12, 0.001) == Approx(10.80).epsilon(1e-3));
   // t^2 with n degrees of freedom is F with (1, n).
   CHECK(std::pow(student_quantile(7, 0.01), 2) == Approx(fisher_quantile(1, 7, 0.02)));
-}
-
-TEST_CASE("the layer of a name", "[judge]") {
-  CHECK(layer_of("model.layers.0") == 0);
-  CHECK(layer_of("model.layers.12.self_attn.indexer.scores") == 12);
-  CHECK(layer_of("model.norm") == -1);
-  CHECK(layer_of("model.embed_tokens") == -1);
-  CHECK(layer_of("lm_head") == -1);
 }

@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/trace_names.hpp"
 #include "verify/defects/defect.hpp"
 
 namespace dsa::verify {

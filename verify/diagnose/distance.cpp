@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "core/trace_names.hpp"
 #include "verify/judge/traces.hpp"
 #include "verify/measure/divergence.hpp"
 #include "verify/measure/selection.hpp"
@@ -42,7 +43,7 @@ double of_trace(const Run& mine, const Recording& candidate, const Config& confi
   for (const Trace::Entry& entry : mine.trace.entries()) {
     const Tensor<double, 2> theirs = trace_values(*candidate.traces.at(entry.name));
     // The order in which experts are named means nothing; mlp.experts shows what weights do.
-    if (entry.name.ends_with("gate.weights")) continue;
+    if (within_layer(entry.name) == names::gate_weights) continue;
     sum += theirs.shape() == entry.values.shape() ? nmse(entry.values, theirs) : worst;
   }
   const TracedDecisions told(candidate, config);
@@ -64,7 +65,7 @@ Distance distance(const Variant& altered, const Recording& candidate) {
     RunOptions run;
     run.span = {0, altered.model.config.num_hidden_layers};
     run.record_decisions = b == 0 && !candidate.traces.empty();
-    run.head = logits || candidate.traces.contains("model.norm");
+    run.head = logits || candidate.traces.contains(names::norm);
     if (b == 0) run.keep = [&](const std::string& name) { return candidate.traces.contains(name); };
     const Run mine = run_reference(altered.model, sequence, altered.ops, run);
     if (b == 0) traced = of_trace(mine, candidate, altered.model.config);

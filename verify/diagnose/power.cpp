@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "core/failure.hpp"
+#include "core/trace_names.hpp"
 #include "verify/defects/defect.hpp"
 #include "verify/judge/against_definition.hpp"
 #include "verify/judge/samples.hpp"
@@ -91,7 +92,7 @@ void try_variant(const Variant& broken, const Recording& golden, const SideResul
     }
     for (const Trace::Entry& entry : want.base.trace.entries()) {
       const Trace::Entry* mine = run.trace.find(entry.name);
-      if (mine == nullptr || entry.name.ends_with("gate.weights")) continue;
+      if (mine == nullptr || within_layer(entry.name) == names::gate_weights) continue;
       const double ratio =
           largest_excess(mine->values, entry.values, want.limits.tensors.at(entry.name), sequence);
       if (is_worse(ratio, row.traces)) row.traces = ratio;

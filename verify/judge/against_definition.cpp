@@ -7,6 +7,7 @@
 
 #include "core/checkpoint.hpp"
 #include "core/failure.hpp"
+#include "core/trace_names.hpp"
 #include "verify/judge/notes.hpp"
 #include "verify/judge/traces.hpp"
 #include "verify/limits/in_words.hpp"
@@ -19,7 +20,7 @@ using reference::Precision;
 
 /// The span's input: the trace of the layer before it.
 Tensor<double, 2> input_of(const Recording& side, Index begin) {
-  const std::string name = "model.layers." + std::to_string(begin - 1);
+  const std::string name = layer_name(begin - 1);
   const auto stored = side.traces.find(name);
   require(stored != side.traces.end(), side.path.string() + " has no tensor " + name +
                                            ", which layers from " + std::to_string(begin) +
@@ -266,7 +267,7 @@ SideResult hold_against_definition(const ModelPair& models, const Recording& sid
   if (layers.first > 0) input = input_of(side, layers.first);
   RunOptions run;
   run.span = {layers.first, layers.second, layers.first > 0 ? &input : nullptr};
-  run.head = !side.logits.empty() || side.traces.contains("model.norm");
+  run.head = !side.logits.empty() || side.traces.contains(names::norm);
   const bool whole = layers.second == config.num_hidden_layers && !side.logits.empty();
   const std::size_t count = whole ? side.logits.size() : 1;  // traces speak of sequence 0 only
   for (std::size_t b = 0; b < count; ++b) {

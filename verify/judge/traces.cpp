@@ -5,7 +5,8 @@
 #include <limits>
 #include <numeric>
 
-#include "verify/measure/divergence.hpp"
+#include "core/trace_names.hpp"
+#include "verify/measure/check.hpp"
 #include "verify/measure/selection.hpp"
 
 namespace dsa::verify {
@@ -17,12 +18,8 @@ bool is_padding(const Sequence& sequence, Index t) {
   return sequence.documents[static_cast<std::size_t>(t)] < 0;
 }
 
-/// The other name where `name` ends so; else itself.
-std::string renamed(const std::string& name, std::string_view end, std::string_view other) {
-  return name.ends_with(end) ? name.substr(0, name.size() - end.size()) + std::string(other) : name;
-}
-std::string experts_name(const std::string& name) { return renamed(name, ".groups", ".experts"); }
-std::string groups_name(const std::string& name) { return renamed(name, ".experts", ".groups"); }
+std::string experts_name(const std::string& name) { return sibling(name, names::gate_experts); }
+std::string groups_name(const std::string& name) { return sibling(name, names::gate_groups); }
 
 /// Router weights are stored in the order in which each side names its experts: ours, by expert.
 void align_experts(Tensor<double, 2>& weights, const Tensor<double, 2>& theirs,
@@ -45,18 +42,14 @@ void align_experts(Tensor<double, 2>& weights, const Tensor<double, 2>& theirs,
 
 }  // namespace
 
-bool is_masked(double x) { return x <= -1e38; }
-
 TracedDecisions::TracedDecisions(const Recording& side, const Config& config, Reading reading)
     : reading_(reading), n_experts_(config.n_routed_experts) {
   for (const auto& [name, stored] : side.traces)
-    if (name.ends_with("self_attn.indexer") || name.ends_with("mlp.gate.experts") ||
-        name.ends_with("mlp.gate.groups"))
-      ids_.emplace(name, trace_values(*stored));
+    if (is_decision(name)) ids_.emplace(name, trace_values(*stored));
 }
 
 bool TracedDecisions::told(const std::string& name) const {
-  return tells(name) || tells(experts_name(name));
+  return tells(name) || (is_routing(name) && tells(experts_name(name)));
 }
 
 std::vector<Index> TracedDecisions::row(const std::string& name, Index t,
@@ -76,7 +69,8 @@ void TracedDecisions::replay(const std::string& name, View<const double, 2> scor
                              View<Index, 2> chosen) const {
   const auto told = ids_.find(name);
   if (told == ids_.end()) {
-    if (tells(experts_name(name))) replay_groups(experts_name(name), scores, chosen);
+    if (is_routing(name) && tells(experts_name(name)))
+      replay_groups(experts_name(name), scores, chosen);
     return;
   }
   const Index T = scores.shape[0];
@@ -169,7 +163,7 @@ std::vector<TensorResult> judge_decisions(TracedDecisions& told, const Run& base
   std::vector<TensorResult> results;
   for (const Decision& decision : base.decisions) {
     if (!told.tells(decision.name)) continue;
-    const bool selection = decision.name.ends_with("self_attn.indexer");
+    const bool selection = is_selection(decision.name);
     TensorResult r;
     r.name = decision.name;
     r.kind = selection ? TensorResult::Kind::selection : TensorResult::Kind::routing;
@@ -226,8 +220,8 @@ std::vector<TensorResult> judge_tensors(const Recording& side, const Run& base,
                   to_string<2>(theirs.shape()) + ", expected " +
                   to_string<2>(entry->values.shape()) + "; is it a trace of another model?");
     std::vector<bool> comparable(static_cast<std::size_t>(sequence.size()), true);
-    if (name.ends_with("mlp.gate.weights")) {
-      const std::string experts = name.substr(0, name.size() - 7) + "experts";
+    if (within_layer(name) == names::gate_weights) {
+      const std::string experts = experts_name(name);
       const auto ids = side.traces.find(experts);
       if (ids == side.traces.end()) continue;  // weights of unnamed experts cannot be compared
       align_experts(theirs, trace_values(*ids->second), base.find(experts)->chosen, comparable);

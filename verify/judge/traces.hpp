@@ -14,10 +14,6 @@
 
 namespace dsa::verify {
 
-/// Masks are written as -inf, or as a huge negative number: of its dtype (HuggingFace), or seven
-/// tenths of it (MaxText).
-bool is_masked(double x);
-
 /// Rows that are not compared.
 using Skip = std::function<bool(const std::string& name, Index t)>;
 

@@ -4,22 +4,16 @@
 #include <cmath>
 #include <limits>
 
+#include "core/trace_names.hpp"
+#include "verify/measure/check.hpp"
 #include "verify/names/dataflow.hpp"
 
 namespace dsa::verify {
 namespace {
 
-bool is_scores(const std::string& name) { return name.ends_with("self_attn.indexer.scores"); }
-bool is_selection(const std::string& name) { return name.ends_with("self_attn.indexer"); }
-bool is_decision(const std::string& name) {
-  return is_selection(name) || name.ends_with("mlp.gate.experts") ||
-         name.ends_with("mlp.gate.groups");
-}
-
-/// "...mlp.gate.experts" of "...mlp.gate.weights".
-std::string experts_of(const std::string& weights) {
-  return weights.substr(0, weights.size() - std::string("weights").size()) + "experts";
-}
+bool is_scores(const std::string& name) { return within_layer(name) == names::indexer_scores; }
+bool is_weights(const std::string& name) { return within_layer(name) == names::gate_weights; }
+std::string experts_of(const std::string& weights) { return sibling(weights, names::gate_experts); }
 
 /// One of E for every slot: such a row can be put in place of ours.
 bool is_choice(View<const double, 1> ids, Index slots, Index E) {
@@ -61,7 +55,7 @@ bool Graft::tells(const std::string& name) const {
   if (is_decision(name)) return told_.tells(name);
   if (!side_.traces.contains(name) || !is_traced(name)) return false;
   // Weights are told in the order of the experts; without these nobody knows whose they are.
-  return !name.ends_with("mlp.gate.weights") || told_.tells(experts_of(name));
+  return !is_weights(name) || told_.tells(experts_of(name));
 }
 
 void Graft::visit_inputs(const std::string& name, std::set<std::string>& untold,
@@ -90,7 +84,7 @@ bool Graft::is_spoiled(const std::string& name) const {
 RunOptions Graft::options() const {
   RunOptions run;
   run.span = {0, config_.num_hidden_layers};
-  run.head = side_.traces.contains("model.norm") || side_.traces.contains("lm_head");
+  run.head = side_.traces.contains(names::norm) || side_.traces.contains(names::lm_head);
   run.keep = [this](const std::string& name) {
     return side_.traces.contains(name) && is_traced(name);
   };
@@ -104,7 +98,7 @@ void Graft::put_tensor(const std::string& name, View<double, 2> x) const {
   if (!tells(name)) return;
   const Tensor<double, 2> theirs = trace_values(*side_.traces.at(name));
   if (theirs.shape() != x.shape) return;  // whoever compares them says so
-  const bool by_expert = name.ends_with("mlp.gate.weights"), masks = is_scores(name);
+  const bool by_expert = is_weights(name), masks = is_scores(name);
   for (Index t = 0; t < x.shape[0]; ++t) {
     if (sequence_.documents[static_cast<std::size_t>(t)] < 0) continue;
     if (by_expert &&
@@ -152,9 +146,7 @@ std::vector<Index> Graft::keys_of(const std::string& selection, Index t) const {
 std::optional<Tensor<Index, 2>> Graft::keys(const std::string& heads,
                                             View<const Index, 2> ours) const {
   if (!config_.indexer || !config_.use_sparse_attention) return std::nullopt;
-  const std::string selection = "model.layers." +
-                                std::to_string(selecting_layer(config_, layer_of(heads))) +
-                                ".self_attn.indexer";
+  const std::string selection = in_layer(selecting_layer(config_, layer_of(heads)), names::indexer);
   if (!told_.tells(selection)) return std::nullopt;
   const Index T = ours.shape[0], W = std::max(ours.shape[1], told_.ids(selection).shape()[1]);
   Tensor<Index, 2> wide({T, W}, -1);

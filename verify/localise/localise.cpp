@@ -5,6 +5,7 @@
 #include <cmath>
 #include <map>
 
+#include "core/trace_names.hpp"
 #include "verify/localise/graft.hpp"
 #include "verify/names/dataflow.hpp"
 #include "verify/names/name_map.hpp"
@@ -18,14 +19,14 @@ Recording traced_sequence(const Recording& side) {
   Recording one = side;
   one.sequences.resize(1);
   std::erase_if(one.traces, [](const auto& trace) { return !is_traced(trace.first); });
-  if (one.traces.contains("lm_head") || side.logits.empty()) return one;
+  if (one.traces.contains(names::lm_head) || side.logits.empty()) return one;
   const Tensor<double, 2>& logits = side.logits.front();
   const auto head = std::make_shared<StoredTensor>();
-  head->name = "lm_head", head->dtype = Dtype::f64;
+  head->name = names::lm_head, head->dtype = Dtype::f64;
   head->shape = {logits.shape()[0], logits.shape()[1]};
   head->data = reinterpret_cast<const std::byte*>(logits.data());
   one.laid_out.push_back(head);
-  one.traces["lm_head"] = head.get();
+  one.traces[names::lm_head] = head.get();
   return one;
 }
 
@@ -40,7 +41,7 @@ class UnsettledRows {
   /// what lies before it over all later rows; within one block there is only one.
   std::vector<std::string> behind(const std::set<std::string>& ops, Index t) const {
     const auto attentions = std::count_if(ops.begin(), ops.end(), [](const std::string& name) {
-      return name.ends_with("self_attn.heads");
+      return within_layer(name) == names::heads;
     });
     std::vector<std::string> names;
     for (const std::string& name : ops) {
@@ -175,7 +176,7 @@ std::vector<std::string> names_of_run(const ModelPair& models, const Sequence& s
 /// The logits as a tensor that departs.
 TensorResult head_of(const LogitsResult& logits) {
   TensorResult r{logits.elements};
-  r.name = "lm_head";
+  r.name = names::lm_head;
   r.wrong_kind = logits.all.wrong_kind;
   return r;
 }
@@ -185,13 +186,12 @@ void conclude_logits(Localisation& l, const ModelPair& models, const Recording& 
   l.outcome = l.plain.outcome, l.why = l.plain.why;
   const std::vector<std::string> executed = names_of_run(models, side.sequences.front());
   for (const std::string& name : executed)
-    if (layer_of(name) >= 0 && name == "model.layers." + std::to_string(layer_of(name)))
-      l.dump_next.push_back(name);
+    if (layer_of(name) >= 0 && within_layer(name).empty()) l.dump_next.push_back(name);
   if (l.outcome != Outcome::fail) {
     if (l.outcome == Outcome::pass) l.dump_next.clear();
     return;
   }
-  l.first_departure = "lm_head";
+  l.first_departure = names::lm_head;
   std::string bisected;
   const std::vector<std::string> ops =
       suspects(l.plain, side.sequences, models.definition.config, executed, bisected);
@@ -266,7 +266,7 @@ Localisation localise(const std::filesystem::path& checkpoint,
   bool traced = false;  // more than what are the logits anyway
   for (const auto& [name, stored] : side.traces) {
     if (!is_traced(name)) l.unmapped.push_back(name);
-    traced |= is_traced(name) && name != "lm_head";
+    traced |= is_traced(name) && name != names::lm_head;
   }
   if (!traced) side.traces.clear();
   JudgeOptions quick = options;

@@ -13,6 +13,8 @@ double in_units_of(double allowed, double got, double want) {
   return error == 0 ? 0 : error / allowed;
 }
 
+bool is_masked(double x) { return x <= -1e38; }
+
 void Check::note(const Element& e, const Place& place) {
   worst = e.ratio;
   got = e.got, want = e.want, allowed = e.allowed;

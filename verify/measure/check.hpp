@@ -27,6 +27,10 @@ struct Place {
 /// NaN, infinite or negative. Never NaN.
 double in_units_of(double allowed, double got, double want);
 
+/// Masks are written as -inf, or as a huge negative number: the lowest of a dtype (HuggingFace), or
+/// seven tenths of it (MaxText).
+bool is_masked(double x);
+
 /// Numbers against their limits, and the worst of them.
 struct Check {
   Index n = 0;           // compared

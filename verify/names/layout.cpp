@@ -5,7 +5,8 @@
 #include <map>
 #include <optional>
 
-#include "verify/judge/traces.hpp"
+#include "core/trace_names.hpp"
+#include "verify/measure/check.hpp"
 
 namespace dsa::verify {
 namespace {
@@ -82,17 +83,17 @@ struct Heads {
 std::optional<Heads> heads_of(const std::string& name, const Config& c) {
   const Index N = c.num_attention_heads, B = c.qk_nope_head_dim, P = c.qk_rope_head_dim,
               R = c.kv_lora_rank;
-  const auto is = [&](const char* end) { return name.ends_with(end); };
-  if (is("self_attn.q_proj") || is("self_attn.q_b_proj")) return Heads{N, B + P, B, c.rope_layout};
-  if (is("self_attn.q_rope")) return Heads{N, P, 0, c.rope_layout};
-  if (is("self_attn.kv_a_proj_with_mqa")) return Heads{1, R + P, R, c.rope_layout};
-  if (is("self_attn.k_rope")) return Heads{1, P, 0, c.rope_layout};
+  const auto is = [rest = within_layer(name)](std::string_view other) { return rest == other; };
+  if (is(names::q_proj) || is(names::q_b_proj)) return Heads{N, B + P, B, c.rope_layout};
+  if (is(names::q_rope)) return Heads{N, P, 0, c.rope_layout};
+  if (is(names::kv_a_proj_with_mqa)) return Heads{1, R + P, R, c.rope_layout};
+  if (is(names::k_rope)) return Heads{1, P, 0, c.rope_layout};
   if (!c.indexer) return std::nullopt;
   const Indexer& i = *c.indexer;
   const Index first = i.rope_first ? 0 : i.head_dim - P;
-  if (is("indexer.wq_b") || is("indexer.q"))
+  if (is(names::indexer_wq_b) || is(names::indexer_q))
     return Heads{i.n_heads, i.head_dim, first, i.rope_layout};
-  if (is("indexer.wk") || is("indexer.k_norm") || is("indexer.k"))
+  if (is(names::indexer_wk) || is(names::indexer_k_norm) || is(names::indexer_k))
     return Heads{1, i.head_dim, first, i.rope_layout};
   return std::nullopt;
 }
@@ -149,7 +150,7 @@ void k_then_v(OwnTensor& x, const LayoutTold& told) {
   flatten(x, told);
   const Config& c = told.config;
   const Index N = c.num_attention_heads, B = c.qk_nope_head_dim, U = c.v_head_dim;
-  require(told.name.ends_with("self_attn.kv_b_proj") && x.shape[1] == N * (B + U),
+  require(within_layer(told.name) == names::kv_b_proj && x.shape[1] == N * (B + U),
           x.name + " has " + std::to_string(x.shape[1]) +
               " channels a token; k-then-v is for kv_b_proj, which has " +
               std::to_string(N * (B + U)));

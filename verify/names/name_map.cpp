@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "core/file.hpp"
+#include "core/trace_names.hpp"
 #include "verify/built_in_names.hpp"
 #include "verify/names/dataflow.hpp"
 
@@ -151,7 +152,7 @@ Recording read_named(const std::filesystem::path& path, const std::string& dtype
   Recording golden = read_recording(path, dtype, config.vocab_size);
   if (names.empty()) return golden;
   NameMap::open(names).apply(golden, config);
-  const auto head = golden.traces.find("lm_head");
+  const auto head = golden.traces.find(names::lm_head);
   if (!golden.logits.empty() || head == golden.traces.end()) return golden;
   golden.logits.push_back(trace_values(*head->second));
   const Shape<2> want{golden.sequences.front().size(), config.vocab_size};

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "core/trace_names.hpp"
 #include "verify/report/text.hpp"
 
 namespace dsa::verify {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "core/trace_names.hpp"
 #include "verify/report/report.hpp"
 #include "verify/report/text.hpp"
 

@@ -52,7 +52,4 @@ struct RunOptions {
 
 Run run_reference(const Model&, const Sequence&, const reference::Ops<double>&, const RunOptions&);
 
-/// The layer of a trace name, -1 for names outside the layers.
-Index layer_of(const std::string& name);
-
 }  // namespace dsa::verify
