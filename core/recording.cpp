@@ -107,21 +107,28 @@ bool is_integer(Dtype dtype) {
 /// A golden in the safetensors format, read step by step.
 class Reader {
  public:
-  Reader(std::shared_ptr<const SafetensorsFile> file, Index vocab_size)
-      : file_(std::move(file)), name_(file_->path().string()), vocab_size_(vocab_size) {}
+  /// `memory` keeps the bytes alive; null: the caller does.
+  Reader(const SafetensorsFile& file, std::shared_ptr<const void> memory, Index vocab_size)
+      : file_(file),
+        memory_(std::move(memory)),
+        name_(file.path().string()),
+        vocab_size_(vocab_size) {}
 
   Recording read(const std::string& dtype) {
     Recording golden;
-    golden.path = file_->path();
-    golden.memory = file_;
+    golden.path = file_.path();
     read_tokens();
     find_columns(golden);
     read_logits(golden, dtype);
     make_sequences(golden);
-    for (const StoredTensor& tensor : file_->tensors())
+    std::vector<StoredTensor> traced;
+    for (const StoredTensor& tensor : file_.tensors())
       if (tensor.name != "tokens" && tensor.name != "attention_mask" && tensor.name != "logits" &&
           !tensor.name.starts_with("logits.") && tensor.dtype != Dtype::boolean)
-        golden.traces[tensor.name] = &tensor;
+        traced.push_back(tensor);
+    std::sort(traced.begin(), traced.end(),
+              [](const StoredTensor& a, const StoredTensor& b) { return a.name < b.name; });
+    for (StoredTensor& tensor : traced) golden.trace.put({std::move(tensor), memory_});
     return golden;
   }
 
@@ -148,7 +155,7 @@ class Reader {
   }
 
   void read_tokens() {
-    const StoredTensor& tensor = file_->at("tokens");
+    const StoredTensor& tensor = file_.at("tokens");
     if (!is_integer(tensor.dtype))
       fail(tensor, "is stored as " + std::string(name_of(tensor.dtype)) + ", expected integers");
     const auto& shape = tensor.shape;
@@ -164,10 +171,10 @@ class Reader {
   /// What `--dtype` may name, the most precise first.
   void find_columns(Recording& golden) {
     for (const char* dtype : {"fp64", "fp32", "bf16"})
-      if (const StoredTensor* tensor = file_->find("logits." + std::string(dtype)))
+      if (const StoredTensor* tensor = file_.find("logits." + std::string(dtype)))
         columns_.push_back({dtype, tensor});
-    const StoredTensor* plain = file_->find("logits");
-    if (plain == nullptr && columns_.empty()) plain = file_->find(names::lm_head);
+    const StoredTensor* plain = file_.find("logits");
+    if (plain == nullptr && columns_.empty()) plain = file_.find(names::lm_head);
     if (plain != nullptr) columns_.push_back({column_name(plain->dtype), plain});
     for (const Column& column : columns_) golden.columns.push_back(column.dtype);
   }
@@ -224,14 +231,14 @@ class Reader {
   }
 
   void make_sequences(Recording& golden) const {
-    const StoredTensor* mask = file_->find("attention_mask");
+    const StoredTensor* mask = file_.find("attention_mask");
     std::vector<Index> bits(tokens_.size(), 1);
     if (mask != nullptr) {
       if (!is_integer(mask->dtype) && mask->dtype != Dtype::boolean)
         fail(*mask, "is stored as " + std::string(name_of(mask->dtype)) + ", expected integers");
-      if (mask->shape != file_->at("tokens").shape)
+      if (mask->shape != file_.at("tokens").shape)
         fail(*mask, "has shape " + shape_text(mask->shape) + ", expected that of tokens, " +
-                        shape_text(file_->at("tokens").shape));
+                        shape_text(file_.at("tokens").shape));
       bits = integers(*mask);
     }
     for (Index b = 0; b < B_; ++b) {
@@ -244,7 +251,8 @@ class Reader {
     }
   }
 
-  std::shared_ptr<const SafetensorsFile> file_;
+  const SafetensorsFile& file_;
+  std::shared_ptr<const void> memory_;
   std::string name_;
   Index vocab_size_;
   Index B_ = 0, S_ = 0;
@@ -252,15 +260,16 @@ class Reader {
   std::vector<Column> columns_;
 };
 
-void require_content(std::span<const std::byte> bytes, const std::filesystem::path& path) {
+/// `memory` keeps the bytes alive; null: the caller does.
+Recording parse(std::span<const std::byte> bytes, std::shared_ptr<const void> memory,
+                const std::filesystem::path& path, const std::string& dtype, Index vocab_size) {
   require(!bytes.empty(),
           path.string() + " is empty, expected a safetensors file or JSON lines with logits");
-}
-
-Recording parse_json_lines(std::span<const std::byte> bytes, const std::filesystem::path& path,
-                           const std::string& dtype, Index vocab_size) {
-  return parse_jsonl({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path, dtype,
-                     vocab_size);
+  if (is_json(bytes))
+    return parse_jsonl({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path, dtype,
+                       vocab_size);
+  const SafetensorsFile file = SafetensorsFile::parse(bytes, path);
+  return Reader(file, std::move(memory), vocab_size).read(dtype);
 }
 
 }  // namespace
@@ -273,32 +282,12 @@ bool is_json(std::span<const std::byte> bytes) {
 Recording read_recording(const std::filesystem::path& path, const std::string& dtype,
                          Index vocab_size) {
   const auto memory = MappedFile::open(path);
-  require_content(memory->bytes(), path);
-  if (is_json(memory->bytes())) return parse_json_lines(memory->bytes(), path, dtype, vocab_size);
-  const auto file = std::make_shared<const SafetensorsFile>(SafetensorsFile::open(path));
-  return Reader(file, vocab_size).read(dtype);
+  return parse(memory->bytes(), memory, path, dtype, vocab_size);
 }
 
 Recording parse_recording(std::span<const std::byte> bytes, const std::filesystem::path& path,
                           const std::string& dtype, Index vocab_size) {
-  require_content(bytes, path);
-  if (is_json(bytes)) return parse_json_lines(bytes, path, dtype, vocab_size);
-  const auto file = std::make_shared<const SafetensorsFile>(SafetensorsFile::parse(bytes, path));
-  return Reader(file, vocab_size).read(dtype);
-}
-
-Tensor<double, 2> trace_values(const StoredTensor& tensor) {
-  require(is_decodable(tensor.dtype), "trace " + tensor.name + " is stored as " +
-                                          std::string(name_of(tensor.dtype)) +
-                                          ", expected F64, F32, BF16, F16 or integers");
-  std::span<const Index> shape = tensor.shape;
-  while (shape.size() > 2 && shape[0] == 1) shape = shape.subspan(1);
-  const Index T = shape.empty() ? 1 : shape[0];
-  Index width = 1;
-  for (const Index extent : shape.subspan(shape.empty() ? 0 : 1)) width *= extent;
-  Tensor<double, 2> values({T, width});
-  decode(tensor.dtype, tensor.data, tensor.size(), values.data());
-  return values;
+  return parse(bytes, nullptr, path, dtype, vocab_size);
 }
 
 }  // namespace dsa

@@ -4,6 +4,7 @@
 // the JSON form.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -95,6 +96,13 @@ struct Judgement {
   std::optional<std::string> first_departure;  // the first tensor that is not ok
 };
 
+/// How the perturbed runs are drawn, from which limits come.
+struct Draws {
+  int runs = 16;  // of each kind
+  std::uint64_t seed = 1;
+  double alpha = 1e-3;  // probability of rejecting a right result, over all checks of a judgement
+};
+
 /// What produced this result.
 struct Receipt {
   std::string command;  // the command line, paths as the user gave them
@@ -104,9 +112,7 @@ struct Receipt {
   std::string device;  // processor model
   std::string kernel;  // "avx512": which build of the double matrix product
   std::string checkpoint_sha256, golden_sha256, candidate_sha256;
-  std::uint64_t seed = 0;
-  int runs = 0;      // perturbed runs of each kind
-  double alpha = 0;  // probability of rejecting a right result, over all checks of a judgement
+  Draws draws = {0, 0, 0};  // no runs: nothing was judged by limits of theirs
   double seconds = 0;
   double peak_memory_mib = 0;  // anonymous memory, without the page cache
 };

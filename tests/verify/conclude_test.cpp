@@ -1,9 +1,10 @@
 // tests/verify/conclude_test.cpp — from checks to an outcome, by hand-made judgements. Success
 // is a positive statement: what was not compared, or cannot be ordered, is not a pass.
+#include "verify/judge/conclude.hpp"
+
 #include <limits>
 
 #include "tests/catch.hpp"
-#include "verify/judge/against_definition.hpp"
 #include "verify/judge/samples.hpp"
 
 using Catch::Matchers::Contains;

@@ -14,11 +14,13 @@ struct GoldenArguments : Arguments {
 
 /// The golden alone, by the reference; somebody's file; or a backend of ours.
 Verdict judged(const GoldenArguments& a, JudgeOptions options) {
-  if (!a.candidate.empty()) return judge(a.checkpoint, a.golden, a.candidate, options);
-  if (a.backend.is_default()) return judge(a.checkpoint, a.golden, std::nullopt, options);
-  const OpenedBackend backend = open_backend(a.checkpoint, a.backend);
+  const Checkpoint checkpoint(a.checkpoint);
+  if (!a.candidate.empty())
+    return judge(checkpoint, a.golden, std::filesystem::path(a.candidate), options);
+  if (a.backend.is_default()) return judge(checkpoint, a.golden, std::nullopt, options);
+  const OpenedBackend backend = open_backend(checkpoint.stored, a.backend);
   if (!options.precision) options.precision = backend.precision;
-  return judge(a.checkpoint, a.golden, backend.implementation, options);
+  return judge(checkpoint, a.golden, backend.implementation, options);
 }
 
 /// A limit of the user's, where there is one. NaN and negative ones would decide before a look.

@@ -9,6 +9,7 @@
 #include "verify/defects/alter.hpp"
 #include "verify/diagnose/distance.hpp"
 #include "verify/judge/against_definition.hpp"
+#include "verify/judge/judge.hpp"
 #include "verify/localise/suspects.hpp"
 #include "verify/measure/fit.hpp"
 #include "verify/names/name_map.hpp"
@@ -208,7 +209,7 @@ void conclude_unknown(Diagnosis& diagnosis, const Recording& side, const ModelPa
                      std::string("the same run names the tensor that departs");
   }
   if (options.precision) return;
-  if (const std::string hint = bf16_hint(diagnosis.checkpoint, side, options); !hint.empty())
+  if (const std::string hint = bf16_hint(models, side, options); !hint.empty())
     diagnosis.why += "; or " + hint;
 }
 
@@ -281,8 +282,7 @@ Diagnosis diagnose(const std::filesystem::path& checkpoint, const std::filesyste
     search(diagnosis, run, config);
   }
   diagnosis.receipt = make_receipt(checkpoint, candidate, std::nullopt);
-  diagnosis.receipt.runs = options.runs, diagnosis.receipt.seed = options.seed;
-  diagnosis.receipt.alpha = options.alpha;
+  diagnosis.receipt.draws = options;
   diagnosis.receipt.peak_memory_mib = memory.peak_mib();
   diagnosis.receipt.seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

@@ -41,14 +41,14 @@ double disagreement(const Decision& mine, const TracedDecisions& told, const Seq
 double of_trace(const Run& mine, const Recording& candidate, const Config& config) {
   double sum = 0;
   for (const Trace::Entry& entry : mine.trace.entries()) {
-    const Tensor<double, 2> theirs = trace_values(*candidate.traces.at(entry.name));
+    const Tensor<double, 2> theirs = candidate.trace.at(entry.name).values(), ours = entry.values();
     // The order in which experts are named means nothing; mlp.experts shows what weights do.
     if (within_layer(entry.name) == names::gate_weights) continue;
-    sum += theirs.shape() == entry.values.shape() ? nmse(entry.values, theirs) : worst;
+    sum += theirs.shape() == ours.shape() ? nmse(ours, theirs) : worst;
   }
   const TracedDecisions told(candidate, config);
   for (const Decision& decision : mine.decisions)
-    if (candidate.traces.contains(decision.name))
+    if (candidate.trace.contains(decision.name))
       sum += disagreement(decision, told, candidate.sequences[0]);
   return sum;
 }
@@ -64,9 +64,9 @@ Distance distance(const Variant& altered, const Recording& candidate) {
     const Sequence& sequence = candidate.sequences[b];
     RunOptions run;
     run.span = {0, altered.model.config.num_hidden_layers};
-    run.record_decisions = b == 0 && !candidate.traces.empty();
-    run.head = logits || candidate.traces.contains(names::norm);
-    if (b == 0) run.keep = [&](const std::string& name) { return candidate.traces.contains(name); };
+    run.record_decisions = b == 0 && !candidate.trace.empty();
+    run.head = logits || candidate.trace.contains(names::norm);
+    if (b == 0) run.keep = [&](const std::string& name) { return candidate.trace.contains(name); };
     const Run mine = run_reference(altered.model, sequence, altered.ops, run);
     if (b == 0) traced = of_trace(mine, candidate, altered.model.config);
     for (Index t = 0; logits && t < sequence.size(); ++t) {

@@ -226,13 +226,13 @@ void rope_preserves(const Asked& asked, const Run& run, Invariant& invariant) {
   Largest largest(invariant);
   for (Index l = 0; l < c.num_hidden_layers; ++l)
     for (const Rotated& r : rotations(c, l)) {
-      const auto* before = run.trace.find(r.before);
-      const auto* after = run.trace.find(r.after);
+      const Tensor<double, 2> before = run.trace.at(r.before).values(),
+                              after = run.trace.at(r.after).values();
       for (Index t = 0; t < asked.length(); ++t)
         for (Index h = 0; h < r.heads; ++h) {
           const Index from = h * r.width + r.begin, to = h * r.after_width + r.after_begin;
-          const double want = factor * norm(before->values.view()[t], from, from + P),
-                       got = norm(after->values.view()[t], to, to + P);
+          const double want = factor * norm(before.view()[t], from, from + P),
+                       got = norm(after.view()[t], to, to + P);
           largest.add(std::abs(got - want), bound * want,
                       fmt::format("{}, row {}, head {}", r.after, t, h));
         }
@@ -255,10 +255,11 @@ void hadamard_preserves(const Asked& asked, const Run& run, Invariant& invariant
   Largest largest(invariant);
   for (const Trace::Entry& entry : run.trace.entries()) {
     if (within_layer(entry.name) != names::indexer_k) continue;
-    Tensor<double, 2> x = entry.values;
+    const Tensor<double, 2> keys = entry.values();
+    Tensor<double, 2> x = keys;
     reference::hadamard<double>(x);
     for (Index t = 0; t < asked.length(); ++t) {
-      const double want = norm(entry.values.view()[t], 0, D);
+      const double want = norm(keys.view()[t], 0, D);
       largest.add(std::abs(norm(x.view()[t], 0, D) - want), bound * want,
                   fmt::format("{}, row {}", entry.name, t));
     }
@@ -277,9 +278,10 @@ void router_sums(const Asked& asked, const Run& run, Invariant& invariant) {
   Largest largest(invariant);
   for (const Trace::Entry& entry : run.trace.entries()) {
     if (within_layer(entry.name) != names::gate_weights) continue;
+    const Tensor<double, 2> weights = entry.values();
     for (Index t = 0; t < asked.length(); ++t) {
       double sum = 0;
-      for (const double w : entry.values.view()[t]) sum += w;
+      for (const double w : weights.view()[t]) sum += w;
       largest.add(std::abs(sum - scale), gamma(2 * k + 2, u) * scale,
                   fmt::format("{}, row {}", entry.name, t));
     }

@@ -65,8 +65,8 @@ std::string table(const Invariants& result, bool colour) {
       "checkpoint {}\nasked      {}, computed as {}\ntokens     {}, index_topk {}, seed {}\n\n"
       "{:<30} {:>8} {:>9} / {:<9} verdict\n",
       clean(result.checkpoint), clean(result.implementation), result.precision, result.length,
-      result.topk == 0 ? "none" : std::to_string(result.topk), result.receipt.seed, "invariant",
-      "rows", "value", "limit");
+      result.topk == 0 ? "none" : std::to_string(result.topk), result.receipt.draws.seed,
+      "invariant", "rows", "value", "limit");
   for (const Invariant& i : result.invariants) text += row(i, sources, colour);
   text += "\n";
   for (const auto& [letter, from] : sources.all()) text += fmt::format("[{}] {}\n", letter, from);

@@ -1,5 +1,7 @@
 #include "verify/judge/traces.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -44,12 +46,12 @@ void align_experts(Tensor<double, 2>& weights, const Tensor<double, 2>& theirs,
 
 TracedDecisions::TracedDecisions(const Recording& side, const Config& config, Reading reading)
     : reading_(reading), n_experts_(config.n_routed_experts) {
-  for (const auto& [name, stored] : side.traces)
-    if (is_decision(name)) ids_.emplace(name, trace_values(*stored));
+  for (const Trace::Entry& entry : side.trace.entries())
+    if (is_decision(entry.name)) ids_.emplace(entry.name, entry.values());
 }
 
-bool TracedDecisions::told(const std::string& name) const {
-  return tells(name) || (is_routing(name) && tells(experts_name(name)));
+bool TracedDecisions::determines(const std::string& name) const {
+  return contains(name) || (is_routing(name) && contains(experts_name(name)));
 }
 
 std::vector<Index> TracedDecisions::row(const std::string& name, Index t,
@@ -67,16 +69,16 @@ std::vector<Index> TracedDecisions::row(const std::string& name, Index t,
 
 void TracedDecisions::replay(const std::string& name, View<const double, 2> scores,
                              View<Index, 2> chosen) const {
-  const auto told = ids_.find(name);
-  if (told == ids_.end()) {
-    if (is_routing(name) && tells(experts_name(name)))
+  const auto recorded = ids_.find(name);
+  if (recorded == ids_.end()) {
+    if (is_routing(name) && contains(experts_name(name)))
       replay_groups(experts_name(name), scores, chosen);
     return;
   }
   const Index T = scores.shape[0];
-  if (told->second.shape()[0] != T)
-    throw Error("trace " + name + " has " + std::to_string(told->second.shape()[0]) +
-                " rows, expected one for each of " + std::to_string(T) + " tokens");
+  if (recorded->second.shape()[0] != T)
+    throw Error(fmt::format("trace {} has {} rows, expected one for each of {} tokens", name,
+                            recorded->second.shape()[0], T));
   for (Index t = 0; t < T; ++t) {
     if (refused_.contains({name, t})) continue;
     std::vector<Index> ids = row(name, t, scores[t]);
@@ -125,8 +127,8 @@ int bits_of_numbers(const Tensor<double, 2>& x) {
 
 void add_last_place(Limits& limits, const Recording& side, const Run& base) {
   for (auto& [name, allowed] : limits.tensors) {
-    const Tensor<double, 2>& values = base.trace.find(name)->values;
-    const int bits = bits_of_numbers(trace_values(*side.traces.at(name)));
+    const Tensor<double, 2> values = base.trace.at(name).values();
+    const int bits = bits_of_numbers(side.trace.at(name).values());
     for (Index i = 0; i < allowed.size(); ++i)
       if (const double x = values.data()[i]; x != 0 && std::isfinite(x))
         allowed.data()[i] += std::ldexp(1.0, std::ilogb(x) + 1 - bits);
@@ -137,7 +139,7 @@ namespace {
 
 /// The groups that were replayed for a row of experts, against those of the definition.
 struct Groups {
-  bool turned = false, explained = true;
+  bool flipped = false, explained = true;
 };
 
 Groups groups_of(const std::string& experts, Index t, const Run& base, const Limits& limits,
@@ -156,13 +158,13 @@ Groups groups_of(const std::string& experts, Index t, const Run& base, const Lim
 
 }  // namespace
 
-std::vector<TensorResult> judge_decisions(TracedDecisions& told, const Run& base,
+std::vector<TensorResult> judge_decisions(TracedDecisions& traced, const Run& base,
                                           const Limits& limits, const reference::Ops<double>& ops,
                                           const Sequence& sequence, const std::string& origin,
                                           const Skip& skip) {
   std::vector<TensorResult> results;
   for (const Decision& decision : base.decisions) {
-    if (!told.tells(decision.name)) continue;
+    if (!traced.contains(decision.name)) continue;
     const bool selection = is_selection(decision.name);
     TensorResult r;
     r.name = decision.name;
@@ -175,13 +177,13 @@ std::vector<TensorResult> judge_decisions(TracedDecisions& told, const Run& base
       const auto scores = decision.scores.view()[t];
       const auto allowed = limits.scores.at(decision.name).view()[t];
       const std::vector<Index> mine = sorted_set(own.view()[t]),
-                               theirs = told.row(decision.name, t, scores);
+                               theirs = traced.row(decision.name, t, scores);
       ++r.n;
       if (selection) r.agreement_by_position.push_back(jaccard(mine, theirs));
-      // Groups that are told are judged by themselves.
-      const bool by_group = !selection && !told.tells(groups_name(decision.name));
+      // Groups that are traced are judged by themselves.
+      const bool by_group = !selection && !traced.contains(groups_name(decision.name));
       const Groups groups = by_group ? groups_of(decision.name, t, base, limits, ops) : Groups{};
-      if (!groups.turned && mine == theirs) {
+      if (!groups.flipped && mine == theirs) {
         ++r.agreeing;
         continue;
       }
@@ -191,7 +193,7 @@ std::vector<TensorResult> judge_decisions(TracedDecisions& told, const Run& base
         continue;
       }
       if (r.over++ == 0) r.at = {0, t, -1};
-      told.refuse(decision.name, t);
+      traced.refuse(decision.name, t);
     }
     r.worst = r.over > 0 ? inf : 0;
     results.push_back(std::move(r));
@@ -211,31 +213,30 @@ std::vector<TensorResult> judge_tensors(const Recording& side, const Run& base,
       results.push_back(std::move(*decided));
       continue;
     }
-    const Trace::Entry* entry = base.trace.find(name);
-    const auto stored = side.traces.find(name);
-    if (entry == nullptr || stored == side.traces.end()) continue;
-    Tensor<double, 2> theirs = trace_values(*stored->second);
-    if (theirs.shape() != entry->values.shape())
-      throw Error(side.path.string() + ": tensor " + name + " has shape " +
-                  to_string<2>(theirs.shape()) + ", expected " +
-                  to_string<2>(entry->values.shape()) + "; is it a trace of another model?");
+    if (!base.trace.contains(name) || !side.trace.contains(name)) continue;
+    const Tensor<double, 2> ours = base.trace.at(name).values();
+    Tensor<double, 2> theirs = side.trace.at(name).values();
+    if (theirs.shape() != ours.shape())
+      throw Error(fmt::format(
+          "{}: tensor {} has shape {}, expected {}; is it a trace of another model?",
+          side.path.string(), name, to_string<2>(theirs.shape()), to_string<2>(ours.shape())));
     std::vector<bool> comparable(static_cast<std::size_t>(sequence.size()), true);
     if (within_layer(name) == names::gate_weights) {
       const std::string experts = experts_name(name);
-      const auto ids = side.traces.find(experts);
-      if (ids == side.traces.end()) continue;  // weights of unnamed experts cannot be compared
-      align_experts(theirs, trace_values(*ids->second), base.find(experts)->chosen, comparable);
+      if (!side.trace.contains(experts)) continue;  // weights of unnamed experts mean nothing
+      align_experts(theirs, side.trace.at(experts).values(), base.find(experts)->chosen,
+                    comparable);
     }
     TensorResult r;
     r.name = name;
     r.from = origin;
     const Tensor<double, 2>& allowed = limits.tensors.at(name);
-    for (Index t = 0; t < entry->values.shape()[0]; ++t) {
+    for (Index t = 0; t < ours.shape()[0]; ++t) {
       if (is_padding(sequence, t) || !comparable[static_cast<std::size_t>(t)] ||
           (skip && skip(name, t)))
         continue;
-      for (Index c = 0; c < entry->values.shape()[1]; ++c) {
-        const double got = theirs(t, c), want = entry->values(t, c);
+      for (Index c = 0; c < ours.shape()[1]; ++c) {
+        const double got = theirs(t, c), want = ours(t, c);
         if (is_masked(want) && is_masked(got))
           ++r.n;  // masked on both sides, whatever either calls it
         else

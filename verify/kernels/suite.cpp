@@ -269,7 +269,7 @@ OpsReport check_kernels(const OpsOptions& options, const std::vector<Kernel>& ke
 
 void conclude(OpsReport& report, const OpsOptions& options) {
   report.receipt = make_receipt();
-  report.receipt.seed = options.seed;
+  report.receipt.draws.seed = options.seed;
   report.sums = options.sums;
   std::map<KernelVerdict, Index> n;
   for (const KernelResult& row : report.rows) ++n[row.verdict];

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "verify/judge/against_definition.hpp"
+#include "verify/judge/rows.hpp"
 
 namespace dsa::verify {
 

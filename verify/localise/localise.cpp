@@ -18,15 +18,9 @@ namespace {
 Recording traced_sequence(const Recording& side) {
   Recording one = side;
   one.sequences.resize(1);
-  std::erase_if(one.traces, [](const auto& trace) { return !is_traced(trace.first); });
-  if (one.traces.contains(names::lm_head) || side.logits.empty()) return one;
-  const Tensor<double, 2>& logits = side.logits.front();
-  const auto head = std::make_shared<StoredTensor>();
-  head->name = names::lm_head, head->dtype = Dtype::f64;
-  head->shape = {logits.shape()[0], logits.shape()[1]};
-  head->data = reinterpret_cast<const std::byte*>(logits.data());
-  one.laid_out.push_back(head);
-  one.traces[names::lm_head] = head.get();
+  one.trace.erase_if([](const std::string& name) { return !is_traced(name); });
+  if (!one.trace.contains(names::lm_head) && !side.logits.empty())
+    one.trace.put(names::lm_head, side.logits.front());
   return one;
 }
 
@@ -34,7 +28,7 @@ Recording traced_sequence(const Recording& side) {
 class UnsettledRows {
  public:
   UnsettledRows(const Limits& limits, const Sequence& sequence) : sequence_(sequence) {
-    for (const NearTie& u : limits.unsettled) rows_[u.name].push_back(u.position);
+    for (const NearTie& u : limits.near_ties) rows_[u.name].push_back(u.position);
   }
 
   /// The decisions among `ops` that row t of their last tensor may hang on. An attention spreads
@@ -100,8 +94,8 @@ Grafted graft_as(const ModelPair& models, const Recording& side, const JudgeOpti
       [&](std::uint64_t draw) {
         return graft.feeding(models.rounded({reference::Rounding::Mode::random, draw}));
       },
-      sequence, base, run, [&](const std::string& name) { return graft.decisions().told(name); },
-      noise);
+      sequence, base, run,
+      [&](const std::string& name) { return graft.decisions().determines(name); }, noise);
 
   add_last_place(limits, side, base);
 
@@ -139,8 +133,8 @@ Grafted graft(const ModelPair& models, const Recording& given, const JudgeOption
   bool readings_differ = false;
   Grafted masked = graft_as(models, side, options, Reading::masked, readings_differ);
   if (masked.wrong.empty() || !readings_differ) return masked;
-  Grafted as_told = graft_as(models, side, options, Reading::as_told, readings_differ);
-  return as_told.wrong.size() <= masked.wrong.size() ? as_told : masked;
+  Grafted as_recorded = graft_as(models, side, options, Reading::as_recorded, readings_differ);
+  return as_recorded.wrong.size() <= masked.wrong.size() ? as_recorded : masked;
 }
 
 namespace {
@@ -150,9 +144,9 @@ namespace {
 reference::Precision precision_of(const Recording& side) {
   if (!side.logits.empty()) return precision_of_dtype(side.dtype);
   std::string widest = "bf16";
-  for (const auto& [name, stored] : side.traces) {
-    if (stored->dtype == Dtype::f64) return reference::Precision::fp64;
-    if (stored->dtype == Dtype::f32) widest = "fp32";
+  for (const Trace::Entry& entry : side.trace.entries()) {
+    if (entry.dtype == Dtype::f64) return reference::Precision::fp64;
+    if (entry.dtype == Dtype::f32) widest = "fp32";
   }
   return precision_of_dtype(widest);
 }
@@ -175,7 +169,8 @@ std::vector<std::string> names_of_run(const ModelPair& models, const Sequence& s
 
 /// The logits as a tensor that departs.
 TensorResult head_of(const LogitsResult& logits) {
-  TensorResult r{logits.elements};
+  TensorResult r;
+  static_cast<Check&>(r) = logits.elements;
   r.name = names::lm_head;
   r.wrong_kind = logits.all.wrong_kind;
   return r;
@@ -264,11 +259,11 @@ Localisation localise(const std::filesystem::path& checkpoint,
   l.precision = name_of(precision);
   const ModelPair models = open_models(checkpoint, precision);
   bool traced = false;  // more than what are the logits anyway
-  for (const auto& [name, stored] : side.traces) {
-    if (!is_traced(name)) l.unmapped.push_back(name);
-    traced |= is_traced(name) && name != names::lm_head;
+  for (const Trace::Entry& entry : side.trace.entries()) {
+    if (!is_traced(entry.name)) l.unmapped.push_back(entry.name);
+    traced |= is_traced(entry.name) && entry.name != names::lm_head;
   }
-  if (!traced) side.traces.clear();
+  if (!traced) side.trace = {};
   JudgeOptions quick = options;
   quick.explain = false;
   l.plain = hold_against_definition(models, side, "candidate", quick).judgement;
@@ -280,7 +275,7 @@ Localisation localise(const std::filesystem::path& checkpoint,
   }
   l.receipt = make_receipt(checkpoint, candidate, std::nullopt);
   l.receipt.candidate_sha256.swap(l.receipt.golden_sha256);
-  l.receipt.runs = options.runs, l.receipt.seed = options.seed, l.receipt.alpha = options.alpha;
+  l.receipt.draws = options;
   l.receipt.seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return l;

@@ -215,9 +215,9 @@ Json receipt_json(const Receipt& r) {
           {"checkpoint_sha256", text_json(r.checkpoint_sha256)},
           {"golden_sha256", text_json(r.golden_sha256)},
           {"candidate_sha256", text_json(r.candidate_sha256)},
-          {"seed", r.seed},
-          {"runs", r.runs},
-          {"alpha", number_json(r.alpha)},
+          {"seed", r.draws.seed},
+          {"runs", r.draws.runs},
+          {"alpha", number_json(r.draws.alpha)},
           {"seconds", number_json(r.seconds)},
           {"peak_memory_mib", number_json(r.peak_memory_mib)}};
 }

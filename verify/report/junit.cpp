@@ -111,7 +111,7 @@ void add_properties(Suite& suite, const Verdict& v) {
   add("commit", r.commit);
   add("compiler", r.compiler);
   add("device", r.device);
-  add("seed", std::to_string(r.seed));
+  add("seed", std::to_string(r.draws.seed));
   add("checkpoint_sha256", r.checkpoint_sha256);
   add("golden_sha256", r.golden_sha256);
   add("candidate_sha256", r.candidate_sha256);

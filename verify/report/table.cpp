@@ -289,7 +289,8 @@ std::string receipt_line(const Receipt& r) {
   add(r.compiler);
   add(r.kernel);
   add(r.device);
-  if (r.runs > 0) add(fmt::format("{} perturbed runs of each kind from seed {}", r.runs, r.seed));
+  if (r.draws.runs > 0)
+    add(fmt::format("{} perturbed runs of each kind from seed {}", r.draws.runs, r.draws.seed));
   add(fmt::format("{:.1f} s", r.seconds));
   return wrapped(fmt::format("{}", fmt::join(parts, ", ")), 11, "receipt    ");
 }

@@ -8,7 +8,7 @@
 #include "core/words.hpp"
 #include "optimized/backends.hpp"
 #include "optimized/engine/evaluator.hpp"
-#include "verify/judge/against_definition.hpp"
+#include "verify/runs/models.hpp"
 
 namespace dsa::verify {
 namespace {
@@ -51,15 +51,15 @@ Format format_of(const BackendChoice& choice) {
               alternatives(known));
 }
 
-Implementation open_reference(const fs::path& checkpoint) {
-  const ModelPair models = open_models(checkpoint, Precision::fp64);
+Implementation open_reference(const Model& stored) {
+  const ModelPair models = open_models(stored, Precision::fp64);
   return reference_implementation(models.exact(), models.in_memory);
 }
 
 /// Logits of a batch; the trace is of its first sequence.
-Said answer(Evaluator& evaluator, const std::vector<Sequence>& batch,
-            const std::vector<Index>& ends, Trace* trace) {
-  Said said{{}, "fp32"};
+Recording answer(Evaluator& evaluator, const std::vector<Sequence>& batch,
+                 const std::vector<Index>& ends, bool traced) {
+  Recording output{.dtype = "fp32"};
   for (const Sequence& sequence : batch) {
     Tensor<double, 2> logits({sequence.size(), evaluator.engine().config().vocab_size});
     evaluator.run(
@@ -67,15 +67,13 @@ Said answer(Evaluator& evaluator, const std::vector<Sequence>& batch,
         [&](Index t, View<const float, 1> row) {
           std::copy(row.begin(), row.end(), logits.view()[t].begin());
         },
-        said.logits.empty() ? trace : nullptr);
-    said.logits.push_back(std::move(logits));
+        traced && output.logits.empty() ? &output.trace : nullptr);
+    output.logits.push_back(std::move(logits));
   }
-  return said;
+  return output;
 }
 
-Implementation open_engine(const fs::path& checkpoint, const Backend& backend,
-                           EngineOptions options) {
-  const Model model = open_checkpoint(checkpoint);
+Implementation open_engine(const Model& model, const Backend& backend, EngineOptions options) {
   const Plan plan = backend.plan(model.config, options, chunk, chunk);
   require_fits(plan);
   if (plan.weights < small_model) options.threads = 1;
@@ -85,13 +83,13 @@ Implementation open_engine(const fs::path& checkpoint, const Backend& backend,
   implementation.name = evaluator->engine().name();
   implementation.in_process = true;
   implementation.run = [=](const std::vector<Sequence>& batch) {
-    return answer(*evaluator, batch, {}, nullptr);
+    return answer(*evaluator, batch, {}, false);
   };
-  implementation.run_traced = [=](const std::vector<Sequence>& batch, Trace& trace) {
-    return answer(*evaluator, batch, {}, &trace);
+  implementation.run_traced = [=](const std::vector<Sequence>& batch) {
+    return answer(*evaluator, batch, {}, true);
   };
   implementation.run_in_chunks = [=](const Sequence& sequence, const std::vector<Index>& ends) {
-    return answer(*evaluator, {sequence}, ends, nullptr);
+    return answer(*evaluator, {sequence}, ends, false);
   };
   return implementation;
 }
@@ -100,7 +98,7 @@ Implementation open_engine(const fs::path& checkpoint, const Backend& backend,
 
 std::string judged_backends() { return alternatives(names()); }
 
-OpenedBackend open_backend(const fs::path& checkpoint, const BackendChoice& choice) {
+OpenedBackend open_backend(const Model& stored, const BackendChoice& choice) {
   const std::vector<std::string> all = names();
   require(std::find(all.begin(), all.end(), choice.name) != all.end(),
           "this build has no backend \"" + choice.name + "\"; choose " + alternatives(all));
@@ -111,8 +109,12 @@ OpenedBackend open_backend(const fs::path& checkpoint, const BackendChoice& choi
   options.mla = choice.mla;
   options.chunk = chunk;
   check_options(choice.name, options);
-  if (choice.name == "reference") return {open_reference(checkpoint), format.precision};
-  return {open_engine(checkpoint, backend_named(choice.name), options), format.precision};
+  if (choice.name == "reference") return {open_reference(stored), format.precision};
+  return {open_engine(stored, backend_named(choice.name), options), format.precision};
+}
+
+OpenedBackend open_backend(const fs::path& checkpoint, const BackendChoice& choice) {
+  return open_backend(open_checkpoint(checkpoint), choice);
 }
 
 }  // namespace dsa::verify

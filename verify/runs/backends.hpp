@@ -28,8 +28,9 @@ struct OpenedBackend {
   reference::Precision precision;  // whose limits it is held to
 };
 
-/// Loads the checkpoint. Errors: no such backend in this build, no such format of it, no such tier
+/// Loads the model. Errors: no such backend in this build, no such format of it, no such tier
 /// or form; the model does not fit into memory.
+OpenedBackend open_backend(const Model& stored, const BackendChoice&);
 OpenedBackend open_backend(const std::filesystem::path& checkpoint, const BackendChoice&);
 
 }  // namespace dsa::verify

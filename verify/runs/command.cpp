@@ -82,8 +82,8 @@ SafetensorsFile opened(const std::string& file, const std::string& who) {
   }
 }
 
-Said read_logits(const std::string& file, const std::vector<Sequence>& batch, Index V,
-                 const std::string& who) {
+Recording read_logits(const std::string& file, const std::vector<Sequence>& batch, Index V,
+                      const std::string& who) {
   const SafetensorsFile stored = opened(file, who);
   const StoredTensor* logits = stored.find("logits");
   require(logits != nullptr, who + " wrote a file without a tensor \"logits\"");
@@ -91,8 +91,8 @@ Said read_logits(const std::string& file, const std::vector<Sequence>& batch, In
   require(logits->shape == std::vector<Index>{B, S, V},
           who + " wrote logits of shape " + shape_text(logits->shape) +
               ", expected (sequences, positions, vocab_size) = " + shape_text({B, S, V}));
-  Said said{{}, column_name(logits->dtype)};
-  require(!said.dtype.empty(), who + " wrote logits that are not F64, F32, F16 or BF16");
+  Recording output{.dtype = column_name(logits->dtype)};
+  require(!output.dtype.empty(), who + " wrote logits that are not F64, F32, F16 or BF16");
   const Index bytes = logits->bytes() / B;
   for (Index b = 0; b < B; ++b) {
     Tensor<double, 2> x({S, V});
@@ -104,13 +104,13 @@ Said read_logits(const std::string& file, const std::vector<Sequence>& batch, In
                 who + " wrote a logit that is " + (std::isnan(x(t, v)) ? "NaN" : "infinite") +
                     ": sequence " + std::to_string(b) + ", position " + std::to_string(t) +
                     ", token " + std::to_string(v));
-    said.logits.push_back(std::move(x));
+    output.logits.push_back(std::move(x));
   }
-  return said;
+  return output;
 }
 
-Said call(const std::string& command, const std::vector<Sequence>& batch,
-          const std::vector<Index>& ends, Index vocab_size) {
+Recording call(const std::string& command, const std::vector<Sequence>& batch,
+               const std::vector<Index>& ends, Index vocab_size) {
   const Folder folder;
   const std::string in = folder / "tokens.safetensors", out = folder / "logits.safetensors",
                     errors = folder / "stderr", who = "the command \"" + command + "\"";
