@@ -20,6 +20,7 @@
 
 using namespace dsa;
 using namespace dsa::verify;
+using dsa::test::source_dir;
 
 namespace {
 
