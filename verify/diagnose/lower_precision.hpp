@@ -1,7 +1,6 @@
 // verify/diagnose/lower_precision.hpp — a right run, computed in fewer bits than it is judged by.
 #pragma once
 
-#include <filesystem>
 #include <optional>
 
 #include "verify/judge/judge.hpp"
@@ -19,8 +18,7 @@ struct LowerPrecision {
 /// The widest precision under whose limits the candidate passes while its differences are of the
 /// size that this precision leaves (a factor of 8 either way in KL): limits alone would let errors
 /// pass that are smaller. None: nothing fits, or the model does not fit into memory.
-std::optional<LowerPrecision> lower_precision(const std::filesystem::path& checkpoint,
-                                              const Recording& side, reference::Precision judged,
-                                              const JudgeOptions&);
+std::optional<LowerPrecision> lower_precision(const Model& stored, const Recording& side,
+                                              reference::Precision judged, const JudgeOptions&);
 
 }  // namespace dsa::verify
