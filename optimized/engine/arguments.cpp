@@ -25,8 +25,7 @@ void EngineArguments::describe(CLI::App& app) {
       ->check(CLI::Range(Index{1}, Index{1} << 20).description(""))
       ->type_name("N")
       ->capture_default_str();
-  app.add_option("--threads", options.threads,
-                 "Of the backend cpu. Default: as many as OpenMP would take")
+  app.add_option("--threads", options.threads, "Of the backend cpu. Default: one for every core")
       ->check(CLI::Range(1, 4096).description(""))
       ->type_name("N");
   app.add_option("--memory", memory, "That may be used, e.g. 20GB. Default: what is available")

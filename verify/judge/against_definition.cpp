@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "core/checkpoint.hpp"
-#include "core/failure.hpp"
+#include "core/threads.hpp"
 #include "verify/judge/notes.hpp"
 #include "verify/judge/traces.hpp"
 #include "verify/limits/in_words.hpp"
@@ -168,17 +168,13 @@ void account_for_rows(const ModelPair& models, const Recording& side, const RunO
   }
   const auto count = static_cast<int>(results.size());
   if (wrong || !search || span.span.begin != 0) return;
-  Failure failure;
-#pragma omp parallel for schedule(dynamic) if (noise.parallel)
-  for (int i = 0; i < count; ++i)
-    failure.guard([&] {
-      const auto b = static_cast<std::size_t>(i);
-      if (!results[b].free.reach.empty())
-        results[b].explanation =
-            explain(definition, side.sequences[b], side.logits[b], results[b].base,
-                    results[b].limits, known(b), noise.alpha / static_cast<double>(noise.share));
-    });
-  failure.rethrow();
+  parallel_for(count, noise.parallel ? shared_loop_ns : 0, [&](int i) {
+    const auto b = static_cast<std::size_t>(i);
+    if (!results[b].free.reach.empty())
+      results[b].explanation =
+          explain(definition, side.sequences[b], side.logits[b], results[b].base, results[b].limits,
+                  known(b), noise.alpha / static_cast<double>(noise.share));
+  });
 }
 
 }  // namespace
