@@ -12,7 +12,7 @@ add_library(dsa_experiments ${PROJECT_SOURCE_DIR}/experiments/rates/common.cpp
 target_link_libraries(dsa_experiments PUBLIC dsa_verify PRIVATE dsa_exact)
 foreach(name false_alarms false_names visibility)
   add_executable(${name} ${PROJECT_SOURCE_DIR}/experiments/rates/${name}.cpp)
-  target_link_libraries(${name} PRIVATE dsa_experiments dsa_exact CLI11::CLI11 OpenMP::OpenMP_CXX)
+  target_link_libraries(${name} PRIVATE dsa_experiments dsa_cli dsa_exact OpenMP::OpenMP_CXX)
 endforeach()
 
 include(${PROJECT_SOURCE_DIR}/cmake/bench_cuda.cmake)

@@ -230,9 +230,7 @@ class Binder {
     if (name.find(".self_attn.indexer.") != std::string::npos && config_.indexer) {
       const auto layer = layer_of(name);
       if (layer && *layer < L && !config_.indexer->computes[static_cast<std::size_t>(*layer)]) {
-        problems_.unused.push_back("tensor " + tensor.name + " is not used: layer " +
-                                   std::to_string(*layer) +
-                                   " shares the selection of a layer before");
+        problems_.unused.push_back(tensor.name);
         return;
       }
     }

@@ -59,17 +59,6 @@ std::map<std::string, std::string> find_shards(const fs::path& dir, std::set<std
   return listed;
 }
 
-bool lacks_only_the_indexer(const StoredCheckpoint& stored, const CheckpointProblems& problems) {
-  const auto is_indexer = [](const std::string& text) {
-    return text.find(".self_attn.indexer.") != std::string::npos;
-  };
-  return !problems.missing.empty() && problems.extra.empty() && problems.misshaped.empty() &&
-         problems.unreadable.empty() &&
-         std::all_of(problems.missing.begin(), problems.missing.end(), is_indexer) &&
-         std::none_of(stored.tensors.begin(), stored.tensors.end(),
-                      [&](const auto& tensor) { return is_indexer(tensor.first); });
-}
-
 /// What stands before "embed_tokens.weight" and "norm.weight": "model.", or what a wrapper made of
 /// it ("language_model.model.", "model.language_model.", PEFT's "base_model.model.model.", "").
 std::string prefix_of(const std::map<std::string, const StoredTensor*>& tensors) {
@@ -156,6 +145,17 @@ void StoredCheckpoint::keep_scales(const std::string& name, const StoredTensor& 
     copy[i] = exponent == 255 ? std::numeric_limits<float>::quiet_NaN()
                               : std::ldexp(1.0f, exponent - 127);
   }
+}
+
+bool lacks_only_the_indexer(const StoredCheckpoint& stored, const CheckpointProblems& problems) {
+  const auto is_indexer = [](const std::string& text) {
+    return text.find(".self_attn.indexer.") != std::string::npos;
+  };
+  return !problems.missing.empty() && problems.extra.empty() && problems.misshaped.empty() &&
+         problems.unreadable.empty() &&
+         std::all_of(problems.missing.begin(), problems.missing.end(), is_indexer) &&
+         std::none_of(stored.tensors.begin(), stored.tensors.end(),
+                      [&](const auto& tensor) { return is_indexer(tensor.first); });
 }
 
 Model open_checkpoint(const fs::path& directory) {

@@ -41,11 +41,15 @@ struct StoredCheckpoint {
 /// What stands in the way of a checkpoint being this config's model.
 struct CheckpointProblems {
   std::vector<std::string> missing, extra, misshaped, unreadable;  // one sentence each
-  std::vector<std::string> unused;  // harmless: indexers of layers that share a selection
+  std::vector<std::string> unused;  // names; harmless: indexers of layers that share a selection
   bool none() const {
     return missing.empty() && extra.empty() && misshaped.empty() && unreadable.empty();
   }
 };
+
+/// Nothing is wrong but that every tensor of every indexer is missing: a dense checkpoint under the
+/// name of a sparse model.
+bool lacks_only_the_indexer(const StoredCheckpoint&, const CheckpointProblems&);
 
 /// Ties stored tensors to the parameters of `config`: fills weights, lists problems. MTP blocks
 /// are kept if all of their tensors are there and dropped from the weights if none is.

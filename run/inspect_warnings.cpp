@@ -100,7 +100,16 @@ std::vector<std::string> warnings_of(const StoredCheckpoint& stored,
       all.push_back(fmt::format(
           "multi-token-prediction layer {} has embeddings of its own; they are used", layer));
   }
-  all.insert(all.end(), problems.unused.begin(), problems.unused.end());
+  if (!problems.unused.empty())
+    all.push_back(
+        fmt::format("{} tensors of indexers are not used, for their layers share the selection of "
+                    "a layer before, "
+                    "e.g. {}",
+                    problems.unused.size(), problems.unused.front()));
+  if (lacks_only_the_indexer(stored, problems))
+    all.push_back(
+        "the indexer alone is missing: this is a dense checkpoint under the name of a sparse "
+        "model");
   warn_of_tensors(all, config, weights);
   return all;
 }

@@ -354,9 +354,9 @@ TEST_CASE("every command of every program stands in the pages", "[docs]") {
   std::string all;
   for (const Page& page : pages()) all += page.text;
   int commands = 0;
-  for (const std::string& program : programs)
+  for (const std::string program : {"dsa-verify", "dsa-run", "dsa-bench"})
     for (const std::string& command : all_matches(help(program), "\n  ([a-z]+) ", 1)) {
-      if (help(program).find("Subcommands:") > help(program + " " + command).size() * 1000) continue;
+      if (help(program + " " + command).empty()) continue;
       ++commands;
       INFO(program << " " << command);
       CHECK(all.find(program + " " + command) != std::string::npos);

@@ -3,11 +3,11 @@
 // For a sample and a precision, N candidates are drawn: runs of the reference with the roundings of
 // that precision at random, decisions falling as they may, seeds that the judge never uses. All are
 // right, so every `fail` is a false alarm.
-#include <CLI/CLI.hpp>
 #include <chrono>
 #include <cstdio>
 #include <iostream>
 
+#include "cli/program.hpp"
 #include "core/failure.hpp"
 #include "core/random.hpp"
 #include "experiments/rates/common.hpp"
@@ -140,8 +140,7 @@ int main(int argc, char** argv) {
   app.add_option("--seed", options.seed, "Seed of the judge's runs")->capture_default_str();
   app.add_option("--json", json, "Put the rows into this file; rows of other settings stay");
   CLI11_PARSE(app, argc, argv);
-  std::string command_line = "false_alarms";
-  for (int i = 1; i < argc; ++i) command_line += " " + std::string(argv[i]);
+  const std::string command_line = cli::command_line_of("false_alarms", argc, argv);
   try {
     return run(names, samples, candidates, from, json, options, command_line);
   } catch (const std::exception& e) {

@@ -3,13 +3,13 @@
 // N candidates are drawn that are wrong in ways that the catalogue does not hold
 // (experiments/rates/unknown_candidates.hpp). Every defect, convention or precision that is named
 // is a false name; `correct` is none where the change lies within the precision's limits.
-#include <CLI/CLI.hpp>
 #include <chrono>
 #include <cstdio>
 #include <ctime>
 #include <iostream>
 #include <map>
 
+#include "cli/program.hpp"
 #include "experiments/rates/common.hpp"
 #include "experiments/rates/unknown_candidates.hpp"
 #include "verify/diagnose/diagnose.hpp"
@@ -91,8 +91,7 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--json", json, "Put the row into this file; rows of other settings stay");
   CLI11_PARSE(app, argc, argv);
-  std::string line = "false_names";
-  for (int i = 1; i < argc; ++i) line += " " + std::string(argv[i]);
+  const std::string line = cli::command_line_of("false_names", argc, argv);
   try {
     return run(name, samples, candidates, from, json, options, line);
   } catch (const std::exception& e) {

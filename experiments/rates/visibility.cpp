@@ -3,11 +3,11 @@
 // Continuous defects of a size s, right at s = 0, are put into a correct run of a precision (its
 // roundings drawn at random), and the smallest s that the judge catches is found by bisection of
 // its logarithm: once through the logits, once through a trace of every tensor.
-#include <CLI/CLI.hpp>
 #include <chrono>
 #include <cstdio>
 #include <iostream>
 
+#include "cli/program.hpp"
 #include "core/failure.hpp"
 #include "core/random.hpp"
 #include "experiments/rates/common.hpp"
@@ -270,8 +270,7 @@ int main(int argc, char** argv) {
   app.add_option("--seed", options.seed, "Seed of the judge's runs")->capture_default_str();
   app.add_option("--json", json, "Put the rows into this file; rows of other settings stay");
   CLI11_PARSE(app, argc, argv);
-  std::string command_line = "visibility";
-  for (int i = 1; i < argc; ++i) command_line += " " + std::string(argv[i]);
+  const std::string command_line = cli::command_line_of("visibility", argc, argv);
   try {
     return run(names, samples, candidates, json, options, command_line);
   } catch (const std::exception& e) {

@@ -2,7 +2,7 @@
 """Logits of HuggingFace transformers, for `dsa-verify invariants --command` (docs/invariants.md).
 
   dsa-verify invariants CHECKPOINT --command \\
-      'python -m dsa.hf_logits CHECKPOINT {in} {out} --chunks {chunks}'
+      'PYTHONPATH=python python -m dsa.hf_logits CHECKPOINT {in} {out} --chunks {chunks}'
 
 Reads `tokens` and `attention_mask` (B, S) from IN and writes `logits` (B, S, vocab_size) to OUT,
 in the dtype of the run. --chunks 22,48 runs tokens 0 to 21, then 22 to 47 through the cache.

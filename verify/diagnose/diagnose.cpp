@@ -135,8 +135,9 @@ void conclude_precision(Diagnosis& diagnosis, const LowerPrecision& lower) {
   if (!lower.shown) {
     diagnosis.why += fmt::format(
         "; or the run is right and computed in {}: nothing is left beyond the noise of {}, and the "
-        "differences are of the size that it leaves ({:.2g} times its mean KL); {}",
-        lower.words, name, lower.ratio, lower.cure);
+        "differences are of the size that it leaves ({:.2g} times its mean KL); judge it with "
+        "--precision {}",
+        lower.words, name, lower.ratio, name);
     return;
   }
   diagnosis.conclusion = "precision";
@@ -144,8 +145,8 @@ void conclude_precision(Diagnosis& diagnosis, const LowerPrecision& lower) {
   diagnosis.computed_in = name;
   diagnosis.why = fmt::format(
       "computed in {}: its numbers are of that format, and nothing is left beyond the noise of {}, "
-      "where {} was expected; {}",
-      lower.words, name, diagnosis.precision, lower.cure);
+      "where {} was expected; judge it with --precision {}",
+      lower.words, name, diagnosis.precision, name);
 }
 
 }  // namespace

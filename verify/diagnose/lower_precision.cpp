@@ -15,16 +15,13 @@ using reference::Precision;
 struct Choice {
   Precision precision;
   std::optional<Dtype> format;  // that all its results are rounded to
-  const char *words, *cure;
+  const char* words;
 };
 constexpr Choice choices[] = {
-    {Precision::hf_fp32, Dtype::f32, "fp32, stored in a wider format",
-     "judge it with --precision hf-fp32"},
+    {Precision::hf_fp32, Dtype::f32, "fp32, stored in a wider format"},
     {Precision::llama_f16, std::nullopt,
-     "f16 caches and f16 sums within float32, as llama.cpp does",
-     "judge it with --precision llama-f16"},
-    {Precision::hf_bf16, Dtype::bf16, "bf16, stored in a wider format",
-     "judge it with --precision hf-bf16"},
+     "f16 caches and f16 sums within float32, as llama.cpp does"},
+    {Precision::hf_bf16, Dtype::bf16, "bf16, stored in a wider format"},
 };
 
 int width(Precision precision) {
@@ -84,7 +81,7 @@ std::optional<LowerPrecision> lower_precision(const std::filesystem::path& check
     const bool shown = choice.format && is_stored_from(*choice.format, side);
     const double ratio = ratio_of(result);
     if (!shown && !(1 / of_its_size <= ratio && ratio <= of_its_size)) continue;
-    return LowerPrecision{choice.precision, shown, ratio, choice.words, choice.cure};
+    return LowerPrecision{choice.precision, shown, ratio, choice.words};
   }
   return std::nullopt;
 }

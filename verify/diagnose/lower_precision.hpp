@@ -12,9 +12,9 @@ namespace dsa::verify {
 /// A precision narrower than the judged one whose roundings account for the whole candidate.
 struct LowerPrecision {
   reference::Precision precision = reference::Precision::fp64;
-  bool shown = false;       // the numbers themselves are of its format
-  double ratio = 0;         // of the candidate's mean KL to that precision's; NaN without logits
-  std::string words, cure;  // "bf16, stored in a wider format"; what to do
+  bool shown = false;  // the numbers themselves are of its format
+  double ratio = 0;    // of the candidate's mean KL to that precision's; NaN without logits
+  std::string words;   // "bf16, stored in a wider format"
 };
 
 /// The widest precision under whose limits the candidate passes, and that it bears the mark of:
