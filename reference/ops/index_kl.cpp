@@ -1,7 +1,6 @@
 #include "reference/ops/index_kl.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <limits>
 
@@ -12,42 +11,7 @@
 namespace dsa::reference {
 namespace {
 
-using Keys = KlSemantics::Keys;
 using Reduction = KlSemantics::Reduction;
-using Detach = KlSemantics::Detach;
-
-struct Named {
-  std::string_view name;
-  KlSemantics semantics;
-};
-
-/// As read in the code of each: MaxText 0.2.5, Megatron-LM d98e8a64 with use_sparse_loss, the
-/// HuggingFace fork 05daf43c with its default flags, prime-rl, xtuner.
-std::array<Named, 6> all_semantics() {
-  KlSemantics maxtext;
-  maxtext.l1.added = maxtext.log_p.added = maxtext.log_q.added = 1e-8;
-  maxtext.padding_counted = true;
-  KlSemantics megatron;
-  megatron.l1.least = megatron.log_p.least = 1e-10;
-  megatron.layers = Reduction::sum;
-  KlSemantics fork;
-  fork.student_keys = Keys::visible;
-  fork.l1.added = fork.log_p.added = 1e-10;
-  fork.padding_counted = true;
-  fork.detach = Detach::nothing;
-  KlSemantics prime;
-  prime.student_keys = Keys::visible;
-  prime.student_scaled = false;
-  prime.l1.least = prime.log_p.least = 1e-12;
-  prime.layers = Reduction::sum;
-  prime.detach = Detach::nothing;
-  return {{{"paper", {}},
-           {"maxtext", maxtext},
-           {"megatron", megatron},
-           {"hf-fork", fork},
-           {"prime-rl", prime},
-           {"xtuner", {}}}};
-}
 
 template <class Real>
 Real guarded(const Guard& guard, Real x) {
@@ -85,44 +49,6 @@ std::vector<Real> log_softmax(const KlInputs<Real>& in, const std::vector<Index>
 }
 
 }  // namespace
-
-KlSemantics semantics_named(std::string_view name) {
-  for (const Named& named : all_semantics())
-    if (named.name == name) return named.semantics;
-  throw Error("unknown semantics '" + std::string(name) + "'; expected " + semantics_names());
-}
-
-std::string semantics_names() {
-  const auto all = all_semantics();
-  std::string names;
-  for (std::size_t i = 0; i < all.size(); ++i)
-    names += (i == 0 ? "" : i + 1 == all.size() ? " or " : ", ") + std::string(all[i].name);
-  return names;
-}
-
-KlSemantics in_warmup(KlSemantics semantics) {
-  semantics.teacher_softmax = semantics.teacher_keys = semantics.student_keys = Keys::visible;
-  return semantics;
-}
-
-void check(const KlSemantics& semantics) {
-  require(semantics.teacher_keys == Keys::chosen || semantics.student_keys == Keys::visible,
-          "the teacher is over all visible keys and the student over the chosen ones: the KL is "
-          "infinite; give both the same keys, or the teacher the chosen ones");
-}
-
-Sequence seen_by(const KlSemantics& semantics, Sequence sequence) {
-  if (!semantics.padding_counted) return sequence;
-  std::vector<Index>& documents = sequence.documents;
-  const Index own =
-      documents.empty() ? 0 : *std::max_element(documents.begin(), documents.end()) + 1;
-  for (std::size_t t = 0; t < documents.size(); ++t)
-    if (documents[t] < 0) {
-      documents[t] = own;
-      sequence.positions[t] = static_cast<Index>(t);
-    }
-  return sequence;
-}
 
 template <class Real>
 std::vector<Real> kl_weights(const KlSemantics& semantics, const Sequence& sequence) {

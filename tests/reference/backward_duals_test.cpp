@@ -93,10 +93,10 @@ TEST_CASE("duals agree with the backward pass: every reading of the KL", "[backw
     for (const bool warmup : {false, true})
       for (const auto detach : {KlSemantics::Detach::inputs, KlSemantics::Detach::query_latent,
                                 KlSemantics::Detach::nothing}) {
-        KlSemantics semantics = reference::semantics_named(name);
-        if (warmup) semantics = reference::in_warmup(semantics);
+        KlSemantics semantics = semantics_named(name);
+        if (warmup) semantics = in_warmup(semantics);
         semantics.detach = detach;
-        const Sequence sequence = reference::seen_by(
+        const Sequence sequence = seen_by(
             semantics,
             masked_sequence(some_tokens(model, 14), {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0}));
         INFO(name << (warmup ? ", warm-up" : ", sparse") << ", detach "

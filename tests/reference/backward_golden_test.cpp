@@ -30,7 +30,7 @@ Sequence sequence_of(const SafetensorsFile& file, const KlSemantics& semantics =
   for (Index b = 0; b < B; ++b) {
     const std::vector<Token> row(ids.begin() + b * S, ids.begin() + (b + 1) * S);
     const std::vector<Index> real(mask.begin() + b * S, mask.begin() + (b + 1) * S);
-    sequences.push_back(reference::seen_by(semantics, masked_sequence(row, real)));
+    sequences.push_back(seen_by(semantics, masked_sequence(row, real)));
   }
   return reference::join(sequences);
 }
@@ -153,11 +153,11 @@ TEST_CASE("gradients are torch's in fp64: V2, V3 and GLM", "[backward][golden]")
 }
 
 TEST_CASE("each trainer's KL is its own", "[backward][golden]") {
-  const KlSemantics maxtext = reference::semantics_named("maxtext"),
-                    megatron = reference::semantics_named("megatron");
+  const KlSemantics maxtext = semantics_named("maxtext"),
+                    megatron = semantics_named("megatron");
   check_case({"v32calm", "sparse.maxtext", maxtext, false, false});
   check_case({"v32calm", "padded.maxtext", maxtext, false, false});
-  check_case({"v32calm", "dense.maxtext", reference::in_warmup(maxtext), false, false});
+  check_case({"v32calm", "dense.maxtext", in_warmup(maxtext), false, false});
   check_case({"v32calm", "sparse.megatron", megatron, false, false});
   check_case({"v32calm", "sparse.dense-teacher", dense_teacher(), false, false});
 }

@@ -148,7 +148,7 @@ TEST_CASE("with k = S sparse training is dense training", "[backward]") {
   dense.config.use_sparse_attention = false;
   const Sequence sequence = plain_sequence(some_tokens(sparse, 12));
   Objective<double> chosen = lm_and_kl(sequence), visible = chosen;
-  visible.semantics = reference::in_warmup({});
+  visible.semantics = in_warmup({});
   check_same(gradients_of(sparse, sequence, chosen).gradients,
              gradients_of(dense, sequence, visible).gradients);
 }
@@ -231,7 +231,7 @@ TEST_CASE("what cannot be asked is said in a sentence", "[backward]") {
   const Sequence other = plain_sequence(some_tokens(plain, 6));
   CHECK_THROWS_WITH(gradients_of(plain, other, reference::kl_objective<double>(other)),
                     "the model has no indexer, so it has no indexer loss; ask for other losses");
-  CHECK_THROWS_WITH(reference::semantics_named("papers"),
+  CHECK_THROWS_WITH(semantics_named("papers"),
                     "unknown semantics 'papers'; expected paper, maxtext, megatron, hf-fork, "
                     "prime-rl or xtuner");
   KlSemantics infinite;

@@ -17,7 +17,6 @@ namespace dsa::test {
 
 using reference::BackwardOps;
 using reference::Dual;
-using reference::KlSemantics;
 using reference::Losses;
 using reference::MlaForm;
 using reference::Objective;

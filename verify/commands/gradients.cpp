@@ -42,7 +42,7 @@ Command gradients_command(CLI::App& parent) {
                   "How what is judged was computed: fp64, hf-fp32 or hf-bf16\n"
                   "(default: what its numbers look like)");
   app->add_option("--semantics", a->gradients.semantics,
-                  "Whose reading of the indexer's loss: " + reference::semantics_names());
+                  "Whose reading of the indexer's loss: " + semantics_names());
   app->add_option("--loss", a->gradients.losses,
                   "Judge this loss only (lm, kl, mtp, balance; may be given again)");
   cli::add_integer(*app, "--runs", a->gradients.runs, {4, 1000}, "Perturbed runs behind each limit")

@@ -17,7 +17,6 @@
 namespace dsa::verify {
 namespace {
 
-using reference::KlSemantics;
 using reference::Precision;
 
 /// What the file's numbers were computed from: the stage of training.
@@ -90,7 +89,7 @@ Pass backward(const std::string& loss, const Stage& stage, const Roundings& r) {
 Stage stage_of(const Model& model, const GradientFile& file, const KlSemantics& semantics) {
   std::vector<Sequence> sequences;
   for (const Sequence& one : file.sequences)
-    sequences.push_back(reference::seen_by(semantics, one));
+    sequences.push_back(seen_by(semantics, one));
   const Sequence sequence = reference::join(sequences);
   std::vector<Stage> stages = {{"sparse", model, sequence, semantics}};
   if (model.config.indexer) {
@@ -98,7 +97,7 @@ Stage stage_of(const Model& model, const GradientFile& file, const KlSemantics& 
     dense.config.indexer->topk = sequence.size();
     stages.push_back({"dense: every visible key is chosen", dense, sequence, semantics, false});
     stages.push_back({"warm-up: a KL over all visible keys under a sparse forward pass", model,
-                      sequence, reference::in_warmup(semantics)});
+                      sequence, in_warmup(semantics)});
   }
   std::size_t best = 0;
   double nearest = std::numeric_limits<double>::infinity();
@@ -353,7 +352,7 @@ GradientVerdict judge_gradients(const std::string& checkpoint, const std::string
       ours.tokens == theirs.tokens && ours.documents == theirs.documents,
       candidate + " holds gradients for other tokens than " + golden + "; run it on the golden's");
 
-  const Stage stage = stage_of(model, trusted, reference::semantics_named(options.semantics));
+  const Stage stage = stage_of(model, trusted, semantics_named(options.semantics));
   const Precision precision =
       options.precision ? *options.precision : reference::precision_named(file.precision);
   std::vector<std::string> losses = options.losses;
