@@ -1,25 +1,14 @@
 // Ties the tensors of a checkpoint to the parameters of a config, and says what stands in the way.
-#include <charconv>
 #include <cstring>
 #include <set>
 #include <utility>
 
 #include "core/check.hpp"
 #include "core/checkpoint.hpp"
+#include "core/trace_names.hpp"
 
 namespace dsa {
 namespace {
-
-/// N of "model.layers.N.rest", or nothing.
-std::optional<Index> layer_of(std::string_view name) {
-  constexpr std::string_view prefix = "model.layers.";
-  if (!name.starts_with(prefix)) return std::nullopt;
-  Index layer = 0;
-  const char* begin = name.data() + prefix.size();
-  const auto [end, error] = std::from_chars(begin, name.data() + name.size(), layer);
-  if (error != std::errc{} || end == name.data() + name.size() || *end != '.') return std::nullopt;
-  return layer;
-}
 
 /// Ties the stored tensors to the parameters of one config.
 class Binder {
@@ -92,8 +81,7 @@ class Binder {
   bool any_mtp(Weights& w) const {
     bool any = false;
     for_each_tensor(w, config_, [&](const std::string& name, auto&, const auto&) {
-      const auto layer = layer_of(name);
-      if (any || !layer || *layer < config_.num_hidden_layers) return;
+      if (any || layer_of(name) < config_.num_hidden_layers) return;
       const auto slice = slice_of(name);
       any = find(name) != nullptr || (slice && find(slice->packed) != nullptr);
     });
@@ -216,20 +204,20 @@ class Binder {
       has_shape(tensor, {V, C});
       return;
     }
-    if (const auto layer = layer_of(name); layer && *layer >= L) {
-      const std::string at = "model.layers." + std::to_string(*layer) + ".";
+    if (const Index layer = layer_of(name); layer >= L) {
+      const std::string at = in_layer(layer, "");
       // DeepSeek's releases repeat the embeddings and the head in every MTP block.
-      if (*layer < L + mtp_layers_ &&
+      if (layer < L + mtp_layers_ &&
           (name == at + "embed_tokens.weight" || name == at + "shared_head.head.weight")) {
         has_shape(tensor, {V, C});
         return;
       }
       // MTP blocks that the config does not ask for: HuggingFace skips them too.
-      if (*layer >= L + config_.num_nextn_predict_layers && find(at + "eh_proj.weight")) return;
+      if (layer >= L + config_.num_nextn_predict_layers && find(at + "eh_proj.weight")) return;
     }
     if (name.find(".self_attn.indexer.") != std::string::npos && config_.indexer) {
-      const auto layer = layer_of(name);
-      if (layer && *layer < L && !config_.indexer->computes[static_cast<std::size_t>(*layer)]) {
+      const Index layer = layer_of(name);
+      if (0 <= layer && layer < L && !config_.indexer->computes[static_cast<std::size_t>(layer)]) {
         problems_.unused.push_back(tensor.name);
         return;
       }

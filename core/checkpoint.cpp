@@ -8,6 +8,7 @@
 
 #include "core/check.hpp"
 #include "core/json.hpp"
+#include "core/trace_names.hpp"
 
 namespace dsa {
 namespace {

@@ -1,8 +1,11 @@
 #include "core/recording.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "core/recording_jsonl.hpp"
+#include "core/trace_names.hpp"
 
 namespace dsa {
 namespace {
@@ -17,14 +20,14 @@ std::string joined(const std::vector<std::string>& names) {
 Sequence masked(std::vector<Token> tokens, const std::vector<Index>& mask,
                 const std::string& what) {
   require(!tokens.empty(), what + " is an empty sequence, expected at least one token");
-  require(mask.size() == tokens.size(), what + " has " + std::to_string(mask.size()) +
-                                            " mask values for " + std::to_string(tokens.size()) +
-                                            " tokens, expected one each");
+  require(mask.size() == tokens.size(),
+          fmt::format("{} has {} mask values for {} tokens, expected one each", what, mask.size(),
+                      tokens.size()));
   Sequence sequence;
   Index ones = 0;
   for (const Index bit : mask) {
     if (bit != 0 && bit != 1)
-      throw Error(what + " has the mask value " + std::to_string(bit) + ", expected 0 or 1");
+      throw Error(fmt::format("{} has the mask value {}, expected 0 or 1", what, bit));
     sequence.positions.push_back(bit == 1 ? ones : 0);
     sequence.documents.push_back(bit - 1);
     ones += bit;
@@ -48,8 +51,9 @@ Sequence masked_sequence(std::vector<Token> tokens, const std::vector<Index>& at
 Sequence packed_sequence(const std::vector<std::vector<Token>>& documents) {
   Sequence all;
   for (std::size_t i = 0; i < documents.size(); ++i) {
-    require(!documents[i].empty(), "document " + std::to_string(i) + " of the packed sequence is " +
-                                       "empty, expected at least one token");
+    require(
+        !documents[i].empty(),
+        fmt::format("document {} of the packed sequence is empty, expected at least one token", i));
     for (std::size_t position = 0; position < documents[i].size(); ++position) {
       all.tokens.push_back(documents[i][position]);
       all.positions.push_back(static_cast<Index>(position));
@@ -63,11 +67,11 @@ Sequence packed_sequence(const std::vector<std::vector<Token>>& documents) {
 void check_tokens(const std::vector<Token>& tokens, Index vocab_size, const std::string& what) {
   for (std::size_t i = 0; i < tokens.size(); ++i)
     if (tokens[i] < 0 || (vocab_size != 0 && tokens[i] >= vocab_size))
-      throw Error(what + " has token id " + std::to_string(tokens[i]) + " at position " +
-                  std::to_string(i) + ", expected " +
-                  (vocab_size == 0 ? "no negative one"
-                                   : "0 to " + std::to_string(vocab_size - 1) +
-                                         "; it was made with another tokenizer"));
+      throw Error(fmt::format(
+          "{} has token id {} at position {}, expected {}", what, tokens[i], i,
+          vocab_size == 0
+              ? "no negative one"
+              : fmt::format("0 to {}; it was made with another tokenizer", vocab_size - 1)));
 }
 
 std::string column_name(Dtype dtype) {
@@ -106,21 +110,28 @@ bool is_integer(Dtype dtype) {
 /// A golden in the safetensors format, read step by step.
 class Reader {
  public:
-  Reader(std::shared_ptr<const SafetensorsFile> file, Index vocab_size)
-      : file_(std::move(file)), name_(file_->path().string()), vocab_size_(vocab_size) {}
+  /// `memory` keeps the bytes alive; null: the caller does.
+  Reader(const SafetensorsFile& file, std::shared_ptr<const void> memory, Index vocab_size)
+      : file_(file),
+        memory_(std::move(memory)),
+        name_(file.path().string()),
+        vocab_size_(vocab_size) {}
 
   Recording read(const std::string& dtype) {
     Recording golden;
-    golden.path = file_->path();
-    golden.memory = file_;
+    golden.path = file_.path();
     read_tokens();
     find_columns(golden);
     read_logits(golden, dtype);
     make_sequences(golden);
-    for (const StoredTensor& tensor : file_->tensors())
+    std::vector<StoredTensor> traced;
+    for (const StoredTensor& tensor : file_.tensors())
       if (tensor.name != "tokens" && tensor.name != "attention_mask" && tensor.name != "logits" &&
           !tensor.name.starts_with("logits.") && tensor.dtype != Dtype::boolean)
-        golden.traces[tensor.name] = &tensor;
+        traced.push_back(tensor);
+    std::sort(traced.begin(), traced.end(),
+              [](const StoredTensor& a, const StoredTensor& b) { return a.name < b.name; });
+    for (StoredTensor& tensor : traced) golden.trace.put({std::move(tensor), memory_});
     return golden;
   }
 
@@ -131,7 +142,7 @@ class Reader {
   };
 
   [[noreturn]] void fail(const StoredTensor& tensor, const std::string& found) const {
-    throw Error(name_ + ": tensor " + tensor.name + " " + found);
+    throw Error(fmt::format("{}: tensor {} {}", name_, tensor.name, found));
   }
 
   /// Integers of any width, exactly: long double has 64 bits or more of precision.
@@ -147,9 +158,9 @@ class Reader {
   }
 
   void read_tokens() {
-    const StoredTensor& tensor = file_->at("tokens");
+    const StoredTensor& tensor = file_.at("tokens");
     if (!is_integer(tensor.dtype))
-      fail(tensor, "is stored as " + std::string(name_of(tensor.dtype)) + ", expected integers");
+      fail(tensor, fmt::format("is stored as {}, expected integers", name_of(tensor.dtype)));
     const auto& shape = tensor.shape;
     if (shape.empty() || shape.size() > 2)
       fail(tensor, "has shape " + shape_text(shape) + ", expected (B, S) or (S)");
@@ -163,10 +174,10 @@ class Reader {
   /// What `--dtype` may name, the most precise first.
   void find_columns(Recording& golden) {
     for (const char* dtype : {"fp64", "fp32", "bf16"})
-      if (const StoredTensor* tensor = file_->find("logits." + std::string(dtype)))
+      if (const StoredTensor* tensor = file_.find("logits." + std::string(dtype)))
         columns_.push_back({dtype, tensor});
-    const StoredTensor* plain = file_->find("logits");
-    if (plain == nullptr && columns_.empty()) plain = file_->find("lm_head");
+    const StoredTensor* plain = file_.find("logits");
+    if (plain == nullptr && columns_.empty()) plain = file_.find(names::lm_head);
     if (plain != nullptr) columns_.push_back({column_name(plain->dtype), plain});
     for (const Column& column : columns_) golden.columns.push_back(column.dtype);
   }
@@ -196,46 +207,46 @@ class Reader {
     const bool wide_enough = !stored.empty() && (stored == dtype || stored == "fp64" ||
                                                  (stored == "fp32" && dtype != "fp64"));
     if (!wide_enough)
-      fail(tensor, "is stored as " + std::string(name_of(tensor.dtype)) +
-                       (dtype.empty() ? ", expected F64, F32, BF16 or F16"
-                                      : ", which does not hold " + dtype + " numbers"));
+      fail(tensor,
+           fmt::format("is stored as {}, {}", name_of(tensor.dtype),
+                       dtype.empty() ? "expected F64, F32, BF16 or F16"
+                                     : fmt::format("which does not hold {} numbers", dtype)));
   }
 
   /// The number of sequences that the tensor has logits of.
   Index check_shape(const StoredTensor& tensor) const {
     const auto& shape = tensor.shape;
     const std::size_t rank = shape.size();
-    const std::string expected =
-        "expected (" + std::to_string(B_) + ", " + std::to_string(S_) + ", V) as for tokens";
-    if (rank < 2 || rank > 3) fail(tensor, "has shape " + shape_text(shape) + ", " + expected);
+    const std::string mismatch =
+        fmt::format("has shape {}, expected ({}, {}, V) as for tokens", shape_text(shape), B_, S_);
+    if (rank < 2 || rank > 3) fail(tensor, mismatch);
     const Index B = rank == 3 ? shape[0] : 1;
     // A trace is of the first sequence, whatever else there is in tokens.
-    const bool is_trace = tensor.name == "lm_head";
-    if (shape[rank - 2] != S_ || (B != B_ && !(is_trace && B == 1)))
-      fail(tensor, "has shape " + shape_text(shape) + ", " + expected);
+    const bool is_trace = tensor.name == names::lm_head;
+    if (shape[rank - 2] != S_ || (B != B_ && !(is_trace && B == 1))) fail(tensor, mismatch);
     if (shape.back() == 0)
       fail(tensor, "has shape " + shape_text(shape) + ", expected at least one logit a token");
     if (vocab_size_ != 0 && shape.back() != vocab_size_)
-      fail(tensor, "has " + std::to_string(shape.back()) + " logits a token, expected " +
-                       std::to_string(vocab_size_) +
-                       " (vocab_size); it is a golden of another model");
+      fail(tensor, fmt::format("has {} logits a token, expected {} (vocab_size); it is a golden of "
+                               "another model",
+                               shape.back(), vocab_size_));
     return B;
   }
 
   void make_sequences(Recording& golden) const {
-    const StoredTensor* mask = file_->find("attention_mask");
+    const StoredTensor* mask = file_.find("attention_mask");
     std::vector<Index> bits(tokens_.size(), 1);
     if (mask != nullptr) {
       if (!is_integer(mask->dtype) && mask->dtype != Dtype::boolean)
-        fail(*mask, "is stored as " + std::string(name_of(mask->dtype)) + ", expected integers");
-      if (mask->shape != file_->at("tokens").shape)
+        fail(*mask, fmt::format("is stored as {}, expected integers", name_of(mask->dtype)));
+      if (mask->shape != file_.at("tokens").shape)
         fail(*mask, "has shape " + shape_text(mask->shape) + ", expected that of tokens, " +
-                        shape_text(file_->at("tokens").shape));
+                        shape_text(file_.at("tokens").shape));
       bits = integers(*mask);
     }
     for (Index b = 0; b < B_; ++b) {
       const auto begin = b * S_, end = begin + S_;
-      const std::string what = name_ + ": sequence " + std::to_string(b);
+      const std::string what = fmt::format("{}: sequence {}", name_, b);
       std::vector<Token> tokens(tokens_.begin() + begin, tokens_.begin() + end);
       check_tokens(tokens, vocab_size_, what);
       golden.sequences.push_back(
@@ -243,7 +254,8 @@ class Reader {
     }
   }
 
-  std::shared_ptr<const SafetensorsFile> file_;
+  const SafetensorsFile& file_;
+  std::shared_ptr<const void> memory_;
   std::string name_;
   Index vocab_size_;
   Index B_ = 0, S_ = 0;
@@ -251,15 +263,16 @@ class Reader {
   std::vector<Column> columns_;
 };
 
-void require_content(std::span<const std::byte> bytes, const std::filesystem::path& path) {
+/// `memory` keeps the bytes alive; null: the caller does.
+Recording parse(std::span<const std::byte> bytes, std::shared_ptr<const void> memory,
+                const std::filesystem::path& path, const std::string& dtype, Index vocab_size) {
   require(!bytes.empty(),
           path.string() + " is empty, expected a safetensors file or JSON lines with logits");
-}
-
-Recording parse_json_lines(std::span<const std::byte> bytes, const std::filesystem::path& path,
-                           const std::string& dtype, Index vocab_size) {
-  return parse_jsonl({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path, dtype,
-                     vocab_size);
+  if (is_json(bytes))
+    return parse_jsonl({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path, dtype,
+                       vocab_size);
+  const SafetensorsFile file = SafetensorsFile::parse(bytes, path);
+  return Reader(file, std::move(memory), vocab_size).read(dtype);
 }
 
 }  // namespace
@@ -272,32 +285,12 @@ bool is_json(std::span<const std::byte> bytes) {
 Recording read_recording(const std::filesystem::path& path, const std::string& dtype,
                          Index vocab_size) {
   const auto memory = MappedFile::open(path);
-  require_content(memory->bytes(), path);
-  if (is_json(memory->bytes())) return parse_json_lines(memory->bytes(), path, dtype, vocab_size);
-  const auto file = std::make_shared<const SafetensorsFile>(SafetensorsFile::open(path));
-  return Reader(file, vocab_size).read(dtype);
+  return parse(memory->bytes(), memory, path, dtype, vocab_size);
 }
 
 Recording parse_recording(std::span<const std::byte> bytes, const std::filesystem::path& path,
                           const std::string& dtype, Index vocab_size) {
-  require_content(bytes, path);
-  if (is_json(bytes)) return parse_json_lines(bytes, path, dtype, vocab_size);
-  const auto file = std::make_shared<const SafetensorsFile>(SafetensorsFile::parse(bytes, path));
-  return Reader(file, vocab_size).read(dtype);
-}
-
-Tensor<double, 2> trace_values(const StoredTensor& tensor) {
-  require(is_decodable(tensor.dtype), "trace " + tensor.name + " is stored as " +
-                                          std::string(name_of(tensor.dtype)) +
-                                          ", expected F64, F32, BF16, F16 or integers");
-  std::span<const Index> shape = tensor.shape;
-  while (shape.size() > 2 && shape[0] == 1) shape = shape.subspan(1);
-  const Index T = shape.empty() ? 1 : shape[0];
-  Index width = 1;
-  for (const Index extent : shape.subspan(shape.empty() ? 0 : 1)) width *= extent;
-  Tensor<double, 2> values({T, width});
-  decode(tensor.dtype, tensor.data, tensor.size(), values.data());
-  return values;
+  return parse(bytes, nullptr, path, dtype, vocab_size);
 }
 
 }  // namespace dsa

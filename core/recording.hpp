@@ -1,4 +1,4 @@
-// core/recording.hpp — token ids, and what somebody's implementation made of them.
+// core/recording.hpp — token ids, with the logits and traces that an implementation computed.
 //
 // Two formats, both read and written:
 //   safetensors   tokens (B,S) or (S); logits.fp64|fp32|bf16, or logits (B,S,V); attention_mask
@@ -8,13 +8,11 @@
 #pragma once
 
 #include <filesystem>
-#include <map>
-#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
-#include "core/safetensors.hpp"
+#include "core/trace.hpp"
 
 namespace dsa {
 
@@ -41,16 +39,15 @@ Sequence packed_sequence(const std::vector<std::vector<Token>>& documents);
 /// Error begins with `what`.
 void check_tokens(const std::vector<Token>&, Index vocab_size, const std::string& what);
 
+/// What an implementation computed: a golden, a candidate, or an answer of a backend of ours.
 struct Recording {
-  std::filesystem::path path;
-  std::vector<Sequence> sequences;
-  std::vector<std::string> prompts;       // JSON lines only
-  std::string dtype;                      // of the column read: "fp64", "fp32", "bf16"
-  std::vector<Tensor<double, 2>> logits;  // (S, V) a sequence; empty where the file has traces only
-  std::vector<std::string> columns;       // what `--dtype` could have named
-  std::shared_ptr<const void> memory;     // keeps its traces alive; null: it has none
-  std::map<std::string, const StoredTensor*> traces;          // by module name; of sequence 0
-  std::vector<std::shared_ptr<const StoredTensor>> laid_out;  // traces that are not the file's
+  std::filesystem::path path = {};  // or the name of the implementation
+  std::vector<Sequence> sequences = {};
+  std::vector<std::string> prompts = {};       // JSON lines only
+  std::string dtype = {};                      // of the logits: "fp64", "fp32", "bf16", "f16"
+  std::vector<Tensor<double, 2>> logits = {};  // (S, V) a sequence; empty: traces only
+  std::vector<std::string> columns = {};       // names that `--dtype` may have
+  Trace trace = {};                            // of sequence 0, in alphabetical order
 };
 
 /// "fp32" for F32; "" for a dtype that logits are not stored in.
@@ -60,19 +57,15 @@ std::string column_name(Dtype);
 /// same byte, but is below 2^32: its fourth to seventh bytes are 0, which no text contains.
 bool is_json(std::span<const std::byte>);
 
-/// Reads a golden or a candidate; the format is told by the content, not by the name.
+/// Reads a golden or a candidate; the content decides the format, not the name.
 /// `dtype`: which logits column ("fp64", "fp32", "bf16"); empty: the most precise.
 /// `vocab_size` checks tokens and logits; 0: unchecked.
 /// Tokens are checked against the width of the logits too.
 Recording read_recording(const std::filesystem::path&, const std::string& dtype, Index vocab_size);
 
-/// The same from bytes in memory, which must outlive the traces (`path` is for messages).
+/// The same from bytes in memory, which must outlive the trace (`path` is for messages).
 Recording parse_recording(std::span<const std::byte>, const std::filesystem::path&,
                           const std::string& dtype, Index vocab_size);
-
-/// One trace tensor as (T, width): leading axes of extent 1 dropped as long as more than two axes
-/// are left, those after T flattened.
-Tensor<double, 2> trace_values(const StoredTensor&);
 
 /// MaxText's JSON lines, fp32 values. Padding is left out; packed documents, NaN and infinities,
 /// which the format cannot express, are Errors.

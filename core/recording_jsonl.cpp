@@ -1,5 +1,7 @@
 #include "core/recording_jsonl.hpp"
 
+#include <fmt/format.h>
+
 #include <charconv>
 #include <cmath>
 #include <limits>
@@ -33,17 +35,18 @@ Tensor<double, 2> parse_logits(const Json& record, Index S, Index& width, const 
   require(record.contains("logits"), what + " has no logits, expected one row of numbers a token");
   const Json& rows = record["logits"];
   require(rows.is_array(), what + " has no list in logits, expected one row of numbers a token");
-  require(static_cast<Index>(rows.size()) == S, what + " has " + std::to_string(rows.size()) +
-                                                    " rows of logits for " + std::to_string(S) +
-                                                    " tokens, expected one each");
+  require(static_cast<Index>(rows.size()) == S,
+          fmt::format("{} has {} rows of logits for {} tokens, expected one each", what,
+                      rows.size(), S));
   if (width == 0) width = rows[0].is_array() ? static_cast<Index>(rows[0].size()) : 0;
   for (Index s = 0; s < S; ++s) {
     const Json& row = rows[static_cast<std::size_t>(s)];
     const bool is_row = row.is_array() && !row.empty();
     if (!is_row || static_cast<Index>(row.size()) != width)
-      throw Error(what + ", row " + std::to_string(s) + " of logits has " +
-                  (is_row ? std::to_string(row.size()) : "no") + " numbers, expected " +
-                  (width > 0 ? std::to_string(width) : "one for each entry of the vocabulary"));
+      throw Error(
+          fmt::format("{}, row {} of logits has {} numbers, expected {}", what, s,
+                      is_row ? std::to_string(row.size()) : "no",
+                      width > 0 ? std::to_string(width) : "one for each entry of the vocabulary"));
   }
 
   Tensor<double, 2> logits({S, width});
@@ -51,8 +54,8 @@ Tensor<double, 2> parse_logits(const Json& record, Index S, Index& width, const 
   for (Index s = 0; s < S; ++s)
     for (const Json& value : rows[static_cast<std::size_t>(s)]) {
       if (!value.is_number())
-        throw Error(what + ", row " + std::to_string(s) + " of logits holds " +
-                    in_quotes(value.dump(-1, ' ', true)) + ", expected numbers only");
+        throw Error(fmt::format("{}, row {} of logits holds {}, expected numbers only", what, s,
+                                in_quotes(value.dump(-1, ' ', true))));
       // fp32 numbers may be written in the few digits that tell them apart: 0.1 means 0.1f.
       *out++ = round_to(Dtype::f32, value.get<double>());
     }
@@ -72,8 +75,7 @@ class JsonlReader {
     if (!parsed.is_array()) return read_record(parsed, what);
     require(!parsed.empty(), what + " is an empty list, expected a record");
     for (std::size_t i = 0; i < parsed.size(); ++i)
-      read_record(parsed[i],
-                  parsed.size() == 1 ? what : what + ", record " + std::to_string(i + 1));
+      read_record(parsed[i], parsed.size() == 1 ? what : fmt::format("{}, record {}", what, i + 1));
   }
 
   Recording take() { return std::move(golden_); }
@@ -90,8 +92,9 @@ class JsonlReader {
     std::vector<Token> tokens = parse_tokens(record, what);
     golden_.logits.push_back(parse_logits(record, static_cast<Index>(tokens.size()), width_, what));
     require(vocab_size_ == 0 || width_ == vocab_size_,
-            what + " has " + std::to_string(width_) + " logits a token, expected " +
-                std::to_string(vocab_size_) + " (vocab_size); it is a golden of another model");
+            fmt::format("{} has {} logits a token, expected {} (vocab_size); it is a golden of "
+                        "another model",
+                        what, width_, vocab_size_));
     check_tokens(tokens, width_, what);
     golden_.prompts.push_back(prompt == record.end() ? "" : prompt->get<std::string>());
     golden_.sequences.push_back(plain_sequence(std::move(tokens)));
@@ -115,7 +118,7 @@ Recording parse_jsonl(std::string_view text, const std::filesystem::path& path,
   JsonlReader reader(path, vocab_size);
   for (Index number = 1; !text.empty(); ++number) {
     const std::string_view line = text.substr(0, text.find('\n'));
-    if (!is_blank(line)) reader.read_line(line, path.string() + ", line " + std::to_string(number));
+    if (!is_blank(line)) reader.read_line(line, fmt::format("{}, line {}", path.string(), number));
     text.remove_prefix(std::min(text.size(), line.size() + 1));
   }
   require(!reader.empty(), path.string() + " holds blank lines only, expected records");
@@ -138,8 +141,10 @@ void append_row(std::string& text, View<const double, 1> row, const std::string&
   for (Index v = 0; v < row.shape[0]; ++v) {
     const auto value = static_cast<float>(row(v));
     if (!std::isfinite(value))
-      throw Error(what + " holds " + std::to_string(row(v)) +
-                  ", which JSON cannot express in fp32; write safetensors instead");
+      throw Error(
+          fmt::format("{} holds {}, which JSON cannot express in fp32; write safetensors "
+                      "instead",
+                      what, row(v)));
     if (v > 0) text += ',';
     append_number(text, value);
   }
@@ -161,17 +166,16 @@ std::vector<Index> real_positions(const Sequence& sequence, const std::string& w
 
 void write_jsonl(const std::filesystem::path& path, const Recording& golden) {
   require(!golden.sequences.empty() && golden.logits.size() == golden.sequences.size(),
-          "cannot write " + path.string() + ": " + std::to_string(golden.logits.size()) +
-              " logits for " + std::to_string(golden.sequences.size()) +
-              " sequences, expected one each");
+          fmt::format("cannot write {}: {} logits for {} sequences, expected one each",
+                      path.string(), golden.logits.size(), golden.sequences.size()));
   OutputFile file(path);
   for (std::size_t i = 0; i < golden.sequences.size(); ++i) {
     const Sequence& sequence = golden.sequences[i];
-    const std::string what = "cannot write " + path.string() + ": sequence " + std::to_string(i);
+    const std::string what = fmt::format("cannot write {}: sequence {}", path.string(), i);
     const auto real = real_positions(sequence, what);
     require(golden.logits[i].shape()[0] == sequence.size(),
-            what + " has " + std::to_string(golden.logits[i].shape()[0]) + " rows of logits for " +
-                std::to_string(sequence.size()) + " tokens, expected one each");
+            fmt::format("{} has {} rows of logits for {} tokens, expected one each", what,
+                        golden.logits[i].shape()[0], sequence.size()));
     Json tokens = Json::array();
     for (const Index s : real) tokens.push_back(sequence.tokens[static_cast<std::size_t>(s)]);
     const Json prompt = i < golden.prompts.size() ? golden.prompts[i] : "";

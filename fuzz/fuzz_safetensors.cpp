@@ -22,7 +22,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     for (const auto& tensor : file.tensors()) keep = sum_of(tensor);
     static_cast<void>(keep);
     const auto golden = dsa::parse_recording(bytes, "input", "", 0);
-    for (const auto& [name, tensor] : golden.traces) dsa::trace_values(*tensor);
+    for (const dsa::Trace::Entry& entry : golden.trace.entries()) entry.values();
   } catch (const dsa::Error&) {
   }
   return 0;

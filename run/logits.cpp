@@ -6,6 +6,7 @@
 #include <chrono>
 
 #include "core/checkpoint.hpp"
+#include "core/trace_names.hpp"
 #include "optimized/backends.hpp"
 #include "optimized/engine/evaluator.hpp"
 #include "run/tokens.hpp"
@@ -20,10 +21,6 @@ void pad(std::vector<Sequence>& sequences, Index S) {
     s.positions.resize(static_cast<std::size_t>(S), 0);
     s.documents.resize(static_cast<std::size_t>(S), -1);
   }
-}
-
-bool is_decision(const std::string& name) {
-  return name.ends_with("self_attn.indexer") || name.ends_with("mlp.gate.experts");
 }
 
 void append(SafetensorsWriter& out, const std::vector<Index>& values) {
@@ -61,10 +58,11 @@ void append_logits(SafetensorsWriter& out, Evaluator& evaluator, const Sequence&
 }
 
 void append(SafetensorsWriter& out, const Trace::Entry& entry) {
+  const Tensor<double, 2> values = entry.values();
   if (is_decision(entry.name))
-    append(out, std::vector<Index>(entry.values.begin(), entry.values.end()));
+    append(out, std::vector<Index>(values.begin(), values.end()));
   else
-    out.append_values({entry.values.data(), static_cast<std::size_t>(entry.values.size())});
+    out.append_values({values.data(), static_cast<std::size_t>(values.size())});
 }
 
 void write_safetensors(const LogitsJob& job, Evaluator& evaluator, std::vector<Sequence> sequences,
@@ -79,9 +77,8 @@ void write_safetensors(const LogitsJob& job, Evaluator& evaluator, std::vector<S
                                                           {"attention_mask", Dtype::i64, {B, S}},
                                                           {"logits", Dtype::f32, {B, S, V}}};
   for (const Trace::Entry& entry : trace.entries())
-    declared.push_back({entry.name,
-                        is_decision(entry.name) ? Dtype::i64 : Dtype::f32,
-                        {entry.values.shape()[0], entry.values.shape()[1]}});
+    declared.push_back(
+        {entry.name, is_decision(entry.name) ? Dtype::i64 : Dtype::f32, entry.shape});
 
   SafetensorsWriter out(job.out, declared);
   for (const Sequence& s : sequences) append(out, s.tokens);
@@ -92,7 +89,7 @@ void write_safetensors(const LogitsJob& job, Evaluator& evaluator, std::vector<S
   }
   for (std::size_t b = 0; b < sequences.size(); ++b) {
     if (b == 0 && job.trace)
-      append(out, *trace.find("lm_head"));
+      append(out, trace.at(names::lm_head));
     else
       append_logits(out, evaluator, sequences[b], meter);
   }

@@ -4,32 +4,18 @@
 // the JSON form.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "core/tensor.hpp"
+#include "verify/measure/check.hpp"
 
 namespace dsa::verify {
 
 enum class Outcome { pass, fail, inconclusive };  // exit codes 0, 1, 3
 std::string_view name_of(Outcome);                // "pass", "fail", "inconclusive"
-
-/// Where something happened. -1: not meaningful here.
-struct Place {
-  Index sequence = -1, position = -1, channel = -1;
-};
-
-/// One measured number against one derived limit. ok() is a positive statement.
-struct Check {
-  double value = 0;
-  double limit = 0;
-  std::string from;  // where the limit comes from, in words: printed beside it
-  Place at;          // where value/limit is largest
-  Index over = 0;    // how many were above their own limits
-  Index n = 0;       // how many were compared
-  bool ok() const { return n > 0 && over == 0 && value <= limit; }
-};
 
 /// Statistics of two sets of logits, `want` (the golden) and `got`, over some rows.
 struct LogitsMetrics {
@@ -59,14 +45,15 @@ struct RowResult {
   double margin = 0;      // how far apart the scores at its boundary lie
   double noise = 0;       // how far apart they may lie and still be swapped by rounding
   bool decided() const { return !undecided && !explained; }
+  bool agrees() const { return kl <= kl_limit && worst_over_allowed <= 1; }
 };
 
-/// A decision that was turned to explain rows: what rounding may have done.
+/// A decision that was flipped to explain rows: rounding may have flipped it.
 struct FlipResult {
   Index sequence = -1, layer = -1, position = -1;
   std::string decision;              // trace name
   std::vector<Index> without, with;  // keys (experts, groups) given up, and taken instead
-  double margin = 0, noise = 0;      // the gap that was turned, and what rounding may turn
+  double margin = 0, noise = 0;      // the gap that was flipped, and the gap rounding may flip
 };
 
 struct LogitsResult {
@@ -78,28 +65,22 @@ struct LogitsResult {
   std::vector<Check> user;  // --max-kl-div, --atol/--rtol, over all rows
   std::vector<RowResult> rows;
   std::vector<FlipResult> flips;  // decisions replayed to explain rows
-  double flips_expected = 0;      // how many a correct run of this precision turns: mean,
+  double flips_expected = 0;      // how many a correct run of this precision flips: mean,
   double flips_most = 0;          // and the most at alpha; more are not explained
   bool too_many_flips() const { return static_cast<double>(flips.size()) > flips_most; }
   Index undecided() const;
   Index explained() const;
 };
 
-struct TensorResult {
+/// A traced tensor, element by element, or a traced decision, row by row: `over` then counts rows
+/// that nothing explains.
+struct TensorResult : Check {
   enum class Kind { tensor, selection, routing };
   std::string name;  // HuggingFace module path
   Kind kind = Kind::tensor;
-  Index n = 0;     // elements, or rows of a decision, compared
-  Index over = 0;  // above their limit, or decisions that nothing explains
-  Index wrong_kind = 0;
-  double worst_over_allowed = 0;
-  Place at;
-  double got = 0, want = 0, allowed = 0;
-  std::string from;     // where the limit comes from
   Index agreeing = 0;   // decisions: rows equal as sets
   Index explained = 0;  // decisions: rows that differ within the noise, and were replayed
   std::vector<double> agreement_by_position;  // selections: |both| / |either|, a value a row
-  bool ok() const { return n > 0 && over == 0 && wrong_kind == 0; }
 };
 
 /// One side held against the definition (and, for a candidate, against the golden).
@@ -115,6 +96,13 @@ struct Judgement {
   std::optional<std::string> first_departure;  // the first tensor that is not ok
 };
 
+/// How the perturbed runs are drawn, from which limits come.
+struct Draws {
+  int runs = 16;  // of each kind
+  std::uint64_t seed = 1;
+  double alpha = 1e-3;  // probability of rejecting a right result, over all checks of a judgement
+};
+
 /// What produced this result.
 struct Receipt {
   std::string command;  // the command line, paths as the user gave them
@@ -124,9 +112,7 @@ struct Receipt {
   std::string device;  // processor model
   std::string kernel;  // "avx512": which build of the double matrix product
   std::string checkpoint_sha256, golden_sha256, candidate_sha256;
-  std::uint64_t seed = 0;
-  int runs = 0;      // perturbed runs of each kind
-  double alpha = 0;  // probability of rejecting a right result, over all checks of a judgement
+  Draws draws = {0, 0, 0};  // no runs: nothing was judged by limits of theirs
   double seconds = 0;
   double peak_memory_mib = 0;  // anonymous memory, without the page cache
 };

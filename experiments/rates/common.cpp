@@ -53,7 +53,7 @@ Json receipt_of(const Setting& setting, const verify::JudgeOptions& options,
                 const std::string& command_line, double seconds) {
   verify::Receipt receipt = verify::make_receipt(setting.checkpoint, setting.golden, std::nullopt);
   receipt.command = command_line;
-  receipt.runs = options.runs, receipt.seed = options.seed, receipt.alpha = options.alpha;
+  receipt.draws = options;
   receipt.seconds = seconds;
   return verify::receipt_json(receipt);
 }

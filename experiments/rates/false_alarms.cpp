@@ -40,7 +40,7 @@ std::string in_words(std::uint64_t seed, const verify::Judgement& judged) {
                 " (candidate %llu; %.3g times the KL limit, %.3g times the "
                 "elementwise)",
                 static_cast<unsigned long long>(seed - first_seed),
-                judged.logits->kl.value / judged.logits->kl.limit, judged.logits->elements.value);
+                judged.logits->kl.got / judged.logits->kl.allowed, judged.logits->elements.worst);
   return judged.why + text;
 }
 

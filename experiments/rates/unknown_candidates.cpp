@@ -8,8 +8,8 @@
 #include <numeric>
 
 #include "core/random.hpp"
+#include "core/trace_names.hpp"
 #include "verify/names/dataflow.hpp"
-#include "verify/names/layout.hpp"
 #include "verify/runs/reference_run.hpp"
 
 namespace dsa::experiments {
@@ -32,8 +32,6 @@ class Dice {
   std::uint64_t seed_, next_ = 0;
 };
 
-bool is_selection(const std::string& name) { return name.ends_with("self_attn.indexer"); }
-
 /// Selects by f(layer, t, s) in place of the scores, in rows from `first` on.
 void select_by(RunOptions& run, Index first, std::function<double(Index, Index, Index)> f) {
   run.decide = [=](const std::string& name, Scores scores, Chosen chosen) {
@@ -41,7 +39,7 @@ void select_by(RunOptions& run, Index first, std::function<double(Index, Index, 
     for (Index t = first; t < scores.shape[0]; ++t) {
       std::vector<std::pair<double, Index>> order;
       for (Index s = 0; s < scores.shape[1]; ++s)
-        if (std::isfinite(scores(t, s))) order.push_back({-f(verify::layer_of(name), t, s), s});
+        if (std::isfinite(scores(t, s))) order.push_back({-f(layer_of(name), t, s), s});
       std::sort(order.begin(), order.end());
       std::fill(chosen[t].begin(), chosen[t].end(), -1);
       for (std::size_t i = 0; i < order.size() && static_cast<Index>(i) < chosen.shape[1]; ++i)
@@ -111,20 +109,17 @@ std::string foreign_weights(Variant& altered, Dice& dice) {
     Parameter* parameter;
   };
   std::vector<Place> places;
-  for_each_tensor(altered.model.weights, altered.model.config,
-                  [&](const std::string& name, Parameter& p, const std::vector<Index>& shape) {
-                    if (verify::layer_of(name) >= 0 && shape.size() == 2 &&
-                        name.find(".experts.") == std::string::npos)
-                      places.push_back({name, &p});
-                  });
-  const auto within = [](const std::string& name) {
-    return name.substr(name.find('.', sizeof "model.layers.") + 1);
-  };
+  for_each_tensor(
+      altered.model.weights, altered.model.config,
+      [&](const std::string& name, Parameter& p, const std::vector<Index>& shape) {
+        if (layer_of(name) >= 0 && shape.size() == 2 && name.find(".experts.") == std::string::npos)
+          places.push_back({name, &p});
+      });
   for (int attempt = 0; attempt < 1000; ++attempt) {
     const Place &to = places[static_cast<std::size_t>(dice.below(Index(places.size())))],
                 &from = places[static_cast<std::size_t>(dice.below(Index(places.size())))];
-    const Index a = verify::layer_of(to.name), b = verify::layer_of(from.name);
-    if (a == b || b == a - 1 || within(to.name) != within(from.name) ||
+    const Index a = layer_of(to.name), b = layer_of(from.name);
+    if (a == b || b == a - 1 || within_layer(to.name) != within_layer(from.name) ||
         to.parameter->shape != from.parameter->shape)
       continue;
     *to.parameter = Parameter(*from.parameter);
@@ -133,14 +128,14 @@ std::string foreign_weights(Variant& altered, Dice& dice) {
   return "";
 }
 
-void add(Recording& candidate, const std::string& name, Dtype dtype, std::vector<Index> shape,
-         std::span<const std::byte> bytes) {
-  const auto tensor = std::make_shared<verify::OwnTensor>();
-  tensor->name = name, tensor->dtype = dtype, tensor->shape = std::move(shape);
-  tensor->bytes.assign(bytes.begin(), bytes.end());
-  tensor->data = tensor->bytes.data();
-  candidate.laid_out.push_back(tensor);
-  candidate.traces[name] = tensor.get();
+void add(Trace& trace, const verify::Decision& decision) {
+  const auto chosen = std::make_shared<const Tensor<Index, 2>>(decision.chosen);
+  Trace::Entry entry;
+  entry.name = decision.name, entry.dtype = Dtype::i64;
+  entry.shape = {chosen->shape()[0], chosen->shape()[1]};
+  entry.data = reinterpret_cast<const std::byte*>(chosen->data());
+  entry.memory = chosen;
+  trace.put(std::move(entry));
 }
 
 Recording shown(const verify::Run& run, const Sequence& sequence, bool logits, bool tensors) {
@@ -153,13 +148,9 @@ Recording shown(const verify::Run& run, const Sequence& sequence, bool logits, b
     return candidate;
   }
   for (const Trace::Entry& entry : run.trace.entries())
-    if (tensors)
-      add(candidate, entry.name, Dtype::f64, {entry.values.shape()[0], entry.values.shape()[1]},
-          std::as_bytes(std::span(entry.values.data(), std::size_t(entry.values.size()))));
+    if (tensors) candidate.trace.put(entry);
   for (const verify::Decision& d : run.decisions)
-    if (tensors || is_selection(d.name))
-      add(candidate, d.name, Dtype::i64, {d.chosen.shape()[0], d.chosen.shape()[1]},
-          std::as_bytes(std::span(d.chosen.data(), std::size_t(d.chosen.size()))));
+    if (tensors || is_selection(d.name)) add(candidate.trace, d);
   return candidate;
 }
 

@@ -165,11 +165,10 @@ bool seen_in_trace(const Judge& judge, const Scaled& defect, double size, std::u
   const verify::Run ours =
       verify::run_reference(definition.model, sequence, definition.ops, replay);
   for (const Trace::Entry& entry : ours.trace.entries()) {
-    const Tensor<double, 2>&got = theirs.trace.find(entry.name)->values,
-                         &allowed = judge.limits.tensors.at(entry.name);
+    const Tensor<double, 2> got = theirs.trace.at(entry.name).values(), want = entry.values();
+    const Tensor<double, 2>& allowed = judge.limits.tensors.at(entry.name);
     for (Index i = 0; i < got.size(); ++i)
-      if (got.data()[i] != entry.values.data()[i] &&
-          !(std::abs(got.data()[i] - entry.values.data()[i]) <= allowed.data()[i]))
+      if (!(verify::in_units_of(allowed.data()[i], got.data()[i], want.data()[i]) <= 1))
         return true;
   }
   return refused;

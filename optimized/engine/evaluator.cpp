@@ -2,27 +2,44 @@
 
 #include <algorithm>
 
+#include "core/trace_names.hpp"
+
 namespace dsa {
 namespace {
 
-/// Rows [first, first + rows of x) of the unpadded sequence, into their places in the trace.
+/// Tensors whose rows come in pieces, in the order in which their first ones came.
+struct Pieces {
+  std::vector<std::pair<std::string, Tensor<double, 2>>> tensors;
+
+  /// The whole tensor of that name; a new one holds `fill`.
+  View<double, 2> whole(const std::string& name, Shape<2> shape, double fill) {
+    auto found = std::find_if(tensors.begin(), tensors.end(),
+                              [&](const auto& tensor) { return tensor.first == name; });
+    if (found == tensors.end())
+      found = tensors.insert(tensors.end(), {name, Tensor<double, 2>(shape, fill)});
+    expect_shape(name.c_str(), found->second.view(), shape);
+    return found->second;
+  }
+};
+
+/// Rows [first, first + rows of x) of the unpadded sequence, into their places in the whole.
 template <class T, class F>
-void put(Trace& trace, const std::string& name, View<const T, 2> x, const Sequence& sequence,
+void put(Pieces& pieces, const std::string& name, View<const T, 2> x, const Sequence& sequence,
          const Unpadded& u, Index first, double padding, F&& value_of) {
-  const View<double, 2> all = trace.in_pieces(name, {sequence.size(), x.shape[1]}, padding);
+  const View<double, 2> all = pieces.whole(name, {sequence.size(), x.shape[1]}, padding);
   for (Index t = 0; t < x.shape[0]; ++t)
     std::transform(x[t].begin(), x[t].end(), all[u.at[static_cast<std::size_t>(first + t)]].begin(),
                    value_of);
 }
 
-Tap tap_into(Trace& trace, const Sequence& sequence, const Unpadded& u, const Index& first) {
+Tap tap_into(Pieces& pieces, const Sequence& sequence, const Unpadded& u, const Index& first) {
   Tap tap;
   tap.tensor = [&](const std::string& name, View<const float, 2> x) {
-    put(trace, name, x, sequence, u, first, 0, [](float value) { return value; });
+    put(pieces, name, x, sequence, u, first, 0, [](float value) { return value; });
   };
   tap.decision = [&](const std::string& name, View<const std::int32_t, 2> chosen) {
-    const bool keys = name.ends_with("self_attn.indexer");
-    put(trace, name, chosen, sequence, u, first, -1, [&](std::int32_t id) {
+    const bool keys = is_selection(name);
+    put(pieces, name, chosen, sequence, u, first, -1, [&](std::int32_t id) {
       return static_cast<double>(keys && id >= 0 ? u.at[static_cast<std::size_t>(id)] : id);
     });
   };
@@ -75,7 +92,8 @@ void Evaluator::run(const Sequence& sequence, const std::vector<Index>& ends,
                     const std::function<void(Index, View<const float, 1>)>& row, Trace* trace) {
   const Unpadded u = unpadded(sequence);
   Index first = 0;
-  const Tap tap = trace == nullptr ? Tap{} : tap_into(*trace, sequence, u, first);
+  Pieces pieces;
+  const Tap tap = trace == nullptr ? Tap{} : tap_into(pieces, sequence, u, first);
   cache_->clear();
   for (const Index end : ends_of_passes(u, ends, engine_->pass_tokens())) {
     const auto part = [&](const auto& x) {
@@ -89,6 +107,7 @@ void Evaluator::run(const Sequence& sequence, const std::vector<Index>& ends,
       row(u.at[static_cast<std::size_t>(first + t)], logits[t]);
     first = end;
   }
+  for (auto& [name, tensor] : pieces.tensors) trace->put(name, std::move(tensor));
 }
 
 }  // namespace dsa

@@ -2,6 +2,7 @@
 
 #include <set>
 
+#include "core/trace_names.hpp"
 #include "reference/model/block_backward.hpp"
 
 namespace dsa::reference {
@@ -11,9 +12,9 @@ Site site_of(const Model& model, Index l) {
   const Config& c = model.config;
   const auto i = static_cast<std::size_t>(l);
   if (l < c.num_hidden_layers)
-    return {model.weights.layers[i], layer_name(l), c.indexer && c.indexer->computes[i],
+    return {model.weights.layers[i], in_layer(l, ""), c.indexer && c.indexer->computes[i],
             c.is_moe[i]};
-  return {model.weights.mtp.front().block, layer_name(l), c.indexer.has_value(),
+  return {model.weights.mtp.front().block, in_layer(l, ""), c.indexer.has_value(),
           c.n_routed_experts > 0};
 }
 
@@ -162,7 +163,7 @@ class Backward {
     const Mtp& w = forward.model.weights.mtp.front();
     const double eps = forward.model.config.rms_norm_eps;
     const Index l = forward.model.config.num_hidden_layers, T = x.shape()[0] - 1, C = x.shape()[1];
-    const std::string at = layer_name(l);
+    const std::string at = in_layer(l, "");
     const MtpInput<Real> input(forward, x, sequence_);
     const Angles<Real> angles(forward, input.now);
     const Rerun<Real> run(forward, site_of(forward.model, l), input.now, angles, input.y, {});
@@ -317,7 +318,7 @@ Losses<Real> backward_layers(const BackwardPass<Real>& pass, const Tensor<Real, 
   Backward<Real> run(pass);
   run.layers(kept, begin, d_x, true);
   std::vector<std::string> prefixes;
-  for (Index l = begin; l < end; ++l) prefixes.push_back(layer_name(l));
+  for (Index l = begin; l < end; ++l) prefixes.push_back(in_layer(l, ""));
   run.give_zeros(prefixes);
   return found;
 }

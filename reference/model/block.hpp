@@ -43,8 +43,6 @@ Tensor<Real, 2> slice(const Tensor<Real, 2>& x, Index heads, Index begin, Index 
   return part;
 }
 
-inline std::string layer_name(Index l) { return "model.layers." + std::to_string(l) + "."; }
-
 template <class Real>
 struct Angles {
   Tensor<Real, 2> cos, sin;  // (T, P/2)

@@ -1,5 +1,6 @@
 #include "reference/model/forward.hpp"
 
+#include "core/trace_names.hpp"
 #include "reference/model/block.hpp"
 
 namespace dsa::reference {
@@ -32,17 +33,17 @@ Tensor<Real, 2> linear(const Pass<Real>& pass, const std::string& name, const Te
 template <class Real>
 void Block<Real>::attend(Tensor<Real, 2>& x, bool computes_index, Tensor<Index, 2>& chosen) const {
   const Tensor<Real, 2> h =
-      rmsnorm("input_layernorm", x, weights.input_layernorm, config.rms_norm_eps);
-  pass.ops.add(at + "attention_residual", x, attention(h, computes_index, chosen));
-  x = tapped(at + "attention_residual", std::move(x));
+      rmsnorm(names::input_layernorm, x, weights.input_layernorm, config.rms_norm_eps);
+  pass.ops.add(at + names::attention_residual, x, attention(h, computes_index, chosen));
+  x = tapped(at + names::attention_residual, std::move(x));
 }
 
 template <class Real>
 void Block<Real>::feed(Tensor<Real, 2>& x, bool is_moe) const {
-  const Tensor<Real, 2> g =
-      rmsnorm("post_attention_layernorm", x, weights.post_attention_layernorm, config.rms_norm_eps);
-  const Tensor<Real, 2> ffn = is_moe ? moe(g) : feed_forward("mlp", g, weights.mlp);
-  pass.ops.add(name(), x, tapped(at + "mlp", ffn));
+  const Tensor<Real, 2> g = rmsnorm(names::post_attention_layernorm, x,
+                                    weights.post_attention_layernorm, config.rms_norm_eps);
+  const Tensor<Real, 2> ffn = is_moe ? moe(g) : feed_forward(names::mlp, g, weights.mlp);
+  pass.ops.add(name(), x, tapped(at + names::mlp, ffn));
   x = tapped(name(), std::move(x));
 }
 
@@ -56,8 +57,8 @@ void Block<Real>::run(Tensor<Real, 2>& x, bool computes_index, bool is_moe,
 template <class Real>
 Tensor<Real, 2> embed(const Pass<Real>& pass, const Sequence& sequence) {
   Tensor<Real, 2> x({sequence.size(), pass.model.config.hidden_size});
-  pass.ops.embed("model.embed_tokens", x, sequence.tokens, pass.model.weights.embed_tokens);
-  return tapped(pass, "model.embed_tokens", std::move(x));
+  pass.ops.embed(names::embed_tokens, x, sequence.tokens, pass.model.weights.embed_tokens);
+  return tapped(pass, names::embed_tokens, std::move(x));
 }
 
 template <class Real>
@@ -78,9 +79,15 @@ void run_layers(const Pass<Real>& pass, Tensor<Real, 2>& x, const Sequence& sequ
             "layer " + std::to_string(l) +
                 " shares the selection of an earlier layer, which is outside the span; begin at "
                 "a layer that computes its own");
-    const Block<Real> block{pass,          config,          pass.model.weights.layers[i],
-                            layer_name(l), sequence.size(), angles.cos,
-                            angles.sin,    visible,         cache.layers[i]};
+    const Block<Real> block{pass,
+                            config,
+                            pass.model.weights.layers[i],
+                            in_layer(l, ""),
+                            sequence.size(),
+                            angles.cos,
+                            angles.sin,
+                            visible,
+                            cache.layers[i]};
     block.run(x, computes_index, config.is_moe[i], chosen);
   }
 }
@@ -88,7 +95,7 @@ void run_layers(const Pass<Real>& pass, Tensor<Real, 2>& x, const Sequence& sequ
 template <class Real>
 Tensor<Real, 2> logits(const Pass<Real>& pass, const Tensor<Real, 2>& x) {
   const Weights& w = pass.model.weights;
-  return linear(pass, "lm_head", rmsnorm(pass, "model.norm", x, w.norm), w.lm_head);
+  return linear(pass, names::lm_head, rmsnorm(pass, names::norm, x, w.norm), w.lm_head);
 }
 
 template <class Real>
@@ -106,7 +113,7 @@ MtpInput<Real>::MtpInput(const Pass<Real>& pass, const Tensor<Real, 2>& x,
           "the checkpoint holds no multi-token-prediction block; it was left out on conversion");
   require(sequence.size() >= 2, "multi-token prediction needs at least 2 tokens");
   const Mtp& w = pass.model.weights.mtp.front();
-  const std::string at = layer_name(config.num_hidden_layers);
+  const std::string at = in_layer(config.num_hidden_layers, "");
   const Index T = sequence.size() - 1, C = config.hidden_size;
 
   now = sequence;
@@ -129,7 +136,7 @@ Tensor<Real, 2> mtp_logits(const Pass<Real>& pass, const Tensor<Real, 2>& x,
   MtpInput<Real> input(pass, x, sequence);
   const Config& config = pass.model.config;
   const Mtp& w = pass.model.weights.mtp.front();
-  const std::string at = layer_name(config.num_hidden_layers);
+  const std::string at = in_layer(config.num_hidden_layers, "");
   const Angles<Real> angles(pass, input.now);
   LayerCache<Real> cache;
   Tensor<Index, 2> chosen;

@@ -1,3 +1,4 @@
+#include "core/trace_names.hpp"
 #include "reference/model/block.hpp"
 #include "reference/ops/router.hpp"
 
@@ -8,33 +9,34 @@ template <class Real>
 Tensor<Real, 2> Block<Real>::feed_forward(const std::string& name, const Tensor<Real, 2>& x,
                                           const Mlp& w) const {
   Tensor<Real, 2> h({x.shape()[0], w.gate_proj.weight.rows()});
-  const Tensor<Real, 2> gate = linear(name + ".gate_proj", x, w.gate_proj);
-  const Tensor<Real, 2> up = linear(name + ".up_proj", x, w.up_proj);
-  pass.ops.swiglu(at + name + ".act_fn", h, gate, up);
-  return linear(name + ".down_proj", h, w.down_proj);
+  const Tensor<Real, 2> gate = linear(name + names::gate_proj, x, w.gate_proj);
+  const Tensor<Real, 2> up = linear(name + names::up_proj, x, w.up_proj);
+  pass.ops.swiglu(at + name + names::act_fn, h, gate, up);
+  return linear(name + names::down_proj, h, w.down_proj);
 }
 
 template <class Real>
 Routing<Real> Block<Real>::route(const Tensor<Real, 2>& x) const {
   const Index E = config.n_routed_experts, k = config.num_experts_per_tok;
-  const std::string gate = at + "mlp.gate.";
   Tensor<Real, 2> z({T, E}), s({T, E}), choice({T, E}), mixing({T, k});
   Tensor<Index, 2> experts({T, k}), groups({T, config.topk_group});
-  pass.ops.router_logits(gate + "logits", z, x, weights.moe.gate);
-  z = tapped(gate + "logits", std::move(z));
-  pass.ops.router_scores(gate + "scores", s, z, config.router.scoring);
-  pass.ops.router_choice(gate + "choice", choice, s, weights.moe.e_score_correction_bias);
-  choice = tapped(gate + "choice", std::move(choice));
+  pass.ops.router_logits(at + names::gate_logits, z, x, weights.moe.gate);
+  z = tapped(at + names::gate_logits, std::move(z));
+  pass.ops.router_scores(at + names::gate_scores, s, z, config.router.scoring);
+  pass.ops.router_choice(at + names::gate_choice, choice, s, weights.moe.e_score_correction_bias);
+  choice = tapped(at + names::gate_choice, std::move(choice));
   if (config.router.groups != Router::Groups::none) {
     Tensor<Real, 2> group_scores({T, config.n_group});
-    pass.ops.router_group_scores(gate + "group_scores", group_scores, choice, config.router.groups);
-    decide(gate + "groups", tapped(gate + "group_scores", std::move(group_scores)), groups);
+    pass.ops.router_group_scores(at + names::gate_group_scores, group_scores, choice,
+                                 config.router.groups);
+    decide(at + names::gate_groups, tapped(at + names::gate_group_scores, std::move(group_scores)),
+           groups);
     router_drop_groups<Real>(choice, groups, config.n_group, config.router.dropped_group_score);
   }
-  decide(gate + "experts", choice, experts);
-  pass.ops.router_weights(gate + "weights", mixing, s, experts, config.router.norm_topk_prob,
-                          config.routed_scaling_factor);
-  return {std::move(experts), tapped(gate + "weights", std::move(mixing))};
+  decide(at + names::gate_experts, choice, experts);
+  pass.ops.router_weights(at + names::gate_weights, mixing, s, experts,
+                          config.router.norm_topk_prob, config.routed_scaling_factor);
+  return {std::move(experts), tapped(at + names::gate_weights, std::move(mixing))};
 }
 
 /// Every expert sees the tokens that chose it; the shared experts see all of them.
@@ -53,16 +55,16 @@ Tensor<Real, 2> Block<Real>::moe(const Tensor<Real, 2>& x) const {
     Tensor<Real, 2> mine({static_cast<Index>(rows.size()), C});
     for (std::size_t i = 0; i < rows.size(); ++i)
       std::copy_n(x.view()[rows[i]].data, C, mine.view()[static_cast<Index>(i)].data);
-    const std::string name = "mlp.experts." + std::to_string(e);
+    const std::string name = std::string(names::experts) + "." + std::to_string(e);
     pass.ops.accumulate(at + name, y,
                         feed_forward(name, mine, weights.moe.experts[static_cast<std::size_t>(e)]),
                         rows, mixing);
   }
-  y = tapped(at + "mlp.experts", std::move(y));
+  y = tapped(at + names::experts, std::move(y));
   if (config.n_shared_experts > 0)
-    pass.ops.add(at + "mlp", y,
-                 tapped(at + "mlp.shared_experts",
-                        feed_forward("mlp.shared_experts", x, weights.moe.shared_experts)));
+    pass.ops.add(at + names::mlp, y,
+                 tapped(at + names::shared_experts,
+                        feed_forward(names::shared_experts, x, weights.moe.shared_experts)));
   return y;
 }
 

@@ -98,7 +98,7 @@ TEST_CASE("a golden of two sequences is read", "[golden-reader]") {
     CHECK(golden.logits[1](2, 3) == 23.5);
     CHECK(golden.dtype == "fp32");
     CHECK(golden.columns == std::vector<std::string>{"fp32"});
-    CHECK(golden.traces.empty());
+    CHECK(golden.trace.empty());
   }
 }
 
@@ -158,7 +158,7 @@ TEST_CASE("an attention mask makes padding", "[golden-reader]") {
     CHECK(golden.sequences[0].documents == std::vector<Index>{0, 0, 0});
     CHECK(golden.sequences[1].documents == std::vector<Index>{-1, 0, 0});
     CHECK(golden.sequences[1].positions[2] == 1);
-    CHECK(golden.traces.empty());
+    CHECK(golden.trace.empty());
   }
   const auto mask = [](std::vector<Index> shape, std::vector<double> values) {
     return Values{"attention_mask", Dtype::i64, std::move(shape), std::move(values)};
@@ -210,16 +210,17 @@ TEST_CASE("a trace file gives traces, and lm_head as logits", "[golden-reader]")
   const Recording golden = read({tokens, head, norm, chosen});
   CHECK(golden.dtype == "fp32");
   CHECK(golden.logits.at(0)(1, 3) == 7.5);
-  CHECK(golden.traces.size() == 3);
-  CHECK(golden.memory != nullptr);
+  CHECK(golden.trace.entries().size() == 3);
+  CHECK(golden.trace.entries().front().memory != nullptr);
+  CHECK(golden.trace.entries().front().name == head.name);  // in alphabetical order
   const Recording copy = golden;
-  CHECK(dsa::trace_values(*copy.traces.at("model.norm"))(1, 2) == 5.5);
-  CHECK(dsa::trace_values(*copy.traces.at(chosen.name))(1, 0) == 1);
+  CHECK(copy.trace.at("model.norm").values()(1, 2) == 5.5);
+  CHECK(copy.trace.at(chosen.name).values()(1, 0) == 1);
 
   const Recording without = read({tokens, norm});
   CHECK(without.logits.empty());
   CHECK(without.columns.empty());
-  CHECK(without.traces.size() == 1);
+  CHECK(without.trace.entries().size() == 1);
   refuse({tokens, norm}, "has no logits in fp64; columns present: none", "fp64");
 
   const Recording first = read({tokens23, {"lm_head", Dtype::f64, {3, 4}, counting(12)}});
@@ -227,7 +228,7 @@ TEST_CASE("a trace file gives traces, and lm_head as logits", "[golden-reader]")
   CHECK(first.logits.size() == 1);
   const Recording both = read({tokens, head, {"logits", Dtype::f64, {1, 2, 4}, counting(8)}});
   CHECK(both.columns == std::vector<std::string>{"fp64"});
-  CHECK(both.traces.size() == 1);
+  CHECK(both.trace.entries().size() == 1);
 }
 
 TEST_CASE("a trace is a matrix with one row a token", "[golden-reader]") {
@@ -248,6 +249,30 @@ TEST_CASE("a trace is a matrix with one row a token", "[golden-reader]") {
                     Contains("trace t is stored as C64"));
 }
 
+TEST_CASE("a trace holds what was put, by name, and decodes it when it is asked",
+          "[golden-reader]") {
+  dsa::Trace trace;
+  dsa::Tensor<double, 2> x({2, 3}, 0.5);
+  trace.put("a", x.view());
+  trace.put("b", std::move(x));
+  const std::vector<float> stored = {1, 2, 3, 4};
+  dsa::Trace::Entry entry;
+  entry.name = "c", entry.dtype = Dtype::f32, entry.shape = {1, 2, 2};
+  entry.data = reinterpret_cast<const std::byte*>(stored.data());
+  trace.put(entry);
+  const dsa::Trace copy = trace;
+  CHECK(copy.at("a").values()(1, 2) == 0.5);
+  CHECK(copy.at("b").dtype == Dtype::f64);
+  CHECK(copy.at("c").values()(1, 0) == 3);
+  CHECK(copy.find("d") == nullptr);
+  CHECK_THROWS_WITH(copy.at("d"), "the trace has no tensor d");
+  CHECK_THROWS_WITH(trace.put(entry), "the trace already holds c");
+  trace.erase_if([](const std::string& name) { return name == "a"; });
+  CHECK(!trace.contains("a"));
+  CHECK(trace.at("c").values()(0, 1) == 2);
+  CHECK(copy.entries().size() == 3);
+}
+
 TEST_CASE("JSON lines are read", "[golden-reader]") {
   for (const std::string& text :
        {line1 + "\n" + line2 + "\n", line1 + "\r\n\n \n" + line2,
@@ -261,7 +286,6 @@ TEST_CASE("JSON lines are read", "[golden-reader]") {
     CHECK(std::signbit(golden.logits[0](1, 0)));
     CHECK(golden.logits[1].shape() == dsa::Shape<2>{1, 2});
     CHECK(golden.dtype == "fp32");
-    CHECK(golden.memory == nullptr);
   }
   CHECK(read_lines(line1, "fp32").columns == std::vector<std::string>{"fp32"});
   CHECK_THROWS_WITH(read_lines(line1, "fp64"),
@@ -311,7 +335,7 @@ TEST_CASE("the format is told by the content", "[golden-reader]") {
   header.resize(123, ' ');
   const std::string bytes = dsa::test::file_of(header, std::string(2, '\0'));
   REQUIRE(bytes[0] == '{');
-  CHECK(dsa::parse_recording(dsa::test::bytes_of(bytes), "g", "", 0).traces.size() == 1);
+  CHECK(dsa::parse_recording(dsa::test::bytes_of(bytes), "g", "", 0).trace.entries().size() == 1);
 }
 
 TEST_CASE("JSON lines make a round trip in fp32", "[golden-reader]") {
@@ -380,7 +404,7 @@ TEST_CASE("no damage to a golden does more than throw an Error", "[golden-reader
     const auto survives = [](const std::string& bytes) {
       try {
         const Recording golden = read_lines(bytes);
-        for (const auto& [name, tensor] : golden.traces) dsa::trace_values(*tensor);
+        for (const dsa::Trace::Entry& entry : golden.trace.entries()) entry.values();
         return true;
       } catch (const dsa::Error&) {
         return false;

@@ -35,11 +35,11 @@ Implementation in_chunks(const Implementation& whole, Index step) {
   Implementation cut = whole;
   cut.run_traced = nullptr;
   cut.run = [run = whole.run_in_chunks, step](const std::vector<Sequence>& batch) {
-    Said all;
+    Recording all;
     for (const Sequence& sequence : batch) {
       std::vector<Index> ends;
       for (Index end = step; end < sequence.size(); end += step) ends.push_back(end);
-      Said one = run(sequence, ends);
+      Recording one = run(sequence, ends);
       all.logits.push_back(std::move(one.logits[0]));
       all.dtype = one.dtype;
     }

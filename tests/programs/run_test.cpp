@@ -328,12 +328,12 @@ TEST_CASE("logits runs tokens of any format, to the bit the same", "[run]") {
   }
   CHECK(a.logits[0](4, 0) != 0);
   CHECK(a.logits[1](2, 0) == 0);  // padding
-  CHECK(a.traces.contains("model.layers.2.mlp.gate.experts"));
-  const auto chosen = trace_values(*a.traces.at("model.layers.0.self_attn.indexer"));
+  CHECK(a.trace.contains("model.layers.2.mlp.gate.experts"));
+  const auto chosen = a.trace.at("model.layers.0.self_attn.indexer").values();
   CHECK(chosen(1, 0) == 0);
   CHECK(chosen(1, 1) == 1);
   CHECK(chosen(1, 2) == -1);
-  CHECK(c.traces.empty());
+  CHECK(c.trace.empty());
 }
 
 TEST_CASE("logits refuses in one sentence what it cannot run", "[run]") {

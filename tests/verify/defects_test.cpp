@@ -21,6 +21,7 @@
 
 using namespace dsa;
 using namespace dsa::verify;
+using dsa::test::source_dir;
 
 namespace {
 
@@ -85,7 +86,7 @@ bool differ_at(const std::string& name, const Run& right, const Run& wrong) {
     return got == nullptr || differ(want->chosen, got->chosen);
   }
   const Trace::Entry* got = wrong.trace.find(name);
-  return got == nullptr || differ(right.trace.find(name)->values, got->values);
+  return got == nullptr || differ(right.trace.find(name)->values(), got->values());
 }
 
 /// The first name, in order of execution, under which the runs differ; empty if none. gate_proj

@@ -78,7 +78,7 @@ Implementation rounded(const std::string& name, reference::Precision precision, 
   };
   Implementation implementation;
   implementation.name = "rounded";
-  const auto named = [](Said said) {
+  const auto named = [](Recording said) {
     said.dtype = "fp32";
     return said;
   };
@@ -99,7 +99,7 @@ void write_logits(const fs::path& file, Dtype dtype, const std::vector<Index>& s
 const std::vector<Sequence> two_by_three = {plain_sequence({1, 2, 3}),
                                             masked_sequence({0, 4, 5}, {0, 1, 1})};
 
-Said call(const std::string& command) {
+Recording call(const std::string& command) {
   return command_implementation(command, 2).run(two_by_three);
 }
 
@@ -173,7 +173,8 @@ TEST_CASE("logits that do not depend on tokens, or come from nowhere, are caught
   Implementation constant;
   constant.name = "constant";
   constant.run = [V](const std::vector<Sequence>& batch) {
-    return Said{std::vector(batch.size(), normal<2>({batch[0].size(), V}, 1)), "fp32"};
+    return Recording{.dtype = "fp32",
+                     .logits = std::vector(batch.size(), normal<2>({batch[0].size(), V}, 1))};
   };
   const Invariants same = check_invariants(checkpoint("v32"), constant, short_options());
   CHECK(row(same, "tokens are read").held == Held::fail);
@@ -181,7 +182,8 @@ TEST_CASE("logits that do not depend on tokens, or come from nowhere, are caught
 
   Implementation noise = constant;
   noise.run = [V, n = std::make_shared<std::uint64_t>(0)](const std::vector<Sequence>& batch) {
-    return Said{std::vector(batch.size(), normal<2>({batch[0].size(), V}, ++*n)), "fp32"};
+    return Recording{.dtype = "fp32",
+                     .logits = std::vector(batch.size(), normal<2>({batch[0].size(), V}, ++*n))};
   };
   const Invariants random = check_invariants(checkpoint("v32"), noise, short_options());
   CHECK(row(random, "repeatable").held == Held::fail);
@@ -260,8 +262,8 @@ TEST_CASE("a command is told tokens and mask and gives logits", "[invariants]") 
   const std::vector<double> values = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11};
   for (const Dtype dtype : {Dtype::f64, Dtype::f32, Dtype::bf16, Dtype::f16}) {
     write_logits(scratch / "good", dtype, {2, 3, 2}, values);
-    const Said said = call("cp {in} " + (scratch / "seen").string() + " && cp " +
-                           (scratch / "good").string() + " {out} #");
+    const Recording said = call("cp {in} " + (scratch / "seen").string() + " && cp " +
+                                (scratch / "good").string() + " {out} #");
     REQUIRE(said.logits.size() == 2);
     CHECK(said.logits[1](2, 1) == 11);
     CHECK(said.logits[0](0, 1) == 1);

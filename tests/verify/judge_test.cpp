@@ -1,6 +1,8 @@
 // tests/verify/judge_test.cpp — judge() end to end on the bundled samples: right goldens are not
 // failed, right candidates raise no false alarm, and what cannot be decided is said so.
 #include <cmath>
+#include <filesystem>
+#include <fstream>
 
 #include "core/random.hpp"
 #include "tests/catch.hpp"
@@ -144,6 +146,38 @@ TEST_CASE("a bf16 run stored as F32 fails as fp32, and the notes say what to do"
   const Verdict verdict = judged("v32", scratch / "wrong", four_runs());
   CHECK(verdict.outcome == Outcome::fail);
   CHECK(!names_bf16(verdict));  // no precision excuses it
+}
+
+TEST_CASE("every file is opened once, before anything is judged", "[judge]") {
+  const Scratch scratch;
+  std::filesystem::copy(sample("v32") / "checkpoint", scratch / "checkpoint");
+  as_plain_f32("bf16", 30).write(scratch / "candidate");
+  const auto mapped = [&](const std::string& file) {  // how often, now
+    std::ifstream maps("/proc/self/maps");
+    Index n = 0;
+    for (std::string line; std::getline(maps, line);)
+      n += line.ends_with((scratch / file).string());
+    return n;
+  };
+  const JudgeOptions options = four_runs();
+  TensorFile golden = golden_column("v32", "fp64");
+  golden.cut(1, 30);
+  golden.write(scratch / "golden");
+  const Inputs alone =
+      read_inputs(scratch / "checkpoint", scratch / "golden", std::nullopt, options);
+  CHECK(mapped("checkpoint/model.safetensors") == 1);
+  const Inputs both =
+      read_inputs(scratch / "checkpoint", scratch / "golden", scratch / "candidate", options);
+  CHECK(mapped("checkpoint/model.safetensors") == 2);
+  std::filesystem::remove_all(scratch / "checkpoint");
+  std::filesystem::remove(scratch / "golden");
+  std::filesystem::remove(scratch / "candidate");
+  CHECK(judge(alone, options).outcome == Outcome::pass);
+  const Verdict verdict = judge(both, options);  // by the golden too, and tried again as bf16
+  CHECK(verdict.outcome == Outcome::fail);
+  REQUIRE(verdict.golden_judged);
+  CHECK(verdict.golden_judged->outcome == Outcome::pass);
+  CHECK(names_bf16(verdict));
 }
 
 TEST_CASE("a right run raises no alarm, whatever its seed", "[judge][slow]") {

@@ -43,8 +43,9 @@ const std::vector<Bundled>& bundled() {
 
 /// In some tensor that `a` holds.
 bool differ(const Recording& a, const Recording& b) {
-  return std::any_of(a.traces.begin(), a.traces.end(), [&](const auto& trace) {
-    return differ(trace_values(*trace.second), trace_values(*b.traces.at(trace.first)));
+  const auto& entries = a.trace.entries();
+  return std::any_of(entries.begin(), entries.end(), [&](const Trace::Entry& entry) {
+    return differ(entry.values(), b.trace.at(entry.name).values());
   });
 }
 
@@ -135,7 +136,7 @@ Names expected(const Defect& defect, const DefectVariant& variant, const Recordi
   for (const std::string& key : {defect.name, full_name(defect, variant)})
     if (const auto found = several().find(key); found != several().end()) names = found->second;
   Names present;
-  for (const auto& [name, tensor] : right.traces) present.insert(within_layer(name));
+  for (const Trace::Entry& entry : right.trace.entries()) present.insert(short_name(entry.name));
   std::erase_if(names, [&](const std::string& name) { return !present.contains(name); });
   return names;
 }
@@ -159,7 +160,7 @@ std::optional<Seen> seen(const Defect& defect, const DefectVariant& variant) {
 
 /// As HuggingFace's modules would show it.
 Recording of_modules(Recording dump) {
-  std::erase_if(dump.traces, [](const auto& trace) { return !modules(trace.first); });
+  dump.trace.erase_if([](const std::string& name) { return !modules(name); });
   return dump;
 }
 
@@ -189,7 +190,7 @@ TEST_CASE("of every known defect, exactly the ops that it replaces are wrong by 
       Names suspected;
       for (const FaultyOp& wrong : some.wrong) {
         Names ops;
-        for (const std::string& op : wrong.ops) ops.insert(within_layer(op));
+        for (const std::string& op : wrong.ops) ops.insert(short_name(op));
         INFO(wrong.tensor.name);
         CHECK(std::any_of(ops.begin(), ops.end(),
                           [&](const std::string& op) { return want.contains(op); }));

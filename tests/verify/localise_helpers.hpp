@@ -2,15 +2,14 @@
 // file.
 #pragma once
 
-#include <cstring>
 #include <functional>
 #include <set>
 #include <string>
 
+#include "core/trace_names.hpp"
 #include "tests/verify/judge_helpers.hpp"
 #include "verify/localise/localise.hpp"
 #include "verify/names/dataflow.hpp"
-#include "verify/names/layout.hpp"
 
 namespace dsa::test {
 
@@ -18,13 +17,13 @@ namespace dsa::test {
 template <class T>
 void add_trace(Recording& golden, const std::string& name, Dtype dtype, std::vector<Index> shape,
                const std::vector<T>& values) {
-  const auto tensor = std::make_shared<verify::OwnTensor>();
-  tensor->name = name, tensor->dtype = dtype, tensor->shape = std::move(shape);
-  const auto bytes = std::as_bytes(std::span(values));
-  tensor->bytes.assign(bytes.begin(), bytes.end());
-  tensor->data = tensor->bytes.data();
-  golden.laid_out.push_back(tensor);
-  golden.traces[name] = tensor.get();
+  const auto memory = std::make_shared<const std::vector<T>>(values);
+  Trace::Entry entry;
+  entry.name = name, entry.dtype = dtype, entry.shape = std::move(shape);
+  entry.data = reinterpret_cast<const std::byte*>(memory->data());
+  entry.memory = memory;
+  golden.trace.erase_if([&](const std::string& other) { return other == name; });
+  golden.trace.put(std::move(entry));
 }
 
 /// What an altered reference would dump of a sequence: the names that `keeps` lets through.
@@ -37,9 +36,7 @@ inline Recording dump_of(const verify::Variant& altered, const Sequence& sequenc
   Recording golden;
   golden.path = "dump";
   golden.sequences = {sequence};
-  for (const Trace::Entry& entry : run.trace.entries())
-    add_trace(golden, entry.name, Dtype::f64, {entry.values.shape()[0], entry.values.shape()[1]},
-              std::vector<double>(entry.values.begin(), entry.values.end()));
+  for (const Trace::Entry& entry : run.trace.entries()) golden.trace.put(entry);
   for (const verify::Decision& decision : run.decisions)
     if (keeps(decision.name))
       add_trace(golden, decision.name, Dtype::i64,
@@ -60,18 +57,16 @@ inline bool modules(const std::string& name) {
   return true;
 }
 
-/// "self_attn.indexer.q" of "model.layers.3.self_attn.indexer.q"; "" of a block itself.
-inline std::string within_layer(const std::string& name) {
-  const Index l = verify::layer_of(name);
-  if (l < 0) return name;
-  const std::string block = "model.layers." + std::to_string(l);
-  return name == block ? "" : name.substr(block.size() + 1);
+/// "self_attn.indexer.q" of "model.layers.3.self_attn.indexer.q"; "" of a block itself; other names
+/// as they are.
+inline std::string short_name(const std::string& name) {
+  return layer_of(name) < 0 ? name : std::string(within_layer(name));
 }
 
 /// Names of what is wrong, without their layers.
 inline std::set<std::string> wrong_names(const verify::Grafted& grafted) {
   std::set<std::string> names;
-  for (const verify::FaultyOp& wrong : grafted.wrong) names.insert(within_layer(wrong.tensor.name));
+  for (const verify::FaultyOp& wrong : grafted.wrong) names.insert(short_name(wrong.tensor.name));
   return names;
 }
 

@@ -116,7 +116,7 @@ TEST_CASE("a trace of blocks names the blocks", "[localise]") {
           [](View<double, 2> y, auto, const auto&, double) {
             for (double& x : y) x *= 1.01;
           });
-  const auto blocks = [](const std::string& name) { return within_layer(name).empty(); };
+  const auto blocks = [](const std::string& name) { return short_name(name).empty(); };
   const Grafted g = graft(v32(), dump_of(broken, short_sequence(), blocks), quick(Precision::fp64));
   CHECK(names_of(g) == std::vector<std::string>{"model.layers.1"});
   CHECK(g.wrong[0].ops.front() == "model.layers.1.input_layernorm");
@@ -131,12 +131,12 @@ TEST_CASE("NaN is blamed where it arises, not where it spreads", "[localise]") {
           });
   // Router scores of NaN have no order: leave experts and what follows out.
   const auto until_moe = [](const std::string& name) {
-    return layer_of(name) == 0 || within_layer(name) == "post_attention_layernorm" ||
-           within_layer(name) == "attention_residual" || within_layer(name) == "input_layernorm";
+    return layer_of(name) == 0 || short_name(name) == "post_attention_layernorm" ||
+           short_name(name) == "attention_residual" || short_name(name) == "input_layernorm";
   };
   Recording side = dump_of(v32().exact(), short_sequence(), until_moe);
   const std::string name = "model.layers.1.post_attention_layernorm";
-  Tensor<double, 2> values = trace_values(*side.traces.at(name));
+  Tensor<double, 2> values = side.trace.at(name).values();
   values(7, 3) = std::numeric_limits<double>::quiet_NaN();
   add_trace(side, name, Dtype::f64, {values.shape()[0], values.shape()[1]},
             std::vector<double>(values.begin(), values.end()));
@@ -194,7 +194,7 @@ TEST_CASE("a rounding that few runs show is right", "[localise]") {
 TEST_CASE("one unit in the last place is not wrong, more is", "[localise]") {
   Recording side = dump_of(v32().exact(), short_sequence(), everything);
   const std::string name = "model.layers.1.self_attn.q_a_proj";
-  const Tensor<double, 2> right = trace_values(*side.traces.at(name));
+  const Tensor<double, 2> right = side.trace.at(name).values();
   const auto off_by = [&](double units) {
     std::vector<double> values(right.begin(), right.end());
     values[5] += units * std::ldexp(1.0, std::ilogb(values[5]) - 52);
@@ -226,7 +226,7 @@ TEST_CASE("logits alone are bisected by how many keys a row sees", "[localise]")
     REQUIRE(l.grafted.wrong.size() == 1);
     const auto& ops = l.grafted.wrong[0].ops;
     return std::any_of(ops.begin(), ops.end(),
-                       [&](const std::string& name) { return within_layer(name) == within; });
+                       [&](const std::string& name) { return short_name(name) == within; });
   };
   const Localisation indexer = localise_logits("indexer-relu-missing", 0);
   CAPTURE(indexer.why);

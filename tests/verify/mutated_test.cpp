@@ -28,9 +28,9 @@ TensorFile right_file() {
   TensorFile file;
   file.columns.push_back(
       {"tokens", Dtype::i64, {1, T}, {sequence.tokens.begin(), sequence.tokens.end()}});
-  for (const auto& [name, stored] : dump.traces) {
-    const Tensor<double, 2> values = trace_values(*stored);
-    file.columns.push_back({name, stored->dtype, stored->shape, {values.begin(), values.end()}});
+  for (const Trace::Entry& entry : dump.trace.entries()) {
+    const Tensor<double, 2> values = entry.values();
+    file.columns.push_back({entry.name, entry.dtype, entry.shape, {values.begin(), values.end()}});
   }
   Column logits = file.at("lm_head");
   logits.name = "logits", logits.shape.insert(logits.shape.begin(), 1);

@@ -37,7 +37,7 @@ std::vector<double> adapted(const std::string& name, std::vector<Index> shape,
   Recording golden = of_tokens(T);
   add_counted(golden, "x", std::move(shape));
   NameMap::parse("x -> " + name + " | " + adapters, "map").apply(golden, config());
-  const Tensor<double, 2> values = trace_values(*golden.traces.at(name));
+  const Tensor<double, 2> values = golden.trace.at(name).values();
   return {values.begin(), values.end()};
 }
 
@@ -68,10 +68,10 @@ TEST_CASE("names are mapped by patterns, and others are kept", "[names]") {
       "map")
       .apply(golden, config());
   std::vector<std::string> names;
-  for (const auto& [name, tensor] : golden.traces) names.push_back(name);
+  for (const Trace::Entry& entry : golden.trace.entries()) names.push_back(entry.name);
   CHECK(names == std::vector<std::string>{"model.layers.1.mlp", "model.layers.11.mlp", "model.norm",
                                           "what"});
-  CHECK(golden.traces.at("model.layers.11.mlp")->dtype == Dtype::f32);
+  CHECK(golden.trace.at("model.layers.11.mlp").dtype == Dtype::f32);
 }
 
 TEST_CASE("axes", "[names]") {
@@ -88,7 +88,7 @@ TEST_CASE("axes", "[names]") {
   golden.sequences.push_back(golden.sequences[0]);
   add_counted(golden, "x", {2, 2, 2});
   NameMap::parse("x -> model.norm", "map").apply(golden, config());
-  CHECK(trace_values(*golden.traces.at(norm)).shape() == Shape<2>{2, 2});
+  CHECK(golden.trace.at(norm).values().shape() == Shape<2>{2, 2});
 }
 
 TEST_CASE("rotary channels and packed heads", "[names]") {
@@ -125,7 +125,7 @@ TEST_CASE("selections told as masks, or beyond the tokens", "[names]") {
   add_trace(golden, "m", Dtype::f32, {1, 2, 2}, std::vector<float>{0, -2.38e38F, 0, 0});
   NameMap::parse("m -> model.layers.0.self_attn.indexer | additive-mask", "map")
       .apply(golden, config());
-  const StoredTensor& ids = *golden.traces.at("model.layers.0.self_attn.indexer");
+  const StoredTensor& ids = golden.trace.at("model.layers.0.self_attn.indexer");
   CHECK(ids.dtype == Dtype::i32);
   const Tensor<double, 2> values = trace_values(ids);
   CHECK(std::vector<double>(values.begin(), values.end()) == std::vector<double>{0, -1, 0, 1});

@@ -41,8 +41,8 @@ TEST_CASE("limits measured once give the verdict that measuring again gives", "[
     const Judgement again = hold_against_definition(models, side, "candidate", options).judgement;
     CHECK(once.outcome == again.outcome);
     CHECK(once.why == again.why);
-    CHECK(once.logits->kl.value == again.logits->kl.value);
-    CHECK(once.logits->kl.limit == again.logits->kl.limit);
+    CHECK(once.logits->kl.got == again.logits->kl.got);
+    CHECK(once.logits->kl.allowed == again.logits->kl.allowed);
     CHECK(once.logits->flips.size() == again.logits->flips.size());
   }
 }

@@ -10,7 +10,6 @@
 #include "verify/measure/divergence.hpp"
 #include "verify/measure/selection.hpp"
 #include "verify/measure/stats.hpp"
-#include "verify/runs/reference_run.hpp"
 
 using Catch::Matchers::Contains;
 using namespace dsa;
@@ -256,6 +255,30 @@ TEST_CASE("a selection is explained by scores within their bounds, and by nothin
   CHECK(explained({0, 5}, near, {0, 9, 9, 9, 9, 0}, 2));    // all others may have sunk
 }
 
+TEST_CASE("a top-k is judged with its reason, and with the rule for ties if there is one",
+          "[judge]") {
+  const Row scores = {3, 1, 2, 2, -inf, 0}, exact(6, 0.0);
+  const auto judged = [&](const std::vector<Index>& chosen, Index K, Ties ties) {
+    return judge_topk(chosen, view(scores), view(exact), K, ties);
+  };
+  for (const Ties ties : {Ties::free, Ties::lower_first}) {
+    CHECK(judged({2, 0}, 2, ties).ratio == 0);
+    CHECK(judged({0, 2, 3}, 3, ties).ok());
+    CHECK(judged({0, 1, 2, 3, 5}, 6, ties).ok());
+    CHECK(judged({0, 0}, 2, ties).why == "0 was chosen twice");
+    CHECK(judged({0, 6}, 2, ties).why == "6 is no subscript below 6");
+    CHECK(judged({0, 4}, 2, ties).why == "4 is invisible");
+    CHECK(judged({0}, 2, ties).why == "1 were chosen, expected 2");
+    CHECK(judged({0, 1}, 2, ties).ratio == inf);
+    CHECK_THAT(judged({0, 1}, 2, ties).why, Contains("1 was chosen") && Contains("instead of 2"));
+  }
+  CHECK(judged({0, 3}, 2, Ties::free).ok());
+  CHECK(!judged({0, 3}, 2, Ties::lower_first).ok());
+  const Row near = {3, 1, 2, 2.5}, allowed(4, 0.5);
+  CHECK(judge_topk({0, 2}, view(near), view(allowed), 2, Ties::lower_first).ratio == 0.5);
+  CHECK(judge_topk({0, 1}, view(near), view(allowed), 2, Ties::free).ratio == 1.5);
+}
+
 TEST_CASE("NaN in a score or a bound explains nothing", "[judge]") {
   const Row scores = {3, 1, 2}, allowed = {9, 9, 9};
   CHECK(explained({0, 2}, scores, allowed, 2));
@@ -296,12 +319,4 @@ TEST_CASE("quantiles are those of printed tables", "[judge]") {
   CHECK(fisher_quantile(3, 12, 0.001) == Approx(10.80).epsilon(1e-3));
   // t^2 with n degrees of freedom is F with (1, n).
   CHECK(std::pow(student_quantile(7, 0.01), 2) == Approx(fisher_quantile(1, 7, 0.02)));
-}
-
-TEST_CASE("the layer of a name", "[judge]") {
-  CHECK(layer_of("model.layers.0") == 0);
-  CHECK(layer_of("model.layers.12.self_attn.indexer.scores") == 12);
-  CHECK(layer_of("model.norm") == -1);
-  CHECK(layer_of("model.embed_tokens") == -1);
-  CHECK(layer_of("lm_head") == -1);
 }

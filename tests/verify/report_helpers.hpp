@@ -39,8 +39,11 @@ inline LogitsResult logits_of(Index rows, Index undecided) {
   logits.decided.kl_mean = 1e-28;
   logits.decided.max_abs = 2.5e-13;
   if (logits.decided.rows == 0) return logits;
-  logits.kl = {2e-26, 1e-25, "32 perturbed runs", {0, 3, -1}, 0, logits.decided.rows};
-  logits.elements = {0.5, 1, "the same runs, by element", {0, 2, 9}, 0, logits.decided.rows * 10};
+  logits.kl.add_value(2e-26, 1e-25, {0, 3, -1});
+  logits.kl.n = logits.decided.rows, logits.kl.from = "32 perturbed runs";
+  logits.elements.add_value(0.5, 1, {0, 2, 9});
+  logits.elements.n = logits.decided.rows * 10;
+  logits.elements.from = "the same runs, by element";
   return logits;
 }
 
@@ -49,7 +52,7 @@ inline TensorResult tensor_of(const std::string& name, double worst) {
   t.name = name;
   t.n = 1234;
   t.over = worst <= 1 ? 0 : 7;
-  t.worst_over_allowed = worst;
+  t.worst = worst;
   t.at = {0, 3, 5};
   t.got = 1.5;
   t.want = 1.25;
@@ -86,7 +89,7 @@ inline Verdict verdict_of(Outcome outcome) {
   v.receipt.command = "dsa-verify golden samples/tiny";
   v.receipt.version = "0.1.0";
   v.receipt.commit = "9ab12c0";
-  v.receipt.seed = 1;
+  v.receipt.draws.seed = 1;
   v.receipt.seconds = 1.5;
   return v;
 }
@@ -100,7 +103,7 @@ inline Verdict failing() {
   v.judged.tensors.push_back(broken);
   v.judged.first_departure = "model.layers.1.mlp";
   v.judged.logits->decided.kl_max = no_number;
-  v.judged.logits->kl.value = no_number;
+  v.judged.logits->kl.got = no_number;
   v.judged.logits->kl.over = 1;
   v.judged.logits->rows[3].kl = no_number;
   return v;

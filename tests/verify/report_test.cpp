@@ -202,7 +202,9 @@ TEST_CASE("the HTML report escapes every name", "[report]") {
     *text = bad;
   v.judged.first_departure = bad;
   v.judged.notes = {bad};
-  v.judged.logits->user = {{1, 2, bad, {}, 0, 4}};
+  Check user;
+  user.add_value(1, 2, {}), user.from = bad;
+  v.judged.logits->user = {user};
   for (const std::string& html : {to_html(v), to_html(Summary{"samples", {v, v}})}) {
     CHECK_THAT(html, !Contains("<script"));
     CHECK_THAT(html, Contains("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&amp;&quot;"));

@@ -170,7 +170,8 @@ TensorFile trace_with_other_ties(const std::string& name, const TensorFile& like
   TensorFile file = like;
   for (Column& column : file.columns) {
     if (const Trace::Entry* entry = run.trace.find(column.name)) {
-      column.values.assign(entry->values.begin(), entry->values.end());
+      const Tensor<double, 2> values = entry->values();
+      column.values.assign(values.begin(), values.end());
     } else if (const Decision* decision = run.find(column.name)) {
       column.values.assign(decision->chosen.begin(), decision->chosen.end());
     }

@@ -77,7 +77,7 @@ Localisation localisation() {
   l.first_departure = latin;
   l.unmapped = l.inherited = l.dump_next = l.grafted.unjudged = {latin};
   FaultyOp faulty;
-  faulty.tensor.name = latin, faulty.tensor.got = no_number, faulty.tensor.worst_over_allowed = inf;
+  faulty.tensor.name = latin, faulty.tensor.got = no_number, faulty.tensor.worst = inf;
   faulty.ops = {latin};
   l.grafted.wrong = {faulty};
   return l;

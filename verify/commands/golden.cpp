@@ -10,12 +10,14 @@ struct GoldenArguments : Arguments {
 
 /// The golden alone, by the reference; somebody's file; or a backend of ours.
 Verdict judged(const GoldenArguments& a, JudgeOptions options) {
-  if (!a.candidate.empty()) return judge(a.checkpoint, a.golden, a.candidate, options);
+  const Checkpoint checkpoint(a.checkpoint);
+  if (!a.candidate.empty())
+    return judge(checkpoint, a.golden, std::filesystem::path(a.candidate), options);
   const EngineOptions engine = a.engine_options();
   const reference::Precision precision = precision_of(engine);
-  if (engine.backend == "reference") return judge(a.checkpoint, a.golden, std::nullopt, options);
+  if (engine.backend == "reference") return judge(checkpoint, a.golden, std::nullopt, options);
   if (!options.precision) options.precision = precision;
-  return judge(a.checkpoint, a.golden, open_backend(a.checkpoint, engine), options);
+  return judge(checkpoint, a.golden, open_backend(checkpoint.stored, engine), options);
 }
 
 /// A limit of the user's, where there is one.

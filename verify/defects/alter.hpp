@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "core/check.hpp"
+#include "core/trace_names.hpp"
 #include "verify/defects/defect.hpp"
 
 namespace dsa::verify {

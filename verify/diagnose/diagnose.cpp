@@ -77,7 +77,7 @@ void conclude_unknown(Diagnosis& diagnosis, const Recording& side, const ModelPa
   diagnosis.suspects = ops;
   if (diagnosis.plain.first_departure)
     std::erase_if(diagnosis.suspects,
-                  [&](const std::string& name) { return !side.traces.contains(name); });
+                  [&](const std::string& name) { return !side.trace.contains(name); });
   diagnosis.why = "none of the known defects, alone or in pairs, explains the candidate; " +
                   why_not(diagnosis) + "; ";
   if (diagnosis.suspects.size() <= 12) {
@@ -191,11 +191,10 @@ Diagnosis diagnose(const std::filesystem::path& checkpoint, const std::filesyste
   diagnosis.checkpoint = checkpoint.string();
   diagnosis.candidate = candidate.string();
   if (diagnosis.conclusion == "unknown" && diagnosis.plain.outcome == Outcome::fail)
-    if (const auto lower = lower_precision(checkpoint, side, precision, options))
+    if (const auto lower = lower_precision(models.stored, side, precision, options))
       conclude_precision(diagnosis, *lower);
   diagnosis.receipt = make_receipt(checkpoint, candidate, std::nullopt);
-  diagnosis.receipt.runs = options.runs, diagnosis.receipt.seed = options.seed;
-  diagnosis.receipt.alpha = options.alpha;
+  diagnosis.receipt.draws = options;
   diagnosis.receipt.peak_memory_mib = memory.peak_mib();
   diagnosis.receipt.seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/trace_names.hpp"
 #include "verify/measure/divergence.hpp"
 #include "verify/measure/selection.hpp"
 #include "verify/runs/reference_run.hpp"
@@ -46,8 +47,8 @@ struct Distances::Progress {
 };
 
 Distances::Distances(const Recording& candidate, const Variant& definition, const SideResult& plain)
-    : candidate_(candidate), told_(candidate, definition.model.config) {
-  for (const auto& [name, stored] : candidate.traces) values_[name] = trace_values(*stored);
+    : candidate_(candidate), decisions_(candidate, definition.model.config) {
+  for (const Trace::Entry& entry : candidate.trace.entries()) values_[entry.name] = entry.values();
   for (std::size_t b = 0; b < candidate.logits.size(); ++b)
     for (const Index document : candidate.sequences[b].documents) rows_ += document >= 0;
   find_first(plain);
@@ -56,7 +57,7 @@ Distances::Distances(const Recording& candidate, const Variant& definition, cons
 
 /// The first tensor that differs, and the limits of what comes before it.
 void Distances::find_first(const SideResult& plain) {
-  if (plain.sequences.empty() || candidate_.traces.empty()) return;
+  if (plain.sequences.empty() || candidate_.trace.empty()) return;
   const SequenceResult& sequence = plain.sequences.front();
   for (const TensorResult& tensor : plain.judgement.tensors) {
     if (plain.judgement.first_departure == tensor.name) {
@@ -65,7 +66,7 @@ void Distances::find_first(const SideResult& plain) {
     }
     const auto limits = sequence.limits.tensors.find(tensor.name);
     if (tensor.kind == TensorResult::Kind::tensor && limits != sequence.limits.tensors.end() &&
-        !tensor.name.ends_with("gate.weights"))
+        within_layer(tensor.name) != names::gate_weights)
       limits_.emplace(tensor.name, limits->second);
   }
 }
@@ -101,16 +102,16 @@ void Distances::see_tensor(Progress& p, const std::string& name, View<double, 2>
     throw Ended();
   }
   // The order in which experts are named means nothing; mlp.experts shows what weights do.
-  if (name.ends_with("gate.weights")) return;
+  if (within_layer(name) == names::gate_weights) return;
   add(p, name, found->second.shape() == x.shape ? nmse(x, found->second) : worst);
 }
 
 /// The candidate's choice, without keys that its query cannot see: those that a variant masks stay.
 std::vector<Index> Distances::visible_row(const std::string& name, Index t, Index n) const {
   const std::vector<Index>& documents = candidate_.sequences.front().documents;
-  const bool selection = name.ends_with("self_attn.indexer");
+  const bool selection = is_selection(name);
   std::vector<Index> ids;
-  for (const double id : told_.ids(name).view()[t]) {
+  for (const double id : decisions_.ids(name).view()[t]) {
     if (!(id >= 0)) continue;
     const auto s = static_cast<Index>(std::min(id, static_cast<double>(n)));
     if (selection &&
@@ -125,10 +126,10 @@ std::vector<Index> Distances::visible_row(const std::string& name, Index t, Inde
 /// Adds 1 - |both| / |either|, the mean over rows.
 void Distances::see_decision(Progress& p, const std::string& name, View<const double, 2> scores,
                              View<Index, 2> chosen) const {
-  if (!told_.tells(name)) return;
+  if (!decisions_.contains(name)) return;
   const Sequence& sequence = candidate_.sequences.front();
   double sum = 0, rows = 0;
-  for (Index t = 0; t < std::min(sequence.size(), told_.ids(name).shape()[0]); ++t) {
+  for (Index t = 0; t < std::min(sequence.size(), decisions_.ids(name).shape()[0]); ++t) {
     if (sequence.documents[static_cast<std::size_t>(t)] < 0) continue;
     sum += 1 - jaccard(sorted_set(chosen[t]), visible_row(name, t, scores.shape[1]));
     ++rows;
@@ -138,12 +139,12 @@ void Distances::see_decision(Progress& p, const std::string& name, View<const do
 
 void Distances::run_sequence(Progress& p, const Variant& altered, std::size_t b) const {
   const Sequence& sequence = candidate_.sequences[b];
-  const bool logits = !candidate_.logits.empty(), traced = b == 0 && !candidate_.traces.empty();
+  const bool logits = !candidate_.logits.empty(), traced = b == 0 && !candidate_.trace.empty();
   RunOptions run;
   run.span = {0, altered.model.config.num_hidden_layers};
   run.record_decisions = false;
   run.head =
-      logits || candidate_.traces.contains("model.norm") || candidate_.traces.contains("lm_head");
+      logits || candidate_.trace.contains(names::norm) || candidate_.trace.contains(names::lm_head);
   if (traced) {
     run.graft = [&](const std::string& name, View<double, 2> x) { see_tensor(p, name, x); };
     run.decide = [&](const std::string& name, View<const double, 2> scores, View<Index, 2> chosen) {

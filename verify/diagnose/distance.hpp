@@ -58,7 +58,7 @@ class Distances {
   const Recording& candidate_;
   std::map<std::string, Tensor<double, 2>> values_;
   std::map<std::string, Tensor<double, 2>> limits_;  // of tensors that come before the first
-  TracedDecisions told_;
+  TracedDecisions decisions_;
   std::string first_;
   double rows_ = 0;
   Distance of_definition_;

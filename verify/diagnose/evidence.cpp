@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "core/trace_names.hpp"
 #include "verify/judge/traces.hpp"
 #include "verify/measure/selection.hpp"
 
@@ -23,9 +24,7 @@ double open_by_noise(Index n, double u) {
   return count * u + 3 * std::sqrt(count * u * (1 - u));
 }
 
-bool differs(const RowResult& row) {
-  return row.decided() && !(row.kl <= row.kl_limit && row.worst_over_allowed <= 1);
-}
+bool differs(const RowResult& row) { return row.decided() && !row.agrees(); }
 
 void weigh_logits(Evidence& e, const LogitsResult& plain, const LogitsResult& broken) {
   Index differing = 0, by_noise = 0;
@@ -48,10 +47,12 @@ struct Rows {
 
 /// The trace holds what the decision was made from, so that it is judged by itself.
 bool scores_are_traced(const std::string& decision, const Recording& side) {
-  const std::string experts = "experts";
-  if (!decision.ends_with(experts)) return side.traces.contains(decision + ".scores");
-  const std::string gate = decision.substr(0, decision.size() - experts.size());
-  return side.traces.contains(gate + "logits") || side.traces.contains(gate + "choice");
+  const auto is_traced = [&](const char* name) {
+    return side.trace.contains(sibling(decision, name));
+  };
+  if (is_selection(decision)) return is_traced(names::indexer_scores);
+  if (within_layer(decision) == names::gate_groups) return is_traced(names::gate_group_scores);
+  return is_traced(names::gate_logits) || is_traced(names::gate_choice);
 }
 
 /// `seen`: the definition's scores, which say what a query sees. A choice of keys that the variant
@@ -89,7 +90,7 @@ void weigh_decisions(Evidence& e, const ModelPair& models, const SequenceResult&
   const TracedDecisions told(side, models.definition.config);
   const Variant definition = models.exact(), altered = variant.exact();
   for (const Decision& decision : plain.base.decisions) {
-    if (!told.tells(decision.name)) continue;
+    if (!told.contains(decision.name)) continue;
     const Rows right =
         rows_of(decision, plain, definition, told, side.sequences.front(), decision.scores);
     const Index differing = std::count(right.rejected.begin(), right.rejected.end(), true);
@@ -108,17 +109,17 @@ void weigh_decisions(Evidence& e, const ModelPair& models, const SequenceResult&
 Index first_of_tensors(const SequenceResult& plain, const Recording& side) {
   Index first = -1;
   for (const Trace::Entry& entry : plain.base.trace.entries()) {
-    const auto stored = side.traces.find(entry.name);
+    const Trace::Entry* recorded = side.trace.find(entry.name);
     const auto limits = plain.limits.tensors.find(entry.name);
-    if (stored == side.traces.end() || limits == plain.limits.tensors.end() ||
-        entry.name.ends_with("mlp.gate.weights"))
+    if (recorded == nullptr || limits == plain.limits.tensors.end() ||
+        within_layer(entry.name) == names::gate_weights)
       continue;
-    const Tensor<double, 2> theirs = trace_values(*stored->second);
-    if (theirs.shape() != entry.values.shape()) continue;
+    const Tensor<double, 2> theirs = recorded->values(), ours = entry.values();
+    if (theirs.shape() != ours.shape()) continue;
     for (Index i = 0; i < theirs.size(); ++i) {
       const Index t = i / theirs.shape()[1];
       if (first >= 0 && t >= first) break;
-      const double got = theirs.data()[i], want = entry.values.data()[i];
+      const double got = theirs.data()[i], want = ours.data()[i];
       if (side.sequences.front().documents[static_cast<std::size_t>(t)] < 0 ||
           (is_masked(got) && is_masked(want)))
         continue;
@@ -159,7 +160,7 @@ Evidence weigh(const ModelPair& models, const SideResult& plain, const ModelPair
   Evidence e;
   if (plain.judgement.logits && broken.judgement.logits)
     weigh_logits(e, *plain.judgement.logits, *broken.judgement.logits);
-  if (!side.traces.empty() && !plain.sequences.empty() && !broken.sequences.empty())
+  if (!side.trace.empty() && !plain.sequences.empty() && !broken.sequences.empty())
     weigh_decisions(e, models, plain.sequences.front(), variant, broken.sequences.front(), side);
   return e;
 }
@@ -172,12 +173,12 @@ Index first_difference(const SideResult& plain, const ModelPair& models, const R
   if (plain.judgement.logits)
     for (const RowResult& row : plain.judgement.logits->rows)
       if (differs(row)) take(row.at.position);
-  if (side.traces.empty() || plain.sequences.empty()) return first;
+  if (side.trace.empty() || plain.sequences.empty()) return first;
   take(first_of_tensors(plain.sequences.front(), side));
   const TracedDecisions told(side, models.definition.config);
   const Variant definition = models.exact();
   for (const Decision& decision : plain.sequences.front().base.decisions) {
-    if (!told.tells(decision.name)) continue;
+    if (!told.contains(decision.name)) continue;
     const Rows rows = rows_of(decision, plain.sequences.front(), definition, told,
                               side.sequences.front(), decision.scores);
     const auto found = std::find(rows.rejected.begin(), rows.rejected.end(), true);

@@ -66,15 +66,14 @@ bool is_stored_from(Dtype format, const Recording& side) {
 
 }  // namespace
 
-std::optional<LowerPrecision> lower_precision(const std::filesystem::path& checkpoint,
-                                              const Recording& side, Precision judged,
-                                              const JudgeOptions& options) {
+std::optional<LowerPrecision> lower_precision(const Model& stored, const Recording& side,
+                                              Precision judged, const JudgeOptions& options) {
   constexpr double of_its_size = 8;
   JudgeOptions quiet = options;
   quiet.progress = nullptr;
   for (const Choice& choice : choices) {
     if (width(choice.precision) <= width(judged)) continue;
-    const ModelPair models = open_models(checkpoint, choice.precision);
+    const ModelPair models = open_models(stored, choice.precision);
     if (!models.in_memory) return std::nullopt;
     const SideResult result = hold_against_definition(models, side, "candidate", quiet);
     if (result.judgement.outcome != Outcome::pass) continue;

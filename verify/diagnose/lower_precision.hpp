@@ -1,7 +1,6 @@
 // verify/diagnose/lower_precision.hpp — a right run, computed in fewer bits than it is judged by.
 #pragma once
 
-#include <filesystem>
 #include <optional>
 #include <string>
 
@@ -22,8 +21,7 @@ struct LowerPrecision {
 /// precision leaves (a factor of 8 either way in KL). Limits alone would let smaller errors pass,
 /// whatever their cause; so may the size by itself, which is why `shown` says which it is. None:
 /// nothing fits, or the model does not fit into memory.
-std::optional<LowerPrecision> lower_precision(const std::filesystem::path& checkpoint,
-                                              const Recording& side, reference::Precision judged,
-                                              const JudgeOptions&);
+std::optional<LowerPrecision> lower_precision(const Model& stored, const Recording& side,
+                                              reference::Precision judged, const JudgeOptions&);
 
 }  // namespace dsa::verify

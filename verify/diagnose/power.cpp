@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "core/failure.hpp"
+#include "core/trace_names.hpp"
 #include "verify/defects/defect.hpp"
 #include "verify/judge/against_definition.hpp"
 #include "verify/judge/precision_of.hpp"
@@ -34,11 +35,7 @@ double largest_excess(const Tensor<double, 2>& got, const Tensor<double, 2>& wan
   for (Index t = 0; t < T; ++t) {
     if (sequence.documents[static_cast<std::size_t>(t)] < 0) continue;
     for (Index c = 0; c < want.shape()[1]; ++c) {
-      const double error = std::abs(got(t, c) - want(t, c));
-      if (error == 0 || (got(t, c) == want(t, c))) continue;
-      const double ratio =
-          std::isfinite(error) ? error / allowed(t, c) : std::numeric_limits<double>::infinity();
-      if (is_worse(ratio, worst)) worst = ratio;
+      worst = std::max(worst, in_units_of(allowed(t, c), got(t, c), want(t, c)));
     }
   }
   return worst;
@@ -50,7 +47,7 @@ Index unexplained(const Run& run, const SequenceResult& right, const Recording& 
   Index rows = 0;
   for (const Decision& decision : right.base.decisions) {
     const Decision* mine = run.find(decision.name);
-    if (mine == nullptr || !golden.traces.contains(decision.name)) continue;
+    if (mine == nullptr || !golden.trace.contains(decision.name)) continue;
     for (Index t = 0; t < sequence.size(); ++t)
       rows += sequence.documents[static_cast<std::size_t>(t)] >= 0 &&
               !is_explained(sorted_set(mine->chosen.view()[t]), decision.scores.view()[t],
@@ -96,9 +93,9 @@ void try_variant(const Variant& broken, const Recording& golden, const SideResul
     }
     for (const Trace::Entry& entry : want.base.trace.entries()) {
       const Trace::Entry* mine = run.trace.find(entry.name);
-      if (mine == nullptr || entry.name.ends_with("gate.weights")) continue;
-      const double ratio =
-          largest_excess(mine->values, entry.values, want.limits.tensors.at(entry.name), sequence);
+      if (mine == nullptr || within_layer(entry.name) == names::gate_weights) continue;
+      const double ratio = largest_excess(mine->values(), entry.values(),
+                                          want.limits.tensors.at(entry.name), sequence);
       if (is_worse(ratio, row.traces)) row.traces = ratio;
     }
     row.selections += unexplained(run, want, golden, sequence);
@@ -120,7 +117,7 @@ std::vector<std::string> advice(const Config& config, const Recording& golden, c
                   std::to_string(4 * config.indexer->topk) + " tokens: selections then differ");
   if (config.rope.yarn && static_cast<double>(last) <= config.rope.original_max_position_embeddings)
     add.push_back("positions beyond original_max_position_embeddings, where YaRN matters most");
-  if (golden.traces.empty())
+  if (golden.trace.empty())
     add.push_back("a trace: it sees what positive factors and near-equal tensors hide from logits");
   if (!padded) add.push_back("a padded or ragged batch: masks are then part of what is seen");
   if (golden.dtype != "fp64") add.push_back("an fp64 column: its limits are 10 orders lower");
@@ -221,8 +218,7 @@ Power power(const std::filesystem::path& checkpoint, const std::filesystem::path
   failure.rethrow();
   result.add = advice(config, golden, result);
   result.receipt = make_receipt(checkpoint, golden_path, std::nullopt);
-  result.receipt.runs = options.runs, result.receipt.seed = options.seed;
-  result.receipt.alpha = options.alpha;
+  result.receipt.draws = options;
   return result;
 }
 

@@ -29,8 +29,7 @@ double ratio(View<const double, 1> want, View<const double, 1> got, const Limits
              Index row) {
   double worst = larger_kl(want, got) / (2 * limits.kl[static_cast<std::size_t>(row)]);
   for (Index v = 0; v < want.size(); ++v) {
-    const double error = std::abs(want(v) - got(v));
-    const double mine = error == 0 ? 0 : error / (std::sqrt(2) * limits.logits(row, v));
+    const double mine = in_units_of(std::sqrt(2) * limits.logits(row, v), got(v), want(v));
     if (is_worse(mine, worst)) worst = mine;
   }
   return worst;

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "core/threads.hpp"
+#include "core/trace_names.hpp"
 #include "reference/ops/hadamard.hpp"
 #include "reference/ops/rope.hpp"
 #include "verify/invariants/parts.hpp"
@@ -144,7 +145,7 @@ void look_at_run(const Config& config, const Run& run, const Sequence& sequence,
     for (Index t = 0; t < sequence.size(); ++t) {
       const std::string at = fmt::format("{}, row {}, {}", decision.name, t, how);
       const Index mine = sequence.documents[static_cast<std::size_t>(t)];
-      if (decision.name.ends_with("self_attn.indexer")) {
+      if (is_selection(decision.name)) {
         const Chosen row = look_at(decision, t, config.indexer->topk, [&](Index s) {
           return s <= t && mine >= 0 && sequence.documents[static_cast<std::size_t>(s)] == mine;
         });
@@ -201,16 +202,17 @@ struct Rotated {
 };
 
 std::vector<Rotated> rotations(const Config& c, Index layer) {
-  const std::string at = "model.layers." + std::to_string(layer) + ".self_attn.";
+  const auto at = [&](const char* name) { return in_layer(layer, name); };
   const Index N = c.num_attention_heads, B = c.qk_nope_head_dim, P = c.qk_rope_head_dim,
               R = c.kv_lora_rank;
   std::vector<Rotated> all = {
-      {at + (c.q_lora_rank ? "q_b_proj" : "q_proj"), at + "q_rope", N, B + P, B, P, 0},
-      {at + "kv_a_proj_with_mqa", at + "k_rope", 1, R + P, R, P, 0}};
+      {at(c.q_lora_rank ? names::q_b_proj : names::q_proj), at(names::q_rope), N, B + P, B, P, 0},
+      {at(names::kv_a_proj_with_mqa), at(names::k_rope), 1, R + P, R, P, 0}};
   if (!c.indexer || !c.indexer->computes[static_cast<std::size_t>(layer)]) return all;
   const Index D = c.indexer->head_dim, first = c.indexer->rope_first ? 0 : D - P;
-  all.push_back({at + "indexer.wq_b", at + "indexer.q", c.indexer->n_heads, D, first, D, first});
-  all.push_back({at + "indexer.k_norm", at + "indexer.k", 1, D, first, D, first});
+  all.push_back(
+      {at(names::indexer_wq_b), at(names::indexer_q), c.indexer->n_heads, D, first, D, first});
+  all.push_back({at(names::indexer_k_norm), at(names::indexer_k), 1, D, first, D, first});
   return all;
 }
 
@@ -224,13 +226,13 @@ void rope_preserves(const Asked& asked, const Run& run, Invariant& invariant) {
   Largest largest(invariant);
   for (Index l = 0; l < c.num_hidden_layers; ++l)
     for (const Rotated& r : rotations(c, l)) {
-      const auto* before = run.trace.find(r.before);
-      const auto* after = run.trace.find(r.after);
+      const Tensor<double, 2> before = run.trace.at(r.before).values(),
+                              after = run.trace.at(r.after).values();
       for (Index t = 0; t < asked.length(); ++t)
         for (Index h = 0; h < r.heads; ++h) {
           const Index from = h * r.width + r.begin, to = h * r.after_width + r.after_begin;
-          const double want = factor * norm(before->values.view()[t], from, from + P),
-                       got = norm(after->values.view()[t], to, to + P);
+          const double want = factor * norm(before.view()[t], from, from + P),
+                       got = norm(after.view()[t], to, to + P);
           largest.add(std::abs(got - want), bound * want,
                       fmt::format("{}, row {}, head {}", r.after, t, h));
         }
@@ -252,11 +254,12 @@ void hadamard_preserves(const Asked& asked, const Run& run, Invariant& invariant
   const double bound = std::sqrt(static_cast<double>(D)) * gamma(stages + 2, u) + gamma(D + 2, u);
   Largest largest(invariant);
   for (const Trace::Entry& entry : run.trace.entries()) {
-    if (!entry.name.ends_with("indexer.k")) continue;
-    Tensor<double, 2> x = entry.values;
+    if (within_layer(entry.name) != names::indexer_k) continue;
+    const Tensor<double, 2> keys = entry.values();
+    Tensor<double, 2> x = keys;
     reference::hadamard<double>(x);
     for (Index t = 0; t < asked.length(); ++t) {
-      const double want = norm(entry.values.view()[t], 0, D);
+      const double want = norm(keys.view()[t], 0, D);
       largest.add(std::abs(norm(x.view()[t], 0, D) - want), bound * want,
                   fmt::format("{}, row {}", entry.name, t));
     }
@@ -274,10 +277,11 @@ void router_sums(const Asked& asked, const Run& run, Invariant& invariant) {
   const double scale = asked.config.routed_scaling_factor;
   Largest largest(invariant);
   for (const Trace::Entry& entry : run.trace.entries()) {
-    if (!entry.name.ends_with("mlp.gate.weights")) continue;
+    if (within_layer(entry.name) != names::gate_weights) continue;
+    const Tensor<double, 2> weights = entry.values();
     for (Index t = 0; t < asked.length(); ++t) {
       double sum = 0;
-      for (const double w : entry.values.view()[t]) sum += w;
+      for (const double w : weights.view()[t]) sum += w;
       largest.add(std::abs(sum - scale), gamma(2 * k + 2, u) * scale,
                   fmt::format("{}, row {}", entry.name, t));
     }
@@ -315,7 +319,8 @@ std::vector<Invariant> inside_invariants(const Asked& asked, Noise& noise) {
   RunOptions options;
   options.span = {0, ours.model.config.num_hidden_layers};
   options.keep = [](const std::string& name) {
-    return name.find(".self_attn.") != std::string::npos || name.ends_with("mlp.gate.weights");
+    return within_layer(name).starts_with(names::self_attn) ||
+           within_layer(name) == names::gate_weights;
   };
   const Run run = run_reference(ours.model, asked.main, ours.ops, options);
   rope_preserves(asked, run, rope);

@@ -150,11 +150,11 @@ Invariants check_invariants(const std::filesystem::path& checkpoint,
     tokens.push_back(static_cast<Token>(random_bits(seed, static_cast<std::uint64_t>(t)) %
                                         static_cast<std::uint64_t>(config.vocab_size)));
   const Sequence main = plain_sequence(tokens);
-  const Said said = implementation.run({main});
+  const Recording output = implementation.run({main});
   JudgeOptions judge = options.judge;
-  if (!judge.precision) judge.precision = precision_of_dtype(said.dtype);
+  if (!judge.precision) judge.precision = precision_of_dtype(output.dtype);
   Noise noise(checkpoint, main, judge);
-  const Asked asked{config, implementation, main, said.logits.front(), seed, judge.progress};
+  const Asked asked{config, implementation, main, output.logits.front(), seed, judge.progress};
 
   Invariants result{checkpoint.string(),
                     implementation.name,
@@ -166,7 +166,7 @@ Invariants check_invariants(const std::filesystem::path& checkpoint,
   conclude(result);
   result.receipt = make_receipt(checkpoint, checkpoint / "config.json", std::nullopt);
   result.receipt.golden_sha256.clear();
-  result.receipt.runs = judge.runs, result.receipt.seed = seed, result.receipt.alpha = judge.alpha;
+  result.receipt.draws = judge;
   result.receipt.seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return result;

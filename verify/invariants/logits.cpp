@@ -84,9 +84,9 @@ Invariant batched(const Asked& asked, Noise& noise) {
     return invariant;
   }
   RowComparison comparison(noise, false);
-  const Said said =
+  const Recording output =
       asked.implementation.run({changed_at(asked, 0), asked.main, changed_at(asked, 1)});
-  comparison.add(asked.logits, said.logits[1], {asked.length()}, "second of three");
+  comparison.add(asked.logits, output.logits[1], {asked.length()}, "second of three");
   return concluded(invariant, comparison);
 }
 
@@ -135,10 +135,11 @@ Sequence padded(const Sequence& s, bool left) {
 
 std::vector<Invariant> paddings(const Asked& asked, Noise& noise) {
   const Index T = asked.length();
-  const Said said = asked.implementation.run({padded(asked.main, true), padded(asked.main, false)});
+  const Recording output =
+      asked.implementation.run({padded(asked.main, true), padded(asked.main, false)});
   RowComparison left(noise, asked.is_ours()), right(noise, asked.is_ours());
-  left.add(asked.logits, said.logits[0], {T, 0, padding, 0}, "padded on the left");
-  right.add(asked.logits, said.logits[1], {T}, "padded on the right");
+  left.add(asked.logits, output.logits[0], {T, 0, padding, 0}, "padded on the left");
+  right.add(asked.logits, output.logits[1], {T}, "padded on the right");
   const std::string note = fmt::format("{} tokens of padding, masked", padding);
   Invariant l{"padded on the left = unpadded", "padding is not seen and has no position"}, r = l;
   r.name = "padded on the right = unpadded";

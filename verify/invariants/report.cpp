@@ -64,7 +64,7 @@ std::string table(const Invariants& result, bool colour) {
       "tokens     {}, index_topk {}, seed {}; {:.1f} s\n\n"
       "{:<30} {:>8} {:>9} / {:<9} verdict\n",
       clean(result.checkpoint), clean(result.implementation), result.precision, result.length,
-      result.topk == 0 ? "none" : std::to_string(result.topk), result.receipt.seed,
+      result.topk == 0 ? "none" : std::to_string(result.topk), result.receipt.draws.seed,
       result.receipt.seconds, "invariant", "rows", "value", "limit");
   for (const Invariant& i : result.invariants) text += row(i, sources, colour);
   text += "\n";

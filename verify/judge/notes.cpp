@@ -1,8 +1,9 @@
 #include "verify/judge/notes.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 
 #include "verify/measure/divergence.hpp"
 
@@ -26,13 +27,10 @@ std::string emulation_note(const ModelPair& models, const Recording& side,
       emulated_max = std::max(emulated_max, e), definition_max = std::max(definition_max, d);
     }
   }
-  char text[256];
-  std::snprintf(text, sizeof text,
-                "emulated %s, rounded to nearest: KL mean %.2g max %.2g (the definition: mean %.2g "
-                "max %.2g)",
-                std::string(name_of(models.precision)).c_str(), emulated / rows, emulated_max,
-                definition / rows, definition_max);
-  return text;
+  return fmt::format(
+      "emulated {}, rounded to nearest: KL mean {:.2g} max {:.2g} (the definition: mean {:.2g} max "
+      "{:.2g})",
+      name_of(models.precision), emulated / rows, emulated_max, definition / rows, definition_max);
 }
 
 std::string own_error_note(const Model& model, const Sequence& sequence, const Run& base) {
@@ -48,24 +46,22 @@ std::string own_error_note(const Model& model, const Sequence& sequence, const R
   double worst = 0;
   for (Index i = 0; i < exact.size(); ++i)
     worst = std::max(worst, std::abs(static_cast<double>(exact.data()[i]) - base.logits.data()[i]));
-  char text[128];
-  std::snprintf(text, sizeof text,
-                "the reference's own rounding (double against long double): %.2g in a logit",
-                worst);
-  return text;
+  return fmt::format("the reference's own rounding (double against long double): {:.2g} in a logit",
+                     worst);
 }
 
 std::string unknown_tensors_note(const Recording& side, const std::vector<TensorResult>& judged) {
   std::string names;
   int count = 0;
-  for (const auto& [name, stored] : side.traces) {
+  for (const Trace::Entry& entry : side.trace.entries()) {
     const bool known = std::any_of(judged.begin(), judged.end(),
-                                   [&](const TensorResult& r) { return r.name == name; });
-    if (!known && ++count <= 3) names += (names.empty() ? "" : ", ") + name;
+                                   [&](const TensorResult& r) { return r.name == entry.name; });
+    if (!known && ++count <= 3) names += (names.empty() ? "" : ", ") + entry.name;
   }
   if (count == 0) return {};
-  return std::to_string(count) + " tensors of the file were not compared, since the reference " +
-         "has none of that name: " + names + (count > 3 ? ", ..." : "");
+  return fmt::format(
+      "{} tensors of the file were not compared, since the reference has none of that name: {}{}",
+      count, names, count > 3 ? ", ..." : "");
 }
 
 }  // namespace dsa::verify

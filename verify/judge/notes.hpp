@@ -4,7 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "verify/judge/against_definition.hpp"
+#include "verify/judge/rows.hpp"
+#include "verify/runs/models.hpp"
 
 namespace dsa::verify {
 

@@ -1,11 +1,14 @@
 #include "verify/judge/traces.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numeric>
 
-#include "verify/measure/divergence.hpp"
+#include "core/trace_names.hpp"
+#include "verify/measure/check.hpp"
 #include "verify/measure/selection.hpp"
 
 namespace dsa::verify {
@@ -17,28 +20,8 @@ bool is_padding(const Sequence& sequence, Index t) {
   return sequence.documents[static_cast<std::size_t>(t)] < 0;
 }
 
-/// The other name where `name` ends so; else itself.
-std::string renamed(const std::string& name, std::string_view end, std::string_view other) {
-  return name.ends_with(end) ? name.substr(0, name.size() - end.size()) + std::string(other) : name;
-}
-std::string experts_name(const std::string& name) { return renamed(name, ".groups", ".experts"); }
-std::string groups_name(const std::string& name) { return renamed(name, ".experts", ".groups"); }
-
-/// One element in units of what it is allowed; NaN and a wrong infinity count apart.
-void judge_element(TensorResult& r, double got, double want, double allowed, Index t, Index c) {
-  ++r.n;
-  if (is_masked(want) && is_masked(got)) return;
-  if (!std::isfinite(got) || !std::isfinite(want)) {
-    if (r.wrong_kind++ == 0)
-      r.worst_over_allowed = inf, r.at = {0, t, c}, r.got = got, r.want = want, r.allowed = allowed;
-    return;
-  }
-  const double error = std::abs(got - want);
-  const double ratio = error == 0 ? 0 : error / allowed;
-  if (!(ratio <= 1)) ++r.over;
-  if (r.at.position < 0 || is_worse(ratio, r.worst_over_allowed))
-    r.worst_over_allowed = ratio, r.at = {0, t, c}, r.got = got, r.want = want, r.allowed = allowed;
-}
+std::string experts_name(const std::string& name) { return sibling(name, names::gate_experts); }
+std::string groups_name(const std::string& name) { return sibling(name, names::gate_groups); }
 
 /// Router weights are stored in the order in which each side names its experts: ours, by expert.
 void align_experts(Tensor<double, 2>& weights, const Tensor<double, 2>& theirs,
@@ -61,18 +44,14 @@ void align_experts(Tensor<double, 2>& weights, const Tensor<double, 2>& theirs,
 
 }  // namespace
 
-bool is_masked(double x) { return x <= -1e38; }
-
 TracedDecisions::TracedDecisions(const Recording& side, const Config& config, Reading reading)
     : reading_(reading), n_experts_(config.n_routed_experts) {
-  for (const auto& [name, stored] : side.traces)
-    if (name.ends_with("self_attn.indexer") || name.ends_with("mlp.gate.experts") ||
-        name.ends_with("mlp.gate.groups"))
-      ids_.emplace(name, trace_values(*stored));
+  for (const Trace::Entry& entry : side.trace.entries())
+    if (is_decision(entry.name)) ids_.emplace(entry.name, entry.values());
 }
 
-bool TracedDecisions::told(const std::string& name) const {
-  return tells(name) || tells(experts_name(name));
+bool TracedDecisions::determines(const std::string& name) const {
+  return contains(name) || (is_routing(name) && contains(experts_name(name)));
 }
 
 std::vector<Index> TracedDecisions::row(const std::string& name, Index t,
@@ -90,15 +69,16 @@ std::vector<Index> TracedDecisions::row(const std::string& name, Index t,
 
 void TracedDecisions::replay(const std::string& name, View<const double, 2> scores,
                              View<Index, 2> chosen) const {
-  const auto told = ids_.find(name);
-  if (told == ids_.end()) {
-    if (tells(experts_name(name))) replay_groups(experts_name(name), scores, chosen);
+  const auto recorded = ids_.find(name);
+  if (recorded == ids_.end()) {
+    if (is_routing(name) && contains(experts_name(name)))
+      replay_groups(experts_name(name), scores, chosen);
     return;
   }
   const Index T = scores.shape[0];
-  if (told->second.shape()[0] != T)
-    throw Error("trace " + name + " has " + std::to_string(told->second.shape()[0]) +
-                " rows, expected one for each of " + std::to_string(T) + " tokens");
+  if (recorded->second.shape()[0] != T)
+    throw Error(fmt::format("trace {} has {} rows, expected one for each of {} tokens", name,
+                            recorded->second.shape()[0], T));
   for (Index t = 0; t < T; ++t) {
     if (refused_.contains({name, t})) continue;
     std::vector<Index> ids = row(name, t, scores[t]);
@@ -147,8 +127,8 @@ int bits_of_numbers(const Tensor<double, 2>& x) {
 
 void add_last_place(Limits& limits, const Recording& side, const Run& base) {
   for (auto& [name, allowed] : limits.tensors) {
-    const Tensor<double, 2>& values = base.trace.find(name)->values;
-    const int bits = bits_of_numbers(trace_values(*side.traces.at(name)));
+    const Tensor<double, 2> values = base.trace.at(name).values();
+    const int bits = bits_of_numbers(side.trace.at(name).values());
     for (Index i = 0; i < allowed.size(); ++i)
       if (const double x = values.data()[i]; x != 0 && std::isfinite(x))
         allowed.data()[i] += std::ldexp(1.0, std::ilogb(x) + 1 - bits);
@@ -159,7 +139,7 @@ namespace {
 
 /// The groups that were replayed for a row of experts, against those of the definition.
 struct Groups {
-  bool turned = false, explained = true;
+  bool flipped = false, explained = true;
 };
 
 Groups groups_of(const std::string& experts, Index t, const Run& base, const Limits& limits,
@@ -178,14 +158,14 @@ Groups groups_of(const std::string& experts, Index t, const Run& base, const Lim
 
 }  // namespace
 
-std::vector<TensorResult> judge_decisions(TracedDecisions& told, const Run& base,
+std::vector<TensorResult> judge_decisions(TracedDecisions& traced, const Run& base,
                                           const Limits& limits, const reference::Ops<double>& ops,
                                           const Sequence& sequence, const std::string& origin,
                                           const Skip& skip) {
   std::vector<TensorResult> results;
   for (const Decision& decision : base.decisions) {
-    if (!told.tells(decision.name)) continue;
-    const bool selection = decision.name.ends_with("self_attn.indexer");
+    if (!traced.contains(decision.name)) continue;
+    const bool selection = is_selection(decision.name);
     TensorResult r;
     r.name = decision.name;
     r.kind = selection ? TensorResult::Kind::selection : TensorResult::Kind::routing;
@@ -197,13 +177,13 @@ std::vector<TensorResult> judge_decisions(TracedDecisions& told, const Run& base
       const auto scores = decision.scores.view()[t];
       const auto allowed = limits.scores.at(decision.name).view()[t];
       const std::vector<Index> mine = sorted_set(own.view()[t]),
-                               theirs = told.row(decision.name, t, scores);
+                               theirs = traced.row(decision.name, t, scores);
       ++r.n;
       if (selection) r.agreement_by_position.push_back(jaccard(mine, theirs));
-      // Groups that are told are judged by themselves.
-      const bool by_group = !selection && !told.tells(groups_name(decision.name));
+      // Groups that are traced are judged by themselves.
+      const bool by_group = !selection && !traced.contains(groups_name(decision.name));
       const Groups groups = by_group ? groups_of(decision.name, t, base, limits, ops) : Groups{};
-      if (!groups.turned && mine == theirs) {
+      if (!groups.flipped && mine == theirs) {
         ++r.agreeing;
         continue;
       }
@@ -213,9 +193,9 @@ std::vector<TensorResult> judge_decisions(TracedDecisions& told, const Run& base
         continue;
       }
       if (r.over++ == 0) r.at = {0, t, -1};
-      told.refuse(decision.name, t);
+      traced.refuse(decision.name, t);
     }
-    r.worst_over_allowed = r.over > 0 ? inf : 0;
+    r.worst = r.over > 0 ? inf : 0;
     results.push_back(std::move(r));
   }
   return results;
@@ -233,31 +213,35 @@ std::vector<TensorResult> judge_tensors(const Recording& side, const Run& base,
       results.push_back(std::move(*decided));
       continue;
     }
-    const Trace::Entry* entry = base.trace.find(name);
-    const auto stored = side.traces.find(name);
-    if (entry == nullptr || stored == side.traces.end()) continue;
-    Tensor<double, 2> theirs = trace_values(*stored->second);
-    if (theirs.shape() != entry->values.shape())
-      throw Error(side.path.string() + ": tensor " + name + " has shape " +
-                  to_string<2>(theirs.shape()) + ", expected " +
-                  to_string<2>(entry->values.shape()) + "; is it a trace of another model?");
+    if (!base.trace.contains(name) || !side.trace.contains(name)) continue;
+    const Tensor<double, 2> ours = base.trace.at(name).values();
+    Tensor<double, 2> theirs = side.trace.at(name).values();
+    if (theirs.shape() != ours.shape())
+      throw Error(fmt::format(
+          "{}: tensor {} has shape {}, expected {}; is it a trace of another model?",
+          side.path.string(), name, to_string<2>(theirs.shape()), to_string<2>(ours.shape())));
     std::vector<bool> comparable(static_cast<std::size_t>(sequence.size()), true);
-    if (name.ends_with("mlp.gate.weights")) {
-      const std::string experts = name.substr(0, name.size() - 7) + "experts";
-      const auto ids = side.traces.find(experts);
-      if (ids == side.traces.end()) continue;  // weights of unnamed experts cannot be compared
-      align_experts(theirs, trace_values(*ids->second), base.find(experts)->chosen, comparable);
+    if (within_layer(name) == names::gate_weights) {
+      const std::string experts = experts_name(name);
+      if (!side.trace.contains(experts)) continue;  // weights of unnamed experts mean nothing
+      align_experts(theirs, side.trace.at(experts).values(), base.find(experts)->chosen,
+                    comparable);
     }
     TensorResult r;
     r.name = name;
     r.from = origin;
     const Tensor<double, 2>& allowed = limits.tensors.at(name);
-    for (Index t = 0; t < entry->values.shape()[0]; ++t) {
+    for (Index t = 0; t < ours.shape()[0]; ++t) {
       if (is_padding(sequence, t) || !comparable[static_cast<std::size_t>(t)] ||
           (skip && skip(name, t)))
         continue;
-      for (Index c = 0; c < entry->values.shape()[1]; ++c)
-        judge_element(r, theirs(t, c), entry->values(t, c), allowed(t, c), t, c);
+      for (Index c = 0; c < ours.shape()[1]; ++c) {
+        const double got = theirs(t, c), want = ours(t, c);
+        if (is_masked(want) && is_masked(got))
+          ++r.n;  // masked on both sides, whatever either calls it
+        else
+          r.add(got, want, allowed(t, c), {0, t, c});
+      }
     }
     results.push_back(std::move(r));
   }

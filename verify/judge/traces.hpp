@@ -14,37 +14,34 @@
 
 namespace dsa::verify {
 
-/// Masks are written as -inf, or as a huge negative number: of its dtype (HuggingFace), or seven
-/// tenths of it (MaxText).
-bool is_masked(double x);
-
 /// Rows that are not compared.
 using Skip = std::function<bool(const std::string& name, Index t)>;
 
-/// What the attention makes of a selection that names keys which its query cannot see, as
-/// HuggingFace's does where fewer than K are visible: it masks them again, or it reads them.
-enum class Reading { masked, as_told };
+/// How the attention reads a selection that names keys which its query cannot see, as HuggingFace's
+/// does where fewer than K are visible: it masks them again, or it reads them as recorded.
+enum class Reading { masked, as_recorded };
 
-/// The other side's decisions, as its trace tells them.
+/// The decisions in the trace of the judged side.
 class TracedDecisions {
  public:
   TracedDecisions(const Recording&, const Config&, Reading = Reading::masked);
 
-  bool told(const std::string& name) const;  // a group choice is told by the experts it led to
-  bool tells(const std::string& name) const { return ids_.contains(name); }  // by this very name
+  bool contains(const std::string& name) const { return ids_.contains(name); }
+  /// The trace has it, or what follows from it: the experts determine their groups.
+  bool determines(const std::string& name) const;
   const Tensor<double, 2>& ids(const std::string& name) const { return ids_.at(name); }
 
-  /// For RunOptions::decide: puts the other side's choice in place of ours, wherever it has the
-  /// shape of a right answer and is not refused. Groups that are not told are those of the experts,
-  /// and the best of the others.
+  /// For RunOptions::decide: puts the recorded choice in place of ours, wherever it has the shape
+  /// of a right answer and is not refused. Groups that are not traced are those of the experts, and
+  /// the best of the others.
   void replay(const std::string& name, View<const double, 2> scores, View<Index, 2> chosen) const;
 
   /// No longer replay this row: nothing explains it.
   void refuse(const std::string& name, Index row) { refused_.insert({name, row}); }
   bool refused_any() const { return !refused_.empty(); }
 
-  /// The other side's choice of one row: ids in ascending order, without those the query cannot
-  /// see, unless they are taken as told.
+  /// The recorded choice of one row: ids in ascending order, without those the query cannot see,
+  /// unless they are read as recorded.
   std::vector<Index> row(const std::string& name, Index t, View<const double, 1> scores) const;
 
  private:
@@ -62,7 +59,7 @@ class TracedDecisions {
 /// badly: their errors take two values, of which the rarer may not have come up.
 void add_last_place(Limits&, const Recording&, const Run& base);
 
-/// Judges every told decision of `base` (which replayed them all) and refuses what nothing
+/// Judges every traced decision of `base` (which replayed them all) and refuses those that nothing
 /// explains.
 std::vector<TensorResult> judge_decisions(TracedDecisions&, const Run& base, const Limits&,
                                           const reference::Ops<double>&, const Sequence&,

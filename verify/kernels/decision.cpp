@@ -13,80 +13,64 @@ namespace {
 
 constexpr double inf = std::numeric_limits<double>::infinity();
 
-/// Ascending subscripts below S, then only -1. `n`: how many.
-std::string order_of(std::span<const double> chosen, Index S, std::size_t& n) {
-  n = 0;
-  while (n < chosen.size() && chosen[n] != -1) ++n;
-  for (std::size_t i = 0; i < chosen.size(); ++i) {
-    const double s = chosen[i];
-    if (i >= n && s != -1) return fmt::format("{} stands behind a -1", s);
-    if (i < n && !(0 <= s && s < static_cast<double>(S)))
-      return fmt::format("{} is no subscript below {}", s, S);
-    if (i > 0 && i < n && s == chosen[i - 1]) return fmt::format("{} was chosen twice", s);
-    if (i > 0 && i < n && !(s > chosen[i - 1]))
-      return fmt::format("{} stands behind {}: not in ascending order", s, chosen[i - 1]);
+/// The subscripts before the first -1, which must be in ascending order and below S.
+struct Subscripts {
+  std::vector<Index> chosen;
+  std::string fault;
+};
+
+Subscripts subscripts_of(std::span<const double> row, Index S) {
+  Subscripts result;
+  for (std::size_t i = 0; i < row.size(); ++i) {
+    const double s = row[i];
+    if (result.chosen.size() < i) {
+      if (s != -1) return {{}, fmt::format("{} stands behind a -1", s)};
+      continue;
+    }
+    if (s == -1) continue;
+    if (!(0 <= s && s < static_cast<double>(S) && s == std::floor(s)))
+      return {{}, fmt::format("{} is no subscript below {}", s, S)};
+    if (i > 0 && s == row[i - 1]) return {{}, fmt::format("{} was chosen twice", s)};
+    if (i > 0 && s < row[i - 1])
+      return {{}, fmt::format("{} stands behind {}: not in ascending order", s, row[i - 1])};
+    result.chosen.push_back(static_cast<Index>(s));
   }
-  return "";
+  return result;
 }
 
 }  // namespace
 
-Decision judge_decision(std::span<const double> chosen, View<const double, 1> scores,
-                        View<const double, 1> allowed) {
-  const Index S = scores.size();
-  std::size_t n = 0;
-  if (const std::string why = order_of(chosen, S, n); !why.empty()) return {inf, why};
-  std::vector<bool> is_chosen(static_cast<std::size_t>(S));
-  for (std::size_t i = 0; i < n; ++i) is_chosen[static_cast<std::size_t>(chosen[i])] = true;
-
-  Index visible = 0, weakest = -1, strongest = -1;
-  for (Index s = 0; s < S; ++s) {
-    if (std::isnan(scores(s)) || !std::isfinite(allowed(s)))
-      return {inf, fmt::format("score {} of the reference is no number", s)};
-    const bool mine = is_chosen[static_cast<std::size_t>(s)];
-    visible += scores(s) > -inf;
-    if (mine && scores(s) == -inf) return {inf, fmt::format("{} is invisible", s)};
-    // Among equals, the one with the higher subscript is the weaker.
-    if (mine && (weakest < 0 || scores(s) + allowed(s) <= scores(weakest) + allowed(weakest)))
-      weakest = s;
-    if (!mine && (strongest < 0 || scores(s) - allowed(s) > scores(strongest) - allowed(strongest)))
-      strongest = s;
-  }
-  const auto wanted = std::min(static_cast<Index>(chosen.size()), visible);
-  if (static_cast<Index>(n) != wanted)
-    return {inf, fmt::format("{} were chosen, expected {}", n, wanted)};
-  if (weakest < 0 || strongest < 0) return {};
-
-  const double high = scores(weakest) + allowed(weakest);
-  const double low = scores(strongest) - allowed(strongest);
-  const bool right = high > low || (high == low && weakest < strongest);
-  const double needed = scores(strongest) - scores(weakest);
-  const double available = allowed(weakest) + allowed(strongest);
-  if (right) return {needed > 0 ? needed / available : 0, ""};
-  return {
-      available > 0 ? std::max(needed / available, std::nextafter(1.0, 2.0)) : inf,
-      fmt::format("{} was chosen with a score of {:.9g} instead of {} with {:.9g}; their errors "
-                  "may add up to {:.3g}",
-                  weakest, scores(weakest), strongest, scores(strongest), available)};
+TopkVerdict judge_row(std::span<const double> chosen, View<const double, 1> scores,
+                      View<const double, 1> allowed) {
+  const Subscripts mine = subscripts_of(chosen, scores.size());
+  if (!mine.fault.empty()) return {inf, mine.fault};
+  return judge_topk(mine.chosen, scores, allowed, static_cast<Index>(chosen.size()),
+                    Ties::lower_first);
 }
 
-Comparison judge_selection(const Case& c, const std::vector<double>& chosen) {
-  const Index T = c.out.at("chosen").shape()[0], K = c.out.at("chosen").shape()[1];
+void add_row(OutputVerdict& verdict, Index t, const TopkVerdict& row, const std::string& noun) {
+  Check& check = verdict.check;
+  ++check.n;
+  check.over += !row.ok();
+  if (row.ratio <= check.worst) return;
+  check.worst = row.ratio;
+  check.at = {.channel = t * verdict.shape[1]};
+  verdict.why = row.ok() ? "" : fmt::format("{} {}: {}", noun, t, row.why);
+}
+
+OutputVerdict judge_selection(const Case& c, const Arrays& out) {
+  const std::vector<double> chosen = values_of(c, out, "chosen");
+  OutputVerdict verdict{"chosen", c.out.at("chosen").shape(), {}};
+  const Index T = verdict.shape[0], K = verdict.shape[1];
   const std::vector<double>&scores = c.want.at("scores"), &allowed = c.allowed.at("scores");
   const Index S = T == 0 ? 0 : static_cast<Index>(scores.size()) / T;
-  Comparison comparison;
-  comparison.n = K == 0 ? 0 : T;
-  for (Index t = 0; t < comparison.n; ++t) {
-    const Decision row = judge_decision(
-        std::span(chosen).subspan(static_cast<std::size_t>(t * K), static_cast<std::size_t>(K)),
-        {scores.data() + t * S, {S}}, {allowed.data() + t * S, {S}});
-    comparison.over += !row.ok();
-    if (row.ratio <= comparison.worst) continue;
-    comparison.worst = row.ratio;
-    comparison.worst_at = t * K;
-    comparison.why = row.ok() ? "" : fmt::format("row {}: {}", t, row.why);
+  for (Index t = 0; t < T && K > 0; ++t) {
+    const auto row =
+        std::span(chosen).subspan(static_cast<std::size_t>(t * K), static_cast<std::size_t>(K));
+    add_row(verdict, t, judge_row(row, {scores.data() + t * S, {S}}, {allowed.data() + t * S, {S}}),
+            "row");
   }
-  return comparison;
+  return verdict;
 }
 
 void set_selection(Case& c, const Tensor<double, 2>& scores, const Tensor<double, 2>& allowed,

@@ -6,27 +6,21 @@
 #include <vector>
 
 #include "verify/kernels/op.hpp"
+#include "verify/measure/selection.hpp"
 
 namespace dsa::verify::kernels {
 
-/// One row: subscripts in ascending order, then -1.
-struct Decision {
-  /// How much of what their errors allow was needed to prefer the weakest chosen to the strongest
-  /// rejected; above 1: no scores within their errors choose so. Infinite: not a selection at all.
-  double ratio = 0;
-  std::string why = {};  // what is wrong, one clause
-  bool ok() const { return ratio <= 1; }
-};
+/// One row (K) as a kernel writes it: subscripts in ascending order, then -1. Judged under the
+/// total order "value descending, then index ascending", ties included.
+TopkVerdict judge_row(std::span<const double> chosen, View<const double, 1> scores,
+                      View<const double, 1> allowed);
 
-/// Right if min(K, visible) different visible subscripts were chosen, and some scores within their
-/// errors would have chosen them under the total order "value descending, then index ascending":
-/// of exact scores (allowed 0) only one set is right, ties included.
-Decision judge_decision(std::span<const double> chosen, View<const double, 1> scores,
-                        View<const double, 1> allowed);
+/// Counts one row of a decision (T, K); the worst says where and why: "row 3: ...".
+void add_row(OutputVerdict&, Index t, const TopkVerdict&, const std::string& noun);
 
-/// Every row of `chosen` (T, K) by the scores (T, S) of the case, want["scores"] and their allowed
-/// errors.
-Comparison judge_selection(const Case&, const std::vector<double>& chosen);
+/// Output "chosen" (T, K), every row by the scores (T, S) of the case, want["scores"], and their
+/// allowed errors.
+OutputVerdict judge_selection(const Case&, const Arrays& out);
 
 /// want["scores"] as they are, allowed["scores"], and what the reference selects of them:
 /// want["chosen"], out["chosen"] (T, K).

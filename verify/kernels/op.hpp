@@ -138,7 +138,8 @@ struct Case {
 struct OutputVerdict {
   std::string output;
   std::vector<Index> shape;  // of what was compared
-  Comparison comparison;
+  Check check;
+  std::string why = {};  // of a decision that is wrong: one clause
 };
 
 /// A case that is not posed yet: the answer of a large one takes seconds.

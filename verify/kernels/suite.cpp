@@ -186,14 +186,13 @@ CaseResult judge_outputs(const Case& c, const Arrays& out) {
   CaseResult result;
   result.is_empty = c.is_empty();
   for (const OutputVerdict& v : c.op->judge(c, out)) {
-    const Comparison& comparison = v.comparison;
-    const bool nothing_to_say = result.is_empty && comparison.n == 0;
-    const bool worse = !(comparison.worst <= result.worst);
-    if (worse) result.worst = comparison.worst;
-    if (worse && comparison.worst_at >= 0)
-      result.at = v.output + " " + place_in(v.shape, comparison.worst_at);
-    if (!comparison.ok() && !nothing_to_say && result.failure.empty())
-      result.failure = v.output + ": " + describe(comparison, v.shape);
+    const bool nothing_to_say = result.is_empty && v.check.n == 0;
+    if (!(v.check.worst <= result.worst)) {
+      result.worst = v.check.worst;
+      result.at = v.output + " " + place_in(v.shape, v.check.at.channel);
+    }
+    if (!v.check.ok() && !nothing_to_say && result.failure.empty())
+      result.failure = v.output + ": " + (v.why.empty() ? describe(v.check, v.shape) : v.why);
   }
   return result;
 }
@@ -275,7 +274,7 @@ OpsReport check_kernels(const OpsOptions& options, const std::vector<Kernel>& ke
 
 void conclude(OpsReport& report, const OpsOptions& options) {
   report.receipt = make_receipt();
-  report.receipt.seed = options.seed;
+  report.receipt.draws.seed = options.seed;
   report.sums = options.sums;
   std::map<KernelVerdict, Index> n;
   for (const KernelResult& row : report.rows) ++n[row.verdict];

@@ -103,8 +103,8 @@ class Replay {
   reference::Cache<double> cache_;
 };
 
-/// What rounding could have chosen otherwise: keys of the chosen set that could have been left out,
-/// and others that could have taken their place.
+/// Keys that rounding could have swapped: chosen ones that could have been left out, and others
+/// that could have taken their place.
 struct Swappable {
   std::vector<Index> chosen, leave, enter;
 };
@@ -163,7 +163,7 @@ double gap_of(View<const double, 1> scores, const std::vector<Index>& without,
   return std::max(0.0, strongest - weakest);
 }
 
-/// What the accepted trial decided otherwise than its own scores would have.
+/// The decisions of the accepted trial that its own scores would not have made.
 void note_flips(const Variant& definition, const Trial& trial, Index t, const Limits& limits,
                 std::vector<Flip>& flips) {
   for (const auto& [i, set] : trial.forced) {
@@ -185,13 +185,13 @@ void note_flips(const Variant& definition, const Trial& trial, Index t, const Li
   }
 }
 
-/// A turn to try: decision i of the token chooses this set.
+/// A flip to try: decision i of the token chooses this set.
 struct Turn {
   std::size_t i;
   std::vector<Index> set;
 };
 
-/// Every turn that the noise allows from here, in an order that depends on nothing but the place.
+/// Every flip that the noise allows from here, in an order that depends on the place alone.
 std::vector<Turn> turns_from(const Trial& from, Index t, const Limits& limits,
                              const IsFixed& known) {
   std::vector<Turn> turns;
@@ -206,7 +206,7 @@ std::vector<Turn> turns_from(const Trial& from, Index t, const Limits& limits,
   return turns;
 }
 
-/// Search over swaps: from the trial with the smallest KL, the first turn that improves it is
+/// Search over swaps: from the trial with the smallest KL, the first flip that improves it is
 /// taken; where none does, the next best trial is tried.
 Trial search(Replay& replay, Index t, Trial start, double limit, const Limits& limits,
              const IsFixed& known, int budget, int& spent) {
@@ -233,7 +233,7 @@ Trial search(Replay& replay, Index t, Trial start, double limit, const Limits& l
   return best;
 }
 
-/// One decision that a fit may turn.
+/// One decision that a fit may flip.
 struct Turnable {
   std::size_t i;
   Swappable loose;
@@ -344,7 +344,7 @@ bool within_noise(const Variant& definition, const Trial& trial, Index t, const 
   return std::all_of(flips.begin(), flips.end(), [](const Flip& f) { return f.margin <= f.noise; });
 }
 
-/// How many decisions a correct run turns: each with probability P(noise > margin).
+/// How many decisions a correct run flips: each with probability P(noise > margin).
 void expect_flips(Explanation& explanation, const Run& base, const Limits& limits,
                   const IsFixed& known, double alpha) {
   double variance = 0;

@@ -1,5 +1,6 @@
 #include "verify/limits/noise.hpp"
 
+#include <fmt/format.h>
 #include <omp.h>
 
 #include <algorithm>
@@ -48,7 +49,7 @@ void add(Sums& sums, const Run& run, const Run& base) {
     sums.kl.push_back(std::move(kl));
   }
   for (const Trace::Entry& entry : base.trace.entries())
-    add_squares(sums.tensors[entry.name], run.trace.find(entry.name)->values, entry.values);
+    add_squares(sums.tensors[entry.name], run.trace.at(entry.name).values(), entry.values());
   for (const Decision& decision : base.decisions) {
     const Decision& mine = *run.find(decision.name);
     add_squares(sums.scores[decision.name], mine.scores, decision.scores);
@@ -184,9 +185,9 @@ void copy_to(View<Index, 2> out, const Tensor<Index, 2>& in) {
   std::copy(in.begin(), in.end(), out.begin());
 }
 
-/// A row that may fall either way does: its scores move by up to the noise, ties by lot.
-void cast_lots(std::uint64_t seed, View<const double, 1> scores, double amplitude,
-               View<Index, 1> chosen) {
+/// Randomised tie-break: the scores of a row move by up to the noise, ties are broken at random.
+void break_ties(std::uint64_t seed, View<const double, 1> scores, double amplitude,
+                View<Index, 1> chosen) {
   struct Candidate {
     Index s;
     double score, lot;
@@ -207,9 +208,9 @@ void cast_lots(std::uint64_t seed, View<const double, 1> scores, double amplitud
     chosen(i) = i < k ? candidates[static_cast<std::size_t>(i)].s : -1;
 }
 
-/// The first decision of a free run that fell otherwise and that row t can have felt.
-std::optional<NearTie> first_turned(const Run& run, const Run& base, const Sequence& sequence,
-                                    const Limits& limits, Index t) {
+/// The first decision that a free run flipped and that row t depends on.
+std::optional<NearTie> first_flipped(const Run& run, const Run& base, const Sequence& sequence,
+                                     const Limits& limits, Index t) {
   for (const Decision& decision : base.decisions) {
     const Decision& mine = *run.find(decision.name);
     for (Index r = t; r >= 0; --r) {  // the row itself first, then the nearest before it
@@ -236,12 +237,6 @@ double reach_of(const std::vector<std::vector<double>>& kl, std::size_t t, const
   const double variation =
       std::clamp(squares / (M - 1) / (mean * mean), std::min(limits.kl_variation, 2.0), 2.0);
   return mean * fisher_quantile(2 / variation, 2 / variation * M, tail);
-}
-
-std::string exponent(double x) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.0e", x);
-  return text;
 }
 
 }  // namespace
@@ -271,7 +266,7 @@ Limits measure_limits(const Perturbed& perturbed, const Sequence& sequence, cons
   for (const auto& [name, margins] : sums.margins) rows += static_cast<Index>(margins.size());
   const auto tail = [&](Index n) { return alpha / 2 / static_cast<double>(std::max<Index>(n, 1)); };
   for (auto& [name, squares] : sums.tensors)
-    limits.tensors[name] = allowed_of(std::move(squares), base.trace.find(name)->values, M,
+    limits.tensors[name] = allowed_of(std::move(squares), base.trace.at(name).values(), M,
                                       tail(elements), limits.tensor_origins[name]);
   for (auto& [name, squares] : sums.scores)
     limits.scores[name] = allowed_of(std::move(squares), base.find(name)->scores, M, tail(elements),
@@ -284,7 +279,7 @@ Limits measure_limits(const Perturbed& perturbed, const Sequence& sequence, cons
       const double gap = margin(decision.scores.view()[t], decision.chosen.view()[t]);
       const double bound = limits.margin_noise(decision.name, t);
       if (std::isfinite(gap) && gap <= bound)
-        limits.unsettled.push_back({decision.name, t, gap, bound});
+        limits.near_ties.push_back({decision.name, t, gap, bound});
     }
   if (base.logits.size() > 0) {
     const double share = tail(sums.logits.size());
@@ -300,10 +295,10 @@ FreeRuns measure_reach(const Perturbed& perturbed, const Sequence& sequence, con
   FreeRuns result;
   std::vector<Reach>& reach = result.reach;
   reach.resize(static_cast<std::size_t>(sequence.size()));
-  std::vector<bool> felt(reach.size());  // some decision before the row fell otherwise
-  if (limits.unsettled.empty()) return result;
-  std::map<std::string, std::map<Index, double>> amplitude;  // of unsettled rows
-  for (const NearTie& u : limits.unsettled) amplitude[u.name][u.position] = u.noise;
+  std::vector<bool> felt(reach.size());  // a decision that the row depends on was flipped
+  if (limits.near_ties.empty()) return result;
+  std::map<std::string, std::map<Index, double>> amplitude;  // of near-ties
+  for (const NearTie& u : limits.near_ties) amplitude[u.name][u.position] = u.noise;
 
   const auto one = [&](int m) {
     const auto draw = static_cast<std::uint64_t>(noise.runs + m);
@@ -317,7 +312,7 @@ FreeRuns measure_reach(const Perturbed& perturbed, const Sequence& sequence, con
       std::uint64_t seed = random_bits(noise.seed + 0x1075, draw);
       for (char c : name) seed = random_bits(seed, static_cast<unsigned char>(c));
       for (const auto& [t, bound] : rows->second)
-        cast_lots(random_bits(seed, static_cast<std::uint64_t>(t)), scores[t], bound, chosen[t]);
+        break_ties(random_bits(seed, static_cast<std::uint64_t>(t)), scores[t], bound, chosen[t]);
     };
     const Variant altered = perturbed(random_bits(noise.seed, draw));
     return run_reference(altered.model, sequence, altered.ops, loose);
@@ -332,8 +327,8 @@ FreeRuns measure_reach(const Perturbed& perturbed, const Sequence& sequence, con
       if (mine.kl == inf || sequence.documents[static_cast<std::size_t>(t)] < 0) continue;
       const bool beyond = kl > limits.kl[static_cast<std::size_t>(t)];
       if (!beyond && felt[static_cast<std::size_t>(t)]) continue;
-      if (const auto turned = first_turned(run, base, sequence, limits, t)) {
-        mine = {beyond ? inf : 0, *turned};
+      if (const auto flipped = first_flipped(run, base, sequence, limits, t)) {
+        mine = {beyond ? inf : 0, *flipped};
         felt[static_cast<std::size_t>(t)] = true;
       }
     }
@@ -356,14 +351,13 @@ double limit_of_means(const std::vector<double>& means, double tail) {
 }
 
 std::string origin_of_kl_limit(const NoiseOptions& options, Index rows) {
-  return std::to_string(options.runs) + " perturbed runs (" + options.precision +
-         "), Fisher F at " + exponent(options.alpha / 3) + " over " + std::to_string(rows) +
-         " rows";
+  return fmt::format("{} perturbed runs ({}), Fisher F at {:.0e} over {} rows", options.runs,
+                     options.precision, options.alpha / 3, rows);
 }
 
 std::string origin_of_element_limit(const NoiseOptions& options) {
-  return std::to_string(options.runs) + " perturbed runs (" + options.precision +
-         "), Student t at " + exponent(options.alpha / 3) + " over all elements";
+  return fmt::format("{} perturbed runs ({}), Student t at {:.0e} over all elements", options.runs,
+                     options.precision, options.alpha / 3);
 }
 
 }  // namespace dsa::verify

@@ -5,10 +5,10 @@
 //
 //   held   every decision (selection, routing) is the definition's: what remains is smooth, and
 //          its spread gives the limits;
-//   free   decisions fall as they may, and those whose margin lies within the noise fall either
-//          way with equal chance (exact ties are the extreme case): where a row's KL leaves the
-//          smooth limit in some free run, a side that leaves it too is neither right nor wrong by
-//          that row. A side that stays within it is right either way.
+//   free   decisions are not held, and near-ties (margins within the noise; exact ties are the
+//          extreme case) are broken at random. If a free run takes a row beyond its limit, the row
+//          does not show that a side beyond it is wrong. A side within the limit is right in any
+//          case.
 //
 // Limits at significance alpha over all checks of a judgement:
 //   KL of a row   ~ a weighted chi-square, mean_t over the held runs, squared coefficient of
@@ -30,23 +30,20 @@
 
 namespace dsa::verify {
 
-struct NoiseOptions {
+struct NoiseOptions : Draws {
   std::string precision;  // for reports: "hf-fp32"
-  int runs = 16;          // M, of each kind
-  std::uint64_t seed = 1;
-  double alpha = 1e-3;   // probability of rejecting a right result
-  Index share = 1;       // over how many sequences alpha is split
-  bool parallel = true;  // runs side by side; false: one after the other, each on all cores
+  Index share = 1;        // over how many sequences alpha is split
+  bool parallel = true;   // runs side by side; false: one after the other, each on all cores
   std::function<void(int done, int of)> progress;
 };
 
 /// The implementation whose noise is measured, with the roundings of one draw.
 using Perturbed = std::function<Variant(std::uint64_t draw)>;
 
-/// Decisions that are not free: the other side's trace told them.
+/// Decisions that are not free: the trace of the judged side determines them.
 using IsFixed = std::function<bool(const std::string& name)>;
 
-/// A decision that rounding may turn.
+/// A decision that rounding may flip.
 struct NearTie {
   std::string name;
   Index position = -1;
@@ -79,7 +76,7 @@ struct Limits {
   std::map<std::string, std::vector<double>> margin_spread;  // standard deviation, a row
   double kl_variation = 2;     // squared coefficient of variation of a row's KL
   double margin_quantile = 0;  // a margin below quantile x spread is within the noise
-  std::vector<NearTie> unsettled;
+  std::vector<NearTie> near_ties;
   KlOrigin kl_origin;
   ElementOrigin logits_origin;
   std::map<std::string, ElementOrigin> tensor_origins;
@@ -93,10 +90,10 @@ struct Limits {
 Limits measure_limits(const Perturbed&, const Sequence&, const Run& base, const RunOptions& options,
                       const IsFixed&, const NoiseOptions&);
 
-/// What the decisions that fell otherwise in some free run may make of a row of logits.
+/// How far decisions that were flipped in some free run may take a row of logits.
 struct Reach {
   double kl = 0;  // the most, at alpha; infinite where a free run took the row beyond its held
-                  // limit, 0 where no free run turned a decision that the row can have felt
+                  // limit, 0 where no free run flipped a decision that the row depends on
   NearTie first;  // the first such decision, in execution order
 };
 
@@ -105,7 +102,7 @@ struct FreeRuns {
   std::vector<std::vector<double>> kl;  // [run][row]
 };
 
-/// All settled: nothing is run, nothing is within reach.
+/// Without near-ties nothing is run, and nothing is within reach.
 FreeRuns measure_reach(const Perturbed&, const Sequence&, const Run& base,
                        const RunOptions& options, const IsFixed&, const Limits&,
                        const NoiseOptions&);

@@ -4,22 +4,16 @@
 #include <cmath>
 #include <limits>
 
+#include "core/trace_names.hpp"
+#include "verify/measure/check.hpp"
 #include "verify/names/dataflow.hpp"
 
 namespace dsa::verify {
 namespace {
 
-bool is_scores(const std::string& name) { return name.ends_with("self_attn.indexer.scores"); }
-bool is_selection(const std::string& name) { return name.ends_with("self_attn.indexer"); }
-bool is_decision(const std::string& name) {
-  return is_selection(name) || name.ends_with("mlp.gate.experts") ||
-         name.ends_with("mlp.gate.groups");
-}
-
-/// "...mlp.gate.experts" of "...mlp.gate.weights".
-std::string experts_of(const std::string& weights) {
-  return weights.substr(0, weights.size() - std::string("weights").size()) + "experts";
-}
+bool is_scores(const std::string& name) { return within_layer(name) == names::indexer_scores; }
+bool is_weights(const std::string& name) { return within_layer(name) == names::gate_weights; }
+std::string experts_of(const std::string& weights) { return sibling(weights, names::gate_experts); }
 
 /// One of E for every slot: such a row can be put in place of ours.
 bool is_choice(View<const double, 1> ids, Index slots, Index E) {
@@ -37,9 +31,10 @@ Graft::Graft(const Recording& side, const Config& config, Reading reading)
       reading_(reading),
       told_(side, config, reading) {
   const Index T = sequence_.size();
-  for (const auto& [name, stored] : side.traces) {
+  for (const Trace::Entry& entry : side.trace.entries()) {
+    const std::string& name = entry.name;
     if (!is_traced(name)) continue;
-    const Tensor<double, 2> theirs = trace_values(*stored);
+    const Tensor<double, 2> theirs = entry.values();
     require(theirs.shape()[0] == T,
             side.path.string() + ": tensor " + name + " has " + std::to_string(theirs.shape()[0]) +
                 " rows, expected one for each of " + std::to_string(T) + " tokens");
@@ -58,10 +53,10 @@ Graft::Graft(const Recording& side, const Config& config, Reading reading)
 }
 
 bool Graft::tells(const std::string& name) const {
-  if (is_decision(name)) return told_.tells(name);
-  if (!side_.traces.contains(name) || !is_traced(name)) return false;
+  if (is_decision(name)) return told_.contains(name);
+  if (!side_.trace.contains(name) || !is_traced(name)) return false;
   // Weights are told in the order of the experts; without these nobody knows whose they are.
-  return !name.ends_with("mlp.gate.weights") || told_.tells(experts_of(name));
+  return !is_weights(name) || told_.contains(experts_of(name));
 }
 
 void Graft::visit_inputs(const std::string& name, std::set<std::string>& untold,
@@ -90,9 +85,9 @@ bool Graft::is_spoiled(const std::string& name) const {
 RunOptions Graft::options() const {
   RunOptions run;
   run.span = {0, config_.num_hidden_layers};
-  run.head = side_.traces.contains("model.norm") || side_.traces.contains("lm_head");
+  run.head = side_.trace.contains(names::norm) || side_.trace.contains(names::lm_head);
   run.keep = [this](const std::string& name) {
-    return side_.traces.contains(name) && is_traced(name);
+    return side_.trace.contains(name) && is_traced(name);
   };
   run.graft = [this](const std::string& name, View<double, 2> x) { put_tensor(name, x); };
   run.decide = [this](const std::string& name, View<const double, 2> scores,
@@ -102,9 +97,9 @@ RunOptions Graft::options() const {
 
 void Graft::put_tensor(const std::string& name, View<double, 2> x) const {
   if (!tells(name)) return;
-  const Tensor<double, 2> theirs = trace_values(*side_.traces.at(name));
+  const Tensor<double, 2> theirs = side_.trace.at(name).values();
   if (theirs.shape() != x.shape) return;  // whoever compares them says so
-  const bool by_expert = name.ends_with("mlp.gate.weights"), masks = is_scores(name);
+  const bool by_expert = is_weights(name), masks = is_scores(name);
   for (Index t = 0; t < x.shape[0]; ++t) {
     if (sequence_.documents[static_cast<std::size_t>(t)] < 0) continue;
     if (by_expert &&
@@ -122,7 +117,7 @@ void Graft::put_tensor(const std::string& name, View<double, 2> x) const {
 void Graft::put_decision(const std::string& name, View<const double, 2> scores,
                          View<Index, 2> chosen) const {
   // Selections: what does not fit into ours is read by the attention, see keys().
-  if (is_selection(name) || !told_.tells(name)) return told_.replay(name, scores, chosen);
+  if (is_selection(name) || !told_.contains(name)) return told_.replay(name, scores, chosen);
   const Tensor<double, 2>& ids = told_.ids(name);
   for (Index t = 0; t < chosen.shape[0]; ++t) {
     if (sequence_.documents[static_cast<std::size_t>(t)] < 0) continue;
@@ -152,10 +147,8 @@ std::vector<Index> Graft::keys_of(const std::string& selection, Index t) const {
 std::optional<Tensor<Index, 2>> Graft::keys(const std::string& heads,
                                             View<const Index, 2> ours) const {
   if (!config_.indexer || !config_.use_sparse_attention) return std::nullopt;
-  const std::string selection = "model.layers." +
-                                std::to_string(selecting_layer(config_, layer_of(heads))) +
-                                ".self_attn.indexer";
-  if (!told_.tells(selection)) return std::nullopt;
+  const std::string selection = in_layer(selecting_layer(config_, layer_of(heads)), names::indexer);
+  if (!told_.contains(selection)) return std::nullopt;
   const Index T = ours.shape[0], W = std::max(ours.shape[1], told_.ids(selection).shape()[1]);
   Tensor<Index, 2> wide({T, W}, -1);
   for (Index t = 0; t < T; ++t) {

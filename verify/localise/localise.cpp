@@ -5,6 +5,7 @@
 #include <cmath>
 #include <map>
 
+#include "core/trace_names.hpp"
 #include "verify/judge/precision_of.hpp"
 #include "verify/localise/graft.hpp"
 #include "verify/names/dataflow.hpp"
@@ -18,15 +19,9 @@ namespace {
 Recording traced_sequence(const Recording& side) {
   Recording one = side;
   one.sequences.resize(1);
-  std::erase_if(one.traces, [](const auto& trace) { return !is_traced(trace.first); });
-  if (one.traces.contains("lm_head") || side.logits.empty()) return one;
-  const Tensor<double, 2>& logits = side.logits.front();
-  const auto head = std::make_shared<StoredTensor>();
-  head->name = "lm_head", head->dtype = Dtype::f64;
-  head->shape = {logits.shape()[0], logits.shape()[1]};
-  head->data = reinterpret_cast<const std::byte*>(logits.data());
-  one.laid_out.push_back(head);
-  one.traces["lm_head"] = head.get();
+  one.trace.erase_if([](const std::string& name) { return !is_traced(name); });
+  if (!one.trace.contains(names::lm_head) && !side.logits.empty())
+    one.trace.put(names::lm_head, side.logits.front());
   return one;
 }
 
@@ -34,14 +29,14 @@ Recording traced_sequence(const Recording& side) {
 class UnsettledRows {
  public:
   UnsettledRows(const Limits& limits, const Sequence& sequence) : sequence_(sequence) {
-    for (const NearTie& u : limits.unsettled) rows_[u.name].push_back(u.position);
+    for (const NearTie& u : limits.near_ties) rows_[u.name].push_back(u.position);
   }
 
   /// The decisions among `ops` that row t of their last tensor may hang on. An attention spreads
   /// what lies before it over all later rows; within one block there is only one.
   std::vector<std::string> behind(const std::set<std::string>& ops, Index t) const {
     const auto attentions = std::count_if(ops.begin(), ops.end(), [](const std::string& name) {
-      return name.ends_with("self_attn.heads");
+      return within_layer(name) == names::heads;
     });
     std::vector<std::string> names;
     for (const std::string& name : ops) {
@@ -100,8 +95,8 @@ Grafted graft_as(const ModelPair& models, const Recording& side, const JudgeOpti
       [&](std::uint64_t draw) {
         return graft.feeding(models.rounded({reference::Rounding::Mode::random, draw}));
       },
-      sequence, base, run, [&](const std::string& name) { return graft.decisions().told(name); },
-      noise);
+      sequence, base, run,
+      [&](const std::string& name) { return graft.decisions().determines(name); }, noise);
 
   add_last_place(limits, side, base);
 
@@ -139,8 +134,8 @@ Grafted graft(const ModelPair& models, const Recording& given, const JudgeOption
   bool readings_differ = false;
   Grafted masked = graft_as(models, side, options, Reading::masked, readings_differ);
   if (masked.wrong.empty() || !readings_differ) return masked;
-  Grafted as_told = graft_as(models, side, options, Reading::as_told, readings_differ);
-  return as_told.wrong.size() <= masked.wrong.size() ? as_told : masked;
+  Grafted as_recorded = graft_as(models, side, options, Reading::as_recorded, readings_differ);
+  return as_recorded.wrong.size() <= masked.wrong.size() ? as_recorded : masked;
 }
 
 namespace {
@@ -164,10 +159,9 @@ std::vector<std::string> names_of_run(const ModelPair& models, const Sequence& s
 /// The logits as a tensor that departs.
 TensorResult head_of(const LogitsResult& logits) {
   TensorResult r;
-  r.name = "lm_head";
-  r.n = logits.elements.n, r.over = logits.elements.over, r.wrong_kind = logits.all.wrong_kind;
-  r.worst_over_allowed = logits.elements.value / logits.elements.limit;
-  r.at = logits.elements.at, r.from = logits.elements.from;
+  static_cast<Check&>(r) = logits.elements;
+  r.name = names::lm_head;
+  r.wrong_kind = logits.all.wrong_kind;
   return r;
 }
 
@@ -176,13 +170,12 @@ void conclude_logits(Localisation& l, const ModelPair& models, const Recording& 
   l.outcome = l.plain.outcome, l.why = l.plain.why;
   const std::vector<std::string> executed = names_of_run(models, side.sequences.front());
   for (const std::string& name : executed)
-    if (layer_of(name) >= 0 && name == "model.layers." + std::to_string(layer_of(name)))
-      l.dump_next.push_back(name);
+    if (layer_of(name) >= 0 && within_layer(name).empty()) l.dump_next.push_back(name);
   if (l.outcome != Outcome::fail) {
     if (l.outcome == Outcome::pass) l.dump_next.clear();
     return;
   }
-  l.first_departure = "lm_head";
+  l.first_departure = names::lm_head;
   std::string bisected;
   const std::vector<std::string> ops =
       suspects(l.plain, side.sequences, models.definition.config, executed, bisected);
@@ -255,11 +248,11 @@ Localisation localise(const std::filesystem::path& checkpoint,
   l.precision = name_of(precision);
   const ModelPair models = open_models(checkpoint, precision);
   bool traced = false;  // more than what are the logits anyway
-  for (const auto& [name, stored] : side.traces) {
-    if (!is_traced(name)) l.unmapped.push_back(name);
-    traced |= is_traced(name) && name != "lm_head";
+  for (const Trace::Entry& entry : side.trace.entries()) {
+    if (!is_traced(entry.name)) l.unmapped.push_back(entry.name);
+    traced |= is_traced(entry.name) && entry.name != names::lm_head;
   }
-  if (!traced) side.traces.clear();
+  if (!traced) side.trace = {};
   JudgeOptions quick = options;
   quick.explain = false;
   l.plain = hold_against_definition(models, side, "candidate", quick).judgement;
@@ -271,7 +264,7 @@ Localisation localise(const std::filesystem::path& checkpoint,
   }
   l.receipt = make_receipt(checkpoint, candidate, std::nullopt);
   l.receipt.candidate_sha256.swap(l.receipt.golden_sha256);
-  l.receipt.runs = options.runs, l.receipt.seed = options.seed, l.receipt.alpha = options.alpha;
+  l.receipt.draws = options;
   l.receipt.seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return l;

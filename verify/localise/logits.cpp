@@ -3,6 +3,7 @@
 #include <limits>
 #include <map>
 
+#include "core/trace_names.hpp"
 #include "verify/localise/localise.hpp"
 
 namespace dsa::verify {
@@ -17,29 +18,25 @@ std::vector<Index> visible_keys(const Sequence& sequence) {
   return visible;
 }
 
-bool selects(const std::string& name) {
-  return name.find("self_attn.indexer") != std::string::npos;
-}
-
 /// A selection that is not masked goes wrong for any number of keys, whatever it selects by.
-bool masks_selection(const std::string& name) {
-  return name.ends_with("self_attn.indexer") || name.ends_with("self_attn.indexer.scores");
+bool masks_selection(std::string_view name) {
+  return is_selection(name) || within_layer(name) == names::indexer_scores;
 }
 
 /// With one key the softmax is 1 whatever the scores: these ops make no difference.
-bool needs_two_keys(const std::string& name) {
-  for (const char* part : {"self_attn.q_a_proj", "self_attn.q_a_layernorm", "self_attn.q_b_proj",
-                           "self_attn.q_proj", "self_attn.q_rope", "self_attn.k_rope"})
-    if (name.ends_with(part)) return true;
-  return selects(name) && !masks_selection(name);
+bool needs_two_keys(std::string_view name) {
+  for (const char* part : {names::q_a_proj, names::q_a_layernorm, names::q_b_proj, names::q_proj,
+                           names::q_rope, names::k_rope})
+    if (within_layer(name) == part) return true;
+  return is_indexer_part(name) && !masks_selection(name);
 }
 
 /// What takes part in weighing keys against each other, all visible ones being selected.
-bool weighs_keys(const std::string& name) {
-  for (const char* part : {"self_attn.heads", "self_attn.kv_a_proj_with_mqa", "self_attn.kv_b_proj",
-                           "self_attn.kv_a_layernorm"})
-    if (name.ends_with(part)) return true;
-  return masks_selection(name) || (needs_two_keys(name) && !selects(name));
+bool weighs_keys(std::string_view name) {
+  for (const char* part :
+       {names::heads, names::kv_a_proj_with_mqa, names::kv_b_proj, names::kv_a_layernorm})
+    if (within_layer(name) == part) return true;
+  return masks_selection(name) || (needs_two_keys(name) && !is_indexer_part(name));
 }
 
 struct Fewest {
@@ -56,15 +53,14 @@ Fewest fewest_keys(const LogitsResult& logits, const std::vector<Sequence>& sequ
   };
   Fewest fewest;
   for (const RowResult& row : logits.rows)
-    if (row.decided() && !(row.kl <= row.kl_limit && row.worst_over_allowed <= 1))
-      fewest.departing = std::min(fewest.departing, keys(row));
+    if (row.decided() && !row.agrees()) fewest.departing = std::min(fewest.departing, keys(row));
   for (const RowResult& row : logits.rows)
     if (row.decided() && keys(row) < fewest.departing) ++fewest.agreeing;
   return fewest;
 }
 
 std::vector<std::string> those(const std::vector<std::string>& names,
-                               bool (*fits)(const std::string&), bool wanted) {
+                               bool (*fits)(std::string_view), bool wanted) {
   std::vector<std::string> kept;
   for (const std::string& name : names)
     if (fits(name) == wanted) kept.push_back(name);
@@ -94,7 +90,7 @@ std::vector<std::string> suspects(const Judgement& plain, const std::vector<Sequ
           "index_topk = " + std::to_string(K) + ", and the " + rows +
           ": the indexer or its selection, unless something goes wrong for certain tokens or "
           "positions only";
-    return those(executed, selects, true);
+    return those(executed, is_indexer_part, true);
   }
   if (fewest.agreeing > 0) {
     why = "the first departing row sees " + std::to_string(fewest.departing) + " keys and the " +

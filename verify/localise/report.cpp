@@ -32,7 +32,7 @@ std::string table(const Localisation& l, bool colour) {
                         "ops");
   for (const FaultyOp& wrong : l.grafted.wrong)
     text += fmt::format("{:<48} {:>14} {:>12}  {}\n", clean(wrong.tensor.name),
-                        number(wrong.tensor.worst_over_allowed), place(wrong.tensor.at),
+                        number(wrong.tensor.worst), place(wrong.tensor.at),
                         wrong.ops.size() == 1 ? "this one" : some(wrong.ops));
   const auto line = [&](const std::string& label, const std::vector<std::string>& names) {
     if (!names.empty()) text += fmt::format("{} ({}): {}\n", label, names.size(), some(names));

@@ -4,6 +4,7 @@
 #include <limits>
 #include <set>
 
+#include "core/trace_names.hpp"
 #include "verify/names/dataflow.hpp"
 #include "verify/runs/reference_run.hpp"
 
@@ -44,7 +45,7 @@ std::set<std::string> behind_departure(const std::string& departure, const Judge
 Index fewest_keys(const Recording& candidate, const LogitsResult& logits) {
   Index fewest = std::numeric_limits<Index>::max();
   for (const RowResult& row : logits.rows) {
-    if (!row.decided() || (row.kl <= row.kl_limit && row.worst_over_allowed <= 1)) continue;
+    if (!row.decided() || row.agrees()) continue;
     const auto& documents =
         candidate.sequences[static_cast<std::size_t>(row.at.sequence)].documents;
     const auto end = documents.begin() + row.at.position + 1;
@@ -53,11 +54,10 @@ Index fewest_keys(const Recording& candidate, const LogitsResult& logits) {
   return fewest;
 }
 
-bool of_indexer(const std::string& name) {
-  return name.find("self_attn.indexer") != std::string::npos;
-}
 bool of_scores(const std::string& name) {
-  return of_indexer(name) || name.ends_with("_rope") || name.ends_with("self_attn.heads");
+  const std::string_view rest = within_layer(name);
+  return is_indexer_part(name) || rest == names::q_rope || rest == names::k_rope ||
+         rest == names::heads;
 }
 
 }  // namespace
@@ -75,11 +75,11 @@ std::vector<std::string> suspects(const ModelPair& models, const Recording& cand
   const Index fewest = fewest_keys(candidate, *plain.logits);
   const bool sparse = config.indexer && config.use_sparse_attention;
   if (sparse && fewest > config.indexer->topk)
-    std::erase_if(ops, [](const std::string& name) { return !of_indexer(name); });
+    std::erase_if(ops, [](const std::string& name) { return !is_indexer_part(name); });
   else if (fewest > 1)
     std::erase_if(ops, [](const std::string& name) { return !of_scores(name); });
   for (std::string& name : ops)  // logits do not tell layers apart
-    if (layer_of(name) >= 0) name = name.substr(name.find('.', sizeof "model.layers.") + 1);
+    if (layer_of(name) >= 0) name = within_layer(name);
   std::vector<std::string> once;
   for (const std::string& name : ops)
     if (std::find(once.begin(), once.end(), name) == once.end()) once.push_back(name);

@@ -1,8 +1,9 @@
 #include "verify/measure/fit.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -17,11 +18,7 @@ constexpr int sections = 26;     // 0.618^26: a valley of e^4 is known to 2e-5
 constexpr double as_good = 1.1;  // of a rounder number: what remains is rounding noise
 
 /// x with so many decimal digits.
-double rounded(double x, int digits) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.*e", digits - 1, x);
-  return std::strtod(text, nullptr);
-}
+double rounded(double x, int digits) { return std::stod(fmt::format("{:.{}e}", x, digits - 1)); }
 
 double golden_section(const std::function<double(double)>& left, double a, double b) {
   const double ratio = (std::sqrt(5.0) - 1) / 2;

@@ -1,43 +1,85 @@
 #include "verify/measure/selection.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
 namespace dsa::verify {
 namespace {
-constexpr double inf = std::numeric_limits<double>::infinity();
-}
 
-bool is_wellformed(const std::vector<Index>& chosen, View<const double, 1> scores, Index K) {
+constexpr double inf = std::numeric_limits<double>::infinity();
+
+/// Why the keys are not min(K, visible) different visible ones; empty where they are.
+std::string shape_fault(const std::vector<Index>& chosen, View<const double, 1> scores, Index K) {
   const Index S = scores.size();
   Index visible = 0;
   for (double score : scores) visible += score > -inf;
-  if (static_cast<Index>(chosen.size()) != std::min(K, visible)) return false;
   std::vector<bool> seen(static_cast<std::size_t>(S));
   for (Index s : chosen) {
-    if (s < 0 || s >= S || seen[static_cast<std::size_t>(s)] || !(scores(s) > -inf)) return false;
+    if (s < 0 || s >= S) return fmt::format("{} is no subscript below {}", s, S);
+    if (seen[static_cast<std::size_t>(s)]) return fmt::format("{} was chosen twice", s);
+    if (!(scores(s) > -inf)) return fmt::format("{} is invisible", s);
     seen[static_cast<std::size_t>(s)] = true;
   }
-  return true;
+  const Index n = static_cast<Index>(chosen.size()), wanted = std::min(K, visible);
+  return n == wanted ? "" : fmt::format("{} were chosen, expected {}", n, wanted);
+}
+
+/// The keys at the boundary, -1 where there is none. Of equals, the one with the higher subscript
+/// is the weaker.
+struct Boundary {
+  Index weakest = -1, strongest = -1;  // chosen; rejected
+};
+
+Boundary boundary_of(const std::vector<Index>& chosen, View<const double, 1> scores,
+                     View<const double, 1> allowed) {
+  std::vector<bool> is_chosen(static_cast<std::size_t>(scores.size()));
+  for (Index s : chosen) is_chosen[static_cast<std::size_t>(s)] = true;
+  const auto high = [&](Index s) { return scores(s) + allowed(s); };
+  const auto low = [&](Index s) { return scores(s) - allowed(s); };
+  Boundary b;
+  for (Index s = 0; s < scores.size(); ++s) {
+    const bool mine = is_chosen[static_cast<std::size_t>(s)];
+    if (mine && (b.weakest < 0 || high(s) <= high(b.weakest))) b.weakest = s;
+    if (!mine && (b.strongest < 0 || low(s) > low(b.strongest))) b.strongest = s;
+  }
+  return b;
+}
+
+}  // namespace
+
+bool is_wellformed(const std::vector<Index>& chosen, View<const double, 1> scores, Index K) {
+  return shape_fault(chosen, scores, K).empty();
+}
+
+TopkVerdict judge_topk(const std::vector<Index>& chosen, View<const double, 1> scores,
+                       View<const double, 1> allowed, Index K, Ties ties) {
+  for (Index s = 0; s < scores.size(); ++s)
+    if (std::isnan(scores(s)) || !std::isfinite(allowed(s)))
+      return {inf, fmt::format("score {} of the reference is no number", s)};
+  if (const std::string fault = shape_fault(chosen, scores, K); !fault.empty()) return {inf, fault};
+  const auto [weakest, strongest] = boundary_of(chosen, scores, allowed);
+  if (weakest < 0 || strongest < 0) return {};
+
+  const double high = scores(weakest) + allowed(weakest);
+  const double low = scores(strongest) - allowed(strongest);
+  const bool is_tie_right = ties == Ties::free || weakest < strongest;
+  const double needed = scores(strongest) - scores(weakest);
+  const double available = allowed(weakest) + allowed(strongest);
+  if (high > low || (high == low && is_tie_right))
+    return {needed > 0 ? std::min(1.0, needed / available) : 0, ""};
+  return {
+      available > 0 ? std::max(needed / available, std::nextafter(1.0, 2.0)) : inf,
+      fmt::format("{} was chosen with a score of {:.9g} instead of {} with {:.9g}; their errors "
+                  "may add up to {:.3g}",
+                  weakest, scores(weakest), strongest, scores(strongest), available)};
 }
 
 bool is_explained(const std::vector<Index>& chosen, View<const double, 1> scores,
                   View<const double, 1> allowed, Index K) {
-  const Index S = scores.size();
-  for (Index s = 0; s < S; ++s)
-    if (std::isnan(scores(s)) || !std::isfinite(allowed(s))) return false;
-  if (!is_wellformed(chosen, scores, K)) return false;
-  std::vector<bool> is_chosen(static_cast<std::size_t>(S));
-  for (Index s : chosen) is_chosen[static_cast<std::size_t>(s)] = true;
-  double weakest = inf, strongest = -inf;
-  for (Index s = 0; s < S; ++s) {
-    if (is_chosen[static_cast<std::size_t>(s)])
-      weakest = std::min(weakest, scores(s) + allowed(s));
-    else
-      strongest = std::max(strongest, scores(s) - allowed(s));
-  }
-  return weakest >= strongest;
+  return judge_topk(chosen, scores, allowed, K, Ties::free).ok();
 }
 
 double margin(View<const double, 1> scores, View<const Index, 1> chosen) {

@@ -1,16 +1,35 @@
 // verify/measure/selection.hpp — a top-k judged as a decision.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "core/tensor.hpp"
 
 namespace dsa::verify {
 
-/// A selection is right if it has min(K, visible) different keys and some scores within their
-/// error bounds would have chosen it: the weakest chosen key, raised by its bound, still reaches
-/// the strongest rejected key, lowered by its own. Ties and near-ties need no special case.
+/// Which of equal scores is chosen: any, or the one with the lower subscript.
+enum class Ties { free, lower_first };
+
+/// One row of a top-k, judged.
+struct TopkVerdict {
+  /// How much of what their errors allow was needed to prefer the weakest chosen key to the
+  /// strongest rejected one; above 1: no scores within their errors choose so. Infinite: not a
+  /// selection at all.
+  double ratio = 0;
+  std::string why = {};  // what is wrong, one clause
+  bool ok() const { return ratio <= 1; }
+};
+
+/// A selection is right if it has min(K, visible) different visible keys and some scores within
+/// their error bounds would have chosen it: the weakest chosen key, raised by its bound, still
+/// reaches the strongest rejected key, lowered by its own. Near-ties need no special case; of exact
+/// scores (allowed 0) and Ties::lower_first only one set is right.
 /// scores (S): -inf is invisible; allowed (S): the error each score may have.
+TopkVerdict judge_topk(const std::vector<Index>& chosen, View<const double, 1> scores,
+                       View<const double, 1> allowed, Index K, Ties);
+
+/// judge_topk with free ties, yes or no.
 bool is_explained(const std::vector<Index>& chosen, View<const double, 1> scores,
                   View<const double, 1> allowed, Index K);
 

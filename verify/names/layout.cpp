@@ -1,11 +1,14 @@
 #include "verify/names/layout.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
 #include <map>
 #include <optional>
 
-#include "verify/judge/traces.hpp"
+#include "core/trace_names.hpp"
+#include "verify/measure/check.hpp"
 
 namespace dsa::verify {
 namespace {
@@ -39,20 +42,20 @@ void swap_axes(OwnTensor& x, std::size_t a, std::size_t b) {
   take(x, std::move(shape), std::move(bytes));
 }
 
-void require_axes(const OwnTensor& x, const LayoutTold& told, std::size_t rank,
+void require_axes(const OwnTensor& x, const LayoutContext& context, std::size_t rank,
                   const std::string& word) {
-  require(x.shape.size() >= rank, x.name + " has shape " + shape_text(x.shape) + ", and " + word +
-                                      " (for " + told.name + ") needs at least " +
-                                      std::to_string(rank) + " axes");
+  require(x.shape.size() >= rank,
+          fmt::format("{} has shape {}, and {} (for {}) needs at least {} axes", x.name,
+                      shape_text(x.shape), word, context.name, rank));
 }
 
 /// (T, width) of the first sequence.
-void flatten(OwnTensor& x, const LayoutTold& told) {
+void flatten(OwnTensor& x, const LayoutContext& context) {
   std::vector<Index> shape = x.shape;
-  if (shape.size() > 2 && told.sequences > 1 && shape[0] == told.sequences &&
-      shape[1] == told.tokens) {
+  if (shape.size() > 2 && context.sequences > 1 && shape[0] == context.sequences &&
+      shape[1] == context.tokens) {
     shape.erase(shape.begin());
-    x.bytes.resize(x.bytes.size() / static_cast<std::size_t>(told.sequences));
+    x.bytes.resize(x.bytes.size() / static_cast<std::size_t>(context.sequences));
   }
   while (shape.size() > 2 && shape[0] == 1) shape.erase(shape.begin());
   Index width = 1;
@@ -82,29 +85,29 @@ struct Heads {
 std::optional<Heads> heads_of(const std::string& name, const Config& c) {
   const Index N = c.num_attention_heads, B = c.qk_nope_head_dim, P = c.qk_rope_head_dim,
               R = c.kv_lora_rank;
-  const auto is = [&](const char* end) { return name.ends_with(end); };
-  if (is("self_attn.q_proj") || is("self_attn.q_b_proj")) return Heads{N, B + P, B, c.rope_layout};
-  if (is("self_attn.q_rope")) return Heads{N, P, 0, c.rope_layout};
-  if (is("self_attn.kv_a_proj_with_mqa")) return Heads{1, R + P, R, c.rope_layout};
-  if (is("self_attn.k_rope")) return Heads{1, P, 0, c.rope_layout};
+  const auto is = [rest = within_layer(name)](std::string_view other) { return rest == other; };
+  if (is(names::q_proj) || is(names::q_b_proj)) return Heads{N, B + P, B, c.rope_layout};
+  if (is(names::q_rope)) return Heads{N, P, 0, c.rope_layout};
+  if (is(names::kv_a_proj_with_mqa)) return Heads{1, R + P, R, c.rope_layout};
+  if (is(names::k_rope)) return Heads{1, P, 0, c.rope_layout};
   if (!c.indexer) return std::nullopt;
   const Indexer& i = *c.indexer;
   const Index first = i.rope_first ? 0 : i.head_dim - P;
-  if (is("indexer.wq_b") || is("indexer.q"))
+  if (is(names::indexer_wq_b) || is(names::indexer_q))
     return Heads{i.n_heads, i.head_dim, first, i.rope_layout};
-  if (is("indexer.wk") || is("indexer.k_norm") || is("indexer.k"))
+  if (is(names::indexer_wk) || is(names::indexer_k_norm) || is(names::indexer_k))
     return Heads{1, i.head_dim, first, i.rope_layout};
   return std::nullopt;
 }
 
 /// Heads of the tensor, which has as many channels as they make.
-Heads heads_for(const OwnTensor& x, const LayoutTold& told, const std::string& word) {
-  const std::optional<Heads> heads = heads_of(told.name, told.config);
-  require(heads.has_value(),
-          word + " makes no sense for " + told.name + ", which has no rotary channels of its own");
+Heads heads_for(const OwnTensor& x, const LayoutContext& context, const std::string& word) {
+  const std::optional<Heads> heads = heads_of(context.name, context.config);
+  require(heads.has_value(), word + " makes no sense for " + context.name +
+                                 ", which has no rotary channels of its own");
   require(x.shape[1] == heads->count * heads->width,
-          x.name + " has " + std::to_string(x.shape[1]) + " channels a token, and " + told.name +
-              " has " + std::to_string(heads->count * heads->width));
+          fmt::format("{} has {} channels a token, and {} has {}", x.name, x.shape[1], context.name,
+                      heads->count * heads->width));
   return *heads;
 }
 
@@ -118,11 +121,11 @@ void within_heads(OwnTensor& x, const Heads& heads, const std::function<Index(In
 
 /// Pairs (i, i + P/2) become (2i, 2i + 1), or the reverse, unless the reference has them so too.
 Adapter rope_in(RopeLayout theirs, const std::string& word) {
-  return [=](OwnTensor& x, const LayoutTold& told) {
-    flatten(x, told);
-    const Heads heads = heads_for(x, told, word);
+  return [=](OwnTensor& x, const LayoutContext& context) {
+    flatten(x, context);
+    const Heads heads = heads_for(x, context, word);
     if (heads.layout == theirs) return;
-    const Index P = told.config.qk_rope_head_dim;
+    const Index P = context.config.qk_rope_head_dim;
     within_heads(x, heads, [&](Index c) {
       const Index i = c - heads.rope_begin;
       if (i < 0 || i >= P) return c;
@@ -134,10 +137,10 @@ Adapter rope_in(RopeLayout theirs, const std::string& word) {
 
 /// The rotary channels of a head lie first, or last, unless the reference has them there too.
 Adapter rope_at(bool first, const std::string& word) {
-  return [=](OwnTensor& x, const LayoutTold& told) {
-    flatten(x, told);
-    const Heads heads = heads_for(x, told, word);
-    const Index P = told.config.qk_rope_head_dim, rest = heads.width - P;
+  return [=](OwnTensor& x, const LayoutContext& context) {
+    flatten(x, context);
+    const Heads heads = heads_for(x, context, word);
+    const Index P = context.config.qk_rope_head_dim, rest = heads.width - P;
     if ((heads.rope_begin == 0) == first) return;
     within_heads(x, heads, [&](Index c) {
       return first ? (c < rest ? c + P : c - rest) : (c < P ? c + rest : c - P);
@@ -145,14 +148,13 @@ Adapter rope_at(bool first, const std::string& word) {
   };
 }
 
-void k_then_v(OwnTensor& x, const LayoutTold& told) {
-  flatten(x, told);
-  const Config& c = told.config;
+void k_then_v(OwnTensor& x, const LayoutContext& context) {
+  flatten(x, context);
+  const Config& c = context.config;
   const Index N = c.num_attention_heads, B = c.qk_nope_head_dim, U = c.v_head_dim;
-  require(told.name.ends_with("self_attn.kv_b_proj") && x.shape[1] == N * (B + U),
-          x.name + " has " + std::to_string(x.shape[1]) +
-              " channels a token; k-then-v is for kv_b_proj, which has " +
-              std::to_string(N * (B + U)));
+  require(within_layer(context.name) == names::kv_b_proj && x.shape[1] == N * (B + U),
+          fmt::format("{} has {} channels a token; k-then-v is for kv_b_proj, which has {}", x.name,
+                      x.shape[1], N * (B + U)));
   std::vector<Index> columns;
   for (Index n = 0; n < N; ++n) {
     for (Index b = 0; b < B; ++b) columns.push_back(n * B + b);
@@ -163,8 +165,8 @@ void k_then_v(OwnTensor& x, const LayoutTold& told) {
 
 /// A mask (T, S) becomes the subscripts (T, most) of what it keeps, -1 at the end of a row.
 Adapter mask_of(bool (*keeps)(double)) {
-  return [=](OwnTensor& x, const LayoutTold& told) {
-    flatten(x, told);
+  return [=](OwnTensor& x, const LayoutContext& context) {
+    flatten(x, context);
     const Tensor<double, 2> mask = trace_values(x);
     std::vector<std::vector<std::int32_t>> rows(static_cast<std::size_t>(x.shape[0]));
     std::size_t most = 1;
@@ -185,30 +187,30 @@ Adapter mask_of(bool (*keeps)(double)) {
 }
 
 /// Subscripts beyond the tokens, cells of a cache that hold nothing, become -1.
-void known_keys(OwnTensor& x, const LayoutTold& told) {
-  flatten(x, told);
+void known_keys(OwnTensor& x, const LayoutContext& context) {
+  flatten(x, context);
   const Tensor<double, 2> ids = trace_values(x);
   std::vector<std::int32_t> known;
   for (const double id : ids)
-    known.push_back(id >= 0 && id < static_cast<double>(told.tokens) ? static_cast<std::int32_t>(id)
-                                                                     : -1);
+    known.push_back(
+        id >= 0 && id < static_cast<double>(context.tokens) ? static_cast<std::int32_t>(id) : -1);
   const auto bytes = std::as_bytes(std::span(known));
   x.dtype = Dtype::i32;
   take(x, x.shape, {bytes.begin(), bytes.end()});
 }
 
 /// A number, or a size by its name in config.json; "tokens": S.
-using Extent = std::function<Index(const LayoutTold&)>;
+using Extent = std::function<Index(const LayoutContext&)>;
 
 Extent extent_named(const std::string& text) {
   if (!text.empty() && text.size() < 10 &&
       text.find_first_not_of("0123456789") == std::string::npos)
-    return [n = static_cast<Index>(std::stoll(text))](const LayoutTold&) { return n; };
+    return [n = static_cast<Index>(std::stoll(text))](const LayoutContext&) { return n; };
   static const std::map<std::string, Extent> named = {
-      {"tokens", [](const LayoutTold& t) { return t.tokens; }},
-      {"hidden_size", [](const LayoutTold& t) { return t.config.hidden_size; }},
-      {"kv_lora_rank", [](const LayoutTold& t) { return t.config.kv_lora_rank; }},
-      {"q_lora_rank", [](const LayoutTold& t) { return t.config.q_lora_rank.value_or(0); }},
+      {"tokens", [](const LayoutContext& t) { return t.tokens; }},
+      {"hidden_size", [](const LayoutContext& t) { return t.config.hidden_size; }},
+      {"kv_lora_rank", [](const LayoutContext& t) { return t.config.kv_lora_rank; }},
+      {"q_lora_rank", [](const LayoutContext& t) { return t.config.q_lora_rank.value_or(0); }},
   };
   const auto found = named.find(text);
   require(found != named.end(), "\"" + text +
@@ -219,11 +221,13 @@ Extent extent_named(const std::string& text) {
 
 /// The first n columns, or those after them.
 Adapter part(const Extent& extent, bool first) {
-  return [=](OwnTensor& x, const LayoutTold& told) {
-    flatten(x, told);
-    const Index n = extent(told), W = x.shape[1];
-    require(n <= W, x.name + " has " + std::to_string(W) + " channels a token, fewer than the " +
-                        std::to_string(n) + " that its name map takes for " + told.name);
+  return [=](OwnTensor& x, const LayoutContext& context) {
+    flatten(x, context);
+    const Index n = extent(context), W = x.shape[1];
+    require(
+        n <= W,
+        fmt::format("{} has {} channels a token, fewer than the {} that its name map takes for {}",
+                    x.name, W, n, context.name));
     std::vector<Index> columns;
     for (Index c = first ? 0 : n; c < (first ? n : W); ++c) columns.push_back(c);
     take_columns(x, columns);
@@ -232,8 +236,8 @@ Adapter part(const Extent& extent, bool first) {
 
 /// Axes counted from the front, or from the back.
 Adapter swapped(std::size_t rank, bool from_back, const std::string& word) {
-  return [=](OwnTensor& x, const LayoutTold& told) {
-    require_axes(x, told, rank, word);
+  return [=](OwnTensor& x, const LayoutContext& context) {
+    require_axes(x, context, rank, word);
     const std::size_t a = from_back ? x.shape.size() - rank : 0;
     swap_axes(x, a, a + 1);
   };
@@ -267,18 +271,19 @@ Adapter adapter_named(const std::string& word) {
               "first(n) and after(n)");
 }
 
-OwnTensor laid_out(const StoredTensor& stored, const std::vector<Adapter>& adapters,
-                   const LayoutTold& told) {
+Trace::Entry laid_out(const StoredTensor& stored, const std::vector<Adapter>& adapters,
+                      const LayoutContext& context) {
   require(is_decodable(stored.dtype) && bits_of(stored.dtype) % 8 == 0,
-          "tensor " + stored.name + " is stored as " + std::string(name_of(stored.dtype)) +
-              ", expected F64, F32, BF16, F16 or integers");
-  OwnTensor x{{stored.name, stored.dtype, stored.shape, nullptr}, {}};
-  x.bytes.assign(stored.data, stored.data + stored.bytes());
-  x.data = x.bytes.data();
-  for (const Adapter& adapt : adapters) adapt(x, told);
-  flatten(x, told);
-  x.name = told.name;
-  return x;
+          fmt::format("tensor {} is stored as {}, expected F64, F32, BF16, F16 or integers",
+                      stored.name, name_of(stored.dtype)));
+  const auto x = std::make_shared<OwnTensor>();
+  static_cast<StoredTensor&>(*x) = stored;
+  x->bytes.assign(stored.data, stored.data + stored.bytes());
+  x->data = x->bytes.data();
+  for (const Adapter& adapt : adapters) adapt(*x, context);
+  flatten(*x, context);
+  x->name = context.name;
+  return {*x, x};
 }
 
 }  // namespace dsa::verify

@@ -17,14 +17,14 @@ struct OwnTensor : StoredTensor {
   std::vector<std::byte> bytes;
 };
 
-/// What an adapter may need to know.
-struct LayoutTold {
+/// The tensor and the file that an adapter works on.
+struct LayoutContext {
   std::string name;  // the reference's, of what the tensor becomes
   const Config& config;
   Index sequences, tokens;  // of the file: B, S
 };
 
-using Adapter = std::function<void(OwnTensor&, const LayoutTold&)>;
+using Adapter = std::function<void(OwnTensor&, const LayoutContext&)>;
 
 /// The adapter of a word in a name map, such as "rope-half" or "first(kv_lora_rank)"; docs/
 /// localise.md lists them. Error: there is none of that name, or its argument is missing or
@@ -32,6 +32,7 @@ using Adapter = std::function<void(OwnTensor&, const LayoutTold&)>;
 Adapter adapter_named(const std::string& word);
 
 /// A copy of `stored`, adapted, as (T, width) of the first sequence.
-OwnTensor laid_out(const StoredTensor& stored, const std::vector<Adapter>&, const LayoutTold&);
+Trace::Entry laid_out(const StoredTensor& stored, const std::vector<Adapter>&,
+                      const LayoutContext&);
 
 }  // namespace dsa::verify

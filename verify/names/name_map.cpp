@@ -1,10 +1,14 @@
 #include "verify/names/name_map.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <map>
 #include <optional>
 #include <sstream>
 
 #include "core/file.hpp"
+#include "core/trace_names.hpp"
 #include "verify/built_in_names.hpp"
 #include "verify/names/dataflow.hpp"
 
@@ -60,8 +64,10 @@ void check_pattern(const std::string& pattern) {
 void check_name(const std::string& pattern, const std::string& name) {
   std::string example = name;
   const bool numbered = replace(example, layer, "0") || replace(example, moe_layer, "0");
-  require(is_traced(example), "the reference has no tensor \"" + name + "\"; see data/README.md " +
-                                  "and docs/localise.md for its names");
+  require(is_traced(example),
+          fmt::format("the reference has no tensor \"{}\"; see data/README.md and docs/localise.md "
+                      "for its names",
+                      name));
   require(numbered == (pattern.find(layer) != std::string::npos),
           "\"" + pattern + "\" and \"" + name + "\" must both hold a layer number, or neither");
 }
@@ -101,65 +107,62 @@ NameMap NameMap::parse(const std::string& text, const std::string& source) {
         parsed.adapters.push_back(adapter_named(trimmed(word)));
       map.lines_.push_back(std::move(parsed));
     } catch (const Error& e) {
-      throw Error(source + ":" + std::to_string(number) + ": " + e.what());
+      throw Error(fmt::format("{}:{}: {}", source, number, e.what()));
     }
   }
   require(!map.lines_.empty(), source + " maps nothing, expected lines PATTERN -> NAME");
   return map;
 }
 
-void NameMap::apply(Recording& golden, const Config& config) const {
-  std::map<std::string, const StoredTensor*> ours;
+void NameMap::apply(Recording& recording, const Config& config) const {
+  std::map<std::string, Trace::Entry> ours;
   std::map<std::string, std::string> came_from;
-  const auto put = [&](const std::string& name, const StoredTensor* tensor,
-                       const std::string& theirs, const std::string& where) {
-    const auto [at, is_new] = came_from.emplace(name, theirs);
-    require(is_new, where + at->second + " and " + theirs + " of " + golden.path.string() +
-                        " both become " + name + "; make the patterns tell them apart");
-    ours[name] = tensor;
+  const auto put = [&](Trace::Entry entry, const std::string& theirs, const std::string& where) {
+    const auto [at, is_new] = came_from.emplace(entry.name, theirs);
+    require(is_new,
+            fmt::format("{}{} and {} of {} both become {}; make the patterns tell them apart",
+                        where, at->second, theirs, recording.path.string(), entry.name));
+    ours[entry.name] = std::move(entry);
   };
-  for (const auto& [theirs, stored] : golden.traces) {
+  for (const Trace::Entry& theirs : recording.trace.entries()) {
     bool mapped = false;
     for (const Line& line : lines_) {
       std::optional<Index> number;
-      if (!fits(line.pattern, 0, theirs, 0, number)) continue;
+      if (!fits(line.pattern, 0, theirs.name, 0, number)) continue;
       mapped = true;
       std::string name = line.name;
       if (number) {
         replace(name, layer, std::to_string(*number));
         replace(name, moe_layer, std::to_string(*number + dense_layers(config)));
       }
-      const std::string where = source_ + ":" + std::to_string(line.number) + ": ";
       try {
-        const LayoutTold told{name, config, static_cast<Index>(golden.sequences.size()),
-                              golden.sequences.front().size()};
-        const auto tensor = std::make_shared<OwnTensor>(laid_out(*stored, line.adapters, told));
-        tensor->data = tensor->bytes.data();
-        golden.laid_out.push_back(tensor);
-        put(name, tensor.get(), theirs, "");
+        const LayoutContext context{name, config, static_cast<Index>(recording.sequences.size()),
+                                    recording.sequences.front().size()};
+        put(laid_out(theirs, line.adapters, context), theirs.name, "");
       } catch (const Error& e) {
-        throw Error(where + e.what());
+        throw Error(fmt::format("{}:{}: {}", source_, line.number, e.what()));
       }
     }
-    if (!mapped) put(theirs, stored, theirs, source_ + ": ");
+    if (!mapped) put(theirs, theirs.name, source_ + ": ");
   }
-  golden.traces = std::move(ours);
+  recording.trace = {};
+  for (auto& [name, entry] : ours) recording.trace.put(std::move(entry));
 }
 
 Recording read_named(const std::filesystem::path& path, const std::string& dtype,
                      const Config& config, const std::string& names) {
-  Recording golden = read_recording(path, dtype, config.vocab_size);
-  if (names.empty()) return golden;
-  NameMap::open(names).apply(golden, config);
-  const auto head = golden.traces.find("lm_head");
-  if (!golden.logits.empty() || head == golden.traces.end()) return golden;
-  golden.logits.push_back(trace_values(*head->second));
-  const Shape<2> want{golden.sequences.front().size(), config.vocab_size};
-  require(golden.logits.front().shape() == want,
-          path.string() + ": lm_head has shape " + to_string<2>(golden.logits.front().shape()) +
-              ", expected " + to_string<2>(want) + ", a row for every token");
-  golden.dtype = column_name(head->second->dtype);
-  return golden;
+  Recording recording = read_recording(path, dtype, config.vocab_size);
+  if (names.empty()) return recording;
+  NameMap::open(names).apply(recording, config);
+  const Trace::Entry* head = recording.trace.find(names::lm_head);
+  if (!recording.logits.empty() || head == nullptr) return recording;
+  recording.logits.push_back(head->values());
+  const Shape<2> want{recording.sequences.front().size(), config.vocab_size};
+  require(recording.logits.front().shape() == want,
+          fmt::format("{}: lm_head has shape {}, expected {}, a row for every token", path.string(),
+                      to_string<2>(recording.logits.front().shape()), to_string<2>(want)));
+  recording.dtype = column_name(head->dtype);
+  return recording;
 }
 
 }  // namespace dsa::verify

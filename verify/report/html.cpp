@@ -58,8 +58,8 @@ std::string selection_figure(const Judgement& j) {
 // --- tables ---
 
 std::string check_row(const std::string& name, const Check& c, Sources& sources) {
-  return "<tr>" + cell("name", name) + cell("num", count(c.n)) + cell("num", number(c.value)) +
-         cell("num", number(c.limit)) + cell("num", headroom(c.value, c.limit)) +
+  return "<tr>" + cell("name", name) + cell("num", count(c.n)) + cell("num", number(c.got)) +
+         cell("num", number(c.allowed)) + cell("num", headroom(c.got, c.allowed)) +
          cell("num", place(c.at)) + cell("num", count(c.over)) + "<td>" + word(c.ok()) + "</td>" +
          cell("", sources.letter(c.from)) + "</tr>\n";
 }
@@ -158,8 +158,7 @@ std::string tensor_row(std::size_t i, const TensorResult& t, bool first, Sources
     row += "<td class=\"num\" colspan=\"2\">" + count(t.agreeing) + " agree, " +
            count(t.explained) + " explained</td>";
   else
-    row +=
-        cell("num", number(t.worst_over_allowed)) + cell("num", headroom(t.worst_over_allowed, 1));
+    row += cell("num", number(t.worst)) + cell("num", headroom(t.worst, 1));
   return row + cell("num", place(t.at)) + cell("num", count(t.over + t.wrong_kind)) + "<td>" +
          word(t.ok()) + "</td>" + cell("", sources.letter(t.from)) + "</tr>\n";
 }
@@ -195,9 +194,9 @@ std::string tiles(const Verdict& v, const Judgement& j) {
     const Check& kl = logits.kl;
     const std::string at = place(kl.at).empty() ? "" : " at " + place(kl.at);
     if (kl.n > 0) {
-      out += tile("KL nearest its limit", number(kl.value), "limit " + number(kl.limit) + at,
+      out += tile("KL nearest its limit", number(kl.got), "limit " + number(kl.allowed) + at,
                   !kl.ok());
-      out += tile(kl.ok() ? "Headroom" : "Above the limit", headroom(kl.value, kl.limit),
+      out += tile(kl.ok() ? "Headroom" : "Above the limit", headroom(kl.got, kl.allowed),
                   kl.ok() ? "limit / KL" : "KL / limit", !kl.ok());
     }
     out += tile("Rows judged", count(logits.decided.rows),
@@ -240,9 +239,9 @@ std::string overview(const std::vector<Verdict>& verdicts) {
     body += fmt::format("<tr><td class=\"name\"><a href=\"#golden-{}\">{}</a></td>", i + 1,
                         escaped(v.golden)) +
             cell("", v.family) + "<td>" + word(v.outcome) + "</td>" +
-            cell("num", kl ? number(logits->kl.value) : "-") +
-            cell("num", kl ? number(logits->kl.limit) : "-") +
-            cell("num", kl ? headroom(logits->kl.value, logits->kl.limit) : "-") +
+            cell("num", kl ? number(logits->kl.got) : "-") +
+            cell("num", kl ? number(logits->kl.allowed) : "-") +
+            cell("num", kl ? headroom(logits->kl.got, logits->kl.allowed) : "-") +
             cell("num", logits ? count(logits->undecided()) : "-") + cell("", v.why) + "</tr>\n";
   }
   return "<section class=\"box\"><h4>Goldens</h4>" +

@@ -20,10 +20,10 @@ Json place_json(const Place& at) {
 const char* word(bool ok) { return ok ? "pass" : "fail"; }
 
 Json check_json(const Check& c) {
-  return {{"value", json_of(c.value)}, {"limit", json_of(c.limit)},
-          {"from", json_of(c.from)},   {"headroom", json_of(headroom_of(c.value, c.limit))},
-          {"at", place_json(c.at)},    {"over", c.over},
-          {"compared", c.n},           {"verdict", word(c.ok())}};
+  return {{"value", json_of(c.got)}, {"limit", json_of(c.allowed)},
+          {"from", json_of(c.from)}, {"headroom", json_of(headroom_of(c.got, c.allowed))},
+          {"at", place_json(c.at)},  {"over", c.over},
+          {"compared", c.n},         {"verdict", word(c.ok())}};
 }
 
 Json metrics_json(const LogitsMetrics& m) {
@@ -108,7 +108,7 @@ Json logits_json(const LogitsResult& logits) {
   json["flips_most"] = json_of(logits.flips_most);
   json["undecided"] = logits.undecided();
   json["undecided_rows"] = undecided_json(logits.rows);
-  json["limit"] = {{"kl_max", logits.kl.n > 0 ? json_of(logits.kl.limit) : Json()},
+  json["limit"] = {{"kl_max", logits.kl.n > 0 ? json_of(logits.kl.allowed) : Json()},
                    {"from", json_of(logits.kl.from)}};
   json["kl"] = check_json(logits.kl);
   json["elements"] = check_json(logits.elements);
@@ -127,8 +127,8 @@ Json tensor_json(const TensorResult& t) {
                {"compared", t.n},
                {"over", t.over},
                {"wrong_kind", t.wrong_kind},
-               {"worst_over_allowed", json_of(t.worst_over_allowed)},
-               {"headroom", json_of(headroom_of(t.worst_over_allowed, 1))},
+               {"worst_over_allowed", json_of(t.worst)},
+               {"headroom", json_of(headroom_of(t.worst, 1))},
                {"at", place_json(t.at)},
                {"got", json_of(t.got)},
                {"want", json_of(t.want)},
@@ -193,9 +193,9 @@ Json receipt_json(const Receipt& r) {
           {"checkpoint_sha256", json_of(r.checkpoint_sha256)},
           {"golden_sha256", json_of(r.golden_sha256)},
           {"candidate_sha256", json_of(r.candidate_sha256)},
-          {"seed", r.seed},
-          {"runs", r.runs},
-          {"alpha", json_of(r.alpha)},
+          {"seed", r.draws.seed},
+          {"runs", r.draws.runs},
+          {"alpha", json_of(r.draws.alpha)},
           {"seconds", json_of(r.seconds)},
           {"peak_memory_mib", json_of(r.peak_memory_mib)}};
 }

@@ -70,7 +70,7 @@ void add_check(Suite& suite, const std::string& group, const std::string& name, 
       c.n == 0
           ? "nothing was compared"
           : fmt::format("{} of {} above the limit; worst {} at {}, limit {} from {}", count(c.over),
-                        count(c.n), number(c.value), place(c.at), number(c.limit), c.from);
+                        count(c.n), number(c.got), place(c.at), number(c.allowed), c.from);
   suite.add(group, name, c.ok() ? Outcome::pass : Outcome::fail, problem);
 }
 
@@ -111,7 +111,7 @@ void add_properties(Suite& suite, const Verdict& v) {
   add("commit", r.commit);
   add("compiler", r.compiler);
   add("device", r.device);
-  add("seed", std::to_string(r.seed));
+  add("seed", std::to_string(r.draws.seed));
   add("checkpoint_sha256", r.checkpoint_sha256);
   add("golden_sha256", r.golden_sha256);
   add("candidate_sha256", r.candidate_sha256);

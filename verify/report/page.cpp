@@ -84,9 +84,9 @@ std::string receipt_section(const Receipt& r) {
          fact("checkpoint SHA-256", r.checkpoint_sha256, true) +
          fact("golden SHA-256", r.golden_sha256, true) +
          fact("candidate SHA-256", r.candidate_sha256, true) +
-         fact("seed", std::to_string(r.seed)) +
-         fact("perturbed runs", count(r.runs) + " of each kind") +
-         fact("alpha", number(r.alpha) + ", the probability of rejecting a right result") +
+         fact("seed", std::to_string(r.draws.seed)) +
+         fact("perturbed runs", count(r.draws.runs) + " of each kind") +
+         fact("alpha", number(r.draws.alpha) + ", the probability of rejecting a right result") +
          fact("time", fmt::format("{:.1f} s", r.seconds)) +
          fact("peak memory", fmt::format("{:.0f} MiB", r.peak_memory_mib)) + "</dl></section>\n";
 }

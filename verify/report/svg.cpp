@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "core/trace_names.hpp"
 #include "verify/report/text.hpp"
 
 namespace dsa::verify {
@@ -224,8 +225,8 @@ std::string kl_limit(const LogitsResult& logits, const std::vector<std::size_t>&
 /// What the log axis shows of a tensor: one that fails for another reason than its error goes to
 /// the strip above.
 double height_of(const TensorResult& t) {
-  const bool shown = t.ok() || t.worst_over_allowed > 1;
-  return shown ? t.worst_over_allowed : std::numeric_limits<double>::infinity();
+  const bool shown = t.ok() || t.worst > 1;
+  return shown ? t.worst : std::numeric_limits<double>::infinity();
 }
 
 /// Shaded stripes with the layer's number below.
@@ -335,8 +336,7 @@ std::string error_chart(const Judgement& j) {
       labelled = true;
     }
     const bool decision = t.kind != TensorResult::Kind::tensor;
-    const std::string found =
-        t.ok() ? number(t.worst_over_allowed) + " of the error allowed" : complaint(t);
+    const std::string found = t.ok() ? number(t.worst) + " of the error allowed" : complaint(t);
     out += mark(x, y.at(value), r,
                 !std::isfinite(value) ? "cross"
                 : decision            ? "diamond"

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "core/trace_names.hpp"
 #include "verify/report/report.hpp"
 #include "verify/report/text.hpp"
 #include "verify/report/values.hpp"
@@ -54,7 +55,7 @@ std::string middle(double value, double limit, const Place& at) {
 Line tensor_line(const TensorResult& t, const Judgement& j, Sources& sources) {
   Line line{clean(t.name), t.n, "", t.ok(), sources.letter(clean(t.from)), {}};
   line.middle = t.kind == TensorResult::Kind::tensor
-                    ? middle(t.worst_over_allowed, 1, t.at)
+                    ? middle(t.worst, 1, t.at)
                     : fmt::format("{} agree, {} explained, {} over", count(t.agreeing),
                                   count(t.explained), count(t.over));
   const bool first = j.first_departure == t.name;
@@ -69,9 +70,8 @@ Line tensor_line(const TensorResult& t, const Judgement& j, Sources& sources) {
 
 /// Neighbouring tensors that pass, in one line.
 Line summary_line(const std::vector<const TensorResult*>& run) {
-  const auto worst = *std::max_element(run.begin(), run.end(), [](auto* a, auto* b) {
-    return a->worst_over_allowed < b->worst_over_allowed;
-  });
+  const auto worst = *std::max_element(run.begin(), run.end(),
+                                       [](auto* a, auto* b) { return a->worst < b->worst; });
   Index low = layer_of(run.front()->name), high = low, n = 0, explained = 0;
   for (const TensorResult* t : run) {
     low = std::min(low, layer_of(t->name));
@@ -85,7 +85,7 @@ Line summary_line(const std::vector<const TensorResult*>& run) {
   Line line{
       fmt::format("{}: {} ok, worst:", layers, plural(static_cast<Index>(run.size()), "tensor")),
       n,
-      middle(worst->worst_over_allowed, 1, worst->at),
+      middle(worst->worst, 1, worst->at),
       true,
       "",
       {}};
@@ -124,7 +124,7 @@ std::vector<Line> tensor_lines(const Judgement& j, Sources& sources) {
 }
 
 Line check_line(const std::string& name, const Check& c, const std::string& source) {
-  Line line{name, c.n, middle(c.value, c.limit, c.at), c.ok(), source, {}};
+  Line line{name, c.n, middle(c.got, c.allowed, c.at), c.ok(), source, {}};
   if (c.n == 0)
     line.below = {"^ nothing was compared"};
   else if (c.over > 0)
@@ -265,7 +265,8 @@ std::string receipt_line(const Receipt& r) {
   add(r.compiler);
   add(r.kernel);
   add(r.device);
-  if (r.runs > 0) add(fmt::format("{} perturbed runs of each kind from seed {}", r.runs, r.seed));
+  if (r.draws.runs > 0)
+    add(fmt::format("{} perturbed runs of each kind from seed {}", r.draws.runs, r.draws.seed));
   if (r.seconds > 0) add(fmt::format("{:.1f} s", r.seconds));
   return wrapped(fmt::format("{}", fmt::join(parts, ", ")), 11, "receipt    ");
 }
@@ -295,10 +296,11 @@ std::string summary_line(const Verdict& v, const std::string& name, std::size_t 
   const std::string of = tensors.empty() ? "-" : fmt::format("{}/{}", good, tensors.size());
   const auto& logits = v.judged.logits;
   const bool kl = logits && logits->kl.n > 0;
-  std::string text = fmt::format(
-      "{:<{}} {:>9} {:>10} {:>9} {:>9} {:>20}  ", shortened(name, width), width, of,
-      logits ? count(logits->undecided()) : "-", kl ? number(logits->kl.value) : "-",
-      kl ? number(logits->kl.limit) : "-", kl ? headroom(logits->kl.value, logits->kl.limit) : "-");
+  std::string text =
+      fmt::format("{:<{}} {:>9} {:>10} {:>9} {:>9} {:>20}  ", shortened(name, width), width, of,
+                  logits ? count(logits->undecided()) : "-", kl ? number(logits->kl.got) : "-",
+                  kl ? number(logits->kl.allowed) : "-",
+                  kl ? headroom(logits->kl.got, logits->kl.allowed) : "-");
   text += coloured(std::string(name_of(v.outcome)), v.outcome, colour) + "\n";
   return v.outcome == Outcome::pass ? text : text + wrapped(clean(v.why), 4);
 }

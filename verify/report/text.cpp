@@ -138,18 +138,6 @@ std::string plural(Index n, const std::string& noun) {
   return count(n) + " " + noun + (n == 1 ? "" : "s");
 }
 
-Index layer_of(std::string_view name) {
-  constexpr std::string_view key = "layers.";
-  auto at = name.find(key);
-  if (at == std::string_view::npos) return -1;
-  at += key.size();
-  Index layer = -1;
-  for (int digits = 0; digits < 6 && at < name.size() && name[at] >= '0' && name[at] <= '9';
-       ++at, ++digits)
-    layer = std::max<Index>(layer, 0) * 10 + (name[at] - '0');
-  return layer;
-}
-
 std::string complaint(const TensorResult& t) {
   if (t.n == 0) return "nothing was compared";
   const std::string where = place(t.at).empty() ? "" : ", worst at " + place(t.at);

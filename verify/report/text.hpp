@@ -33,9 +33,6 @@ std::string place(const Place&);
 /// "1 row", "12 rows"
 std::string plural(Index n, const std::string& noun);
 
-/// The number after "layers." in a module path, or -1.
-Index layer_of(std::string_view name);
-
 /// What is wrong with a tensor that is not ok, in words.
 std::string complaint(const TensorResult&);
 

@@ -8,7 +8,7 @@
 #include "core/words.hpp"
 #include "optimized/backends.hpp"
 #include "optimized/engine/evaluator.hpp"
-#include "verify/judge/against_definition.hpp"
+#include "verify/runs/models.hpp"
 
 namespace dsa::verify {
 namespace {
@@ -29,15 +29,15 @@ constexpr Format of_engines[] = {
 /// Below so many bytes of weights one thread is faster than waiting for others.
 constexpr Index small_model = Index{1} << 26;
 
-Implementation open_reference(const fs::path& checkpoint) {
-  const ModelPair models = open_models(checkpoint, Precision::fp64);
+Implementation open_reference(const Model& stored) {
+  const ModelPair models = open_models(stored, Precision::fp64);
   return reference_implementation(models.exact(), models.in_memory);
 }
 
 /// Logits of a batch; the trace is of its first sequence.
-Said answer(Evaluator& evaluator, const std::vector<Sequence>& batch,
-            const std::vector<Index>& ends, Trace* trace) {
-  Said said{{}, "fp32"};
+Recording answer(Evaluator& evaluator, const std::vector<Sequence>& batch,
+                 const std::vector<Index>& ends, bool traced) {
+  Recording output{.dtype = "fp32"};
   for (const Sequence& sequence : batch) {
     Tensor<double, 2> logits({sequence.size(), evaluator.engine().config().vocab_size});
     evaluator.run(
@@ -45,15 +45,14 @@ Said answer(Evaluator& evaluator, const std::vector<Sequence>& batch,
         [&](Index t, View<const float, 1> row) {
           std::copy(row.begin(), row.end(), logits.view()[t].begin());
         },
-        said.logits.empty() ? trace : nullptr);
-    said.logits.push_back(std::move(logits));
+        traced && output.logits.empty() ? &output.trace : nullptr);
+    output.logits.push_back(std::move(logits));
   }
-  return said;
+  return output;
 }
 
-Implementation open_engine(const fs::path& checkpoint, EngineOptions options) {
+Implementation open_engine(const Model& model, EngineOptions options) {
   const Backend& backend = backend_named(options.backend);
-  const Model model = open_checkpoint(checkpoint);
   const Plan plan = backend.plan(model.config, options, options.chunk, options.chunk);
   require_fits(plan);
   if (plan.weights < small_model && options.backend == "cpu" && options.threads == 0)
@@ -64,13 +63,13 @@ Implementation open_engine(const fs::path& checkpoint, EngineOptions options) {
   implementation.name = evaluator->engine().name();
   implementation.in_process = true;
   implementation.run = [=](const std::vector<Sequence>& batch) {
-    return answer(*evaluator, batch, {}, nullptr);
+    return answer(*evaluator, batch, {}, false);
   };
-  implementation.run_traced = [=](const std::vector<Sequence>& batch, Trace& trace) {
-    return answer(*evaluator, batch, {}, &trace);
+  implementation.run_traced = [=](const std::vector<Sequence>& batch) {
+    return answer(*evaluator, batch, {}, true);
   };
   implementation.run_in_chunks = [=](const Sequence& sequence, const std::vector<Index>& ends) {
-    return answer(*evaluator, {sequence}, ends, nullptr);
+    return answer(*evaluator, {sequence}, ends, false);
   };
   return implementation;
 }
@@ -100,10 +99,13 @@ Precision precision_of(const EngineOptions& options) {
               "\"; choose " + alternatives(known));
 }
 
-Implementation open_backend(const fs::path& checkpoint, const EngineOptions& options) {
+Implementation open_backend(const Model& stored, const EngineOptions& options) {
   precision_of(options);
-  return options.backend == "reference" ? open_reference(checkpoint)
-                                        : open_engine(checkpoint, options);
+  return options.backend == "reference" ? open_reference(stored) : open_engine(stored, options);
+}
+
+Implementation open_backend(const fs::path& checkpoint, const EngineOptions& options) {
+  return open_backend(open_checkpoint(checkpoint), options);
 }
 
 }  // namespace dsa::verify

@@ -22,8 +22,9 @@ std::vector<std::string> judged_backends();
 /// build; no such format of it; options that it does not have.
 reference::Precision precision_of(const EngineOptions&);
 
-/// Loads the checkpoint. Errors: those of precision_of; no such tier or form; the model does not
-/// fit into memory.
+/// Loads the model. Errors: those of precision_of; no such tier or form; the model does not fit
+/// into memory.
+Implementation open_backend(const Model& stored, const EngineOptions&);
 Implementation open_backend(const std::filesystem::path& checkpoint, const EngineOptions&);
 
 }  // namespace dsa::verify

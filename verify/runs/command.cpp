@@ -1,4 +1,5 @@
 // The file protocol: tokens.safetensors in, a command, logits.safetensors out.
+#include <fmt/format.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -69,8 +70,8 @@ SafetensorsFile opened(const std::string& file, const std::string& who) {
   }
 }
 
-Said read_logits(const std::string& file, const std::vector<Sequence>& batch, Index V,
-                 const std::string& who) {
+Recording read_logits(const std::string& file, const std::vector<Sequence>& batch, Index V,
+                      const std::string& who) {
   const SafetensorsFile stored = opened(file, who);
   const StoredTensor* logits = stored.find("logits");
   require(logits != nullptr, who + " wrote a file without a tensor \"logits\"");
@@ -78,26 +79,25 @@ Said read_logits(const std::string& file, const std::vector<Sequence>& batch, In
   require(logits->shape == std::vector<Index>{B, S, V},
           who + " wrote logits of shape " + shape_text(logits->shape) +
               ", expected (sequences, positions, vocab_size) = " + shape_text({B, S, V}));
-  Said said{{}, column_name(logits->dtype)};
-  require(!said.dtype.empty(), who + " wrote logits that are not F64, F32, F16 or BF16");
+  Recording output{.dtype = column_name(logits->dtype)};
+  require(!output.dtype.empty(), who + " wrote logits that are not F64, F32, F16 or BF16");
   const Index bytes = logits->bytes() / B;
   for (Index b = 0; b < B; ++b) {
     Tensor<double, 2> x({S, V});
     decode(logits->dtype, logits->data + b * bytes, S * V, x.data());
+    const std::vector<Index>& documents = batch[static_cast<std::size_t>(b)].documents;
     for (Index t = 0; t < S; ++t)
       for (Index v = 0; v < V; ++v)
-        require(batch[static_cast<std::size_t>(b)].documents[static_cast<std::size_t>(t)] < 0 ||
-                    std::isfinite(x(t, v)),
-                who + " wrote a logit that is " + (std::isnan(x(t, v)) ? "NaN" : "infinite") +
-                    ": sequence " + std::to_string(b) + ", position " + std::to_string(t) +
-                    ", token " + std::to_string(v));
-    said.logits.push_back(std::move(x));
+        if (documents[static_cast<std::size_t>(t)] >= 0 && !std::isfinite(x(t, v)))
+          throw Error(fmt::format("{} wrote a logit that is {}: sequence {}, position {}, token {}",
+                                  who, std::isnan(x(t, v)) ? "NaN" : "infinite", b, t, v));
+    output.logits.push_back(std::move(x));
   }
-  return said;
+  return output;
 }
 
-Said call(const std::string& command, const std::vector<Sequence>& batch,
-          const std::vector<Index>& ends, Index vocab_size) {
+Recording call(const std::string& command, const std::vector<Sequence>& batch,
+               const std::vector<Index>& ends, Index vocab_size) {
   const TemporaryDirectory made;
   const fs::path& folder = made.path();
   const std::string in = folder / "tokens.safetensors", out = folder / "logits.safetensors",
@@ -116,8 +116,9 @@ Said call(const std::string& command, const std::vector<Sequence>& batch,
     const int ended = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
     if (ended == 128 + SIGINT) interrupt();
     const std::string last = last_line(errors);
-    throw Error(who + " ended with status " + std::to_string(ended) +
-                (last.empty() ? ", and said nothing on stderr" : "; its last line: " + last));
+    throw Error(
+        fmt::format("{} ended with status {}{}", who, ended,
+                    last.empty() ? ", and said nothing on stderr" : "; its last line: " + last));
   }
   return read_logits(out, batch, vocab_size, who);
 }

@@ -39,15 +39,15 @@ Implementation reference_implementation(Variant altered, bool small) {
   implementation.name = "reference";
   implementation.run = [altered, small](const std::vector<Sequence>& batch) {
     const Threads scope(small ? 1 : omp_get_max_threads());
-    Said said{{}, "fp64"};
+    Recording output{.dtype = "fp64"};
     for (const Sequence& sequence : batch)
-      said.logits.push_back(in_chunks(altered, sequence, {sequence.size()}));
-    return said;
+      output.logits.push_back(in_chunks(altered, sequence, {sequence.size()}));
+    return output;
   };
   implementation.run_in_chunks = [altered, small](const Sequence& sequence,
                                                   const std::vector<Index>& ends) {
     const Threads scope(small ? 1 : omp_get_max_threads());
-    return Said{{in_chunks(altered, sequence, ends)}, "fp64"};
+    return Recording{.dtype = "fp64", .logits = {in_chunks(altered, sequence, ends)}};
   };
   implementation.in_process = true;
   implementation.ours = std::move(altered);
@@ -55,28 +55,11 @@ Implementation reference_implementation(Variant altered, bool small) {
 }
 
 Recording answered(const Implementation& implementation, const Recording& golden) {
-  struct Traced {
-    Trace trace;
-    std::vector<StoredTensor> tensors;
-  };
-  const auto traced = std::make_shared<Traced>();
-  Said said = implementation.run_traced ? implementation.run_traced(golden.sequences, traced->trace)
-                                        : implementation.run(golden.sequences);
-  Recording answer;
-  answer.path = implementation.name;
-  answer.sequences = golden.sequences;
-  answer.dtype = said.dtype;
-  answer.logits = std::move(said.logits);
-  for (const Trace::Entry& entry : traced->trace.entries()) {
-    const Shape<2>& shape = entry.values.shape();
-    traced->tensors.push_back({entry.name,
-                               Dtype::f64,
-                               {shape.begin(), shape.end()},
-                               reinterpret_cast<const std::byte*>(entry.values.data())});
-  }
-  for (const StoredTensor& tensor : traced->tensors) answer.traces[tensor.name] = &tensor;
-  answer.memory = traced;
-  return answer;
+  Recording output = implementation.run_traced ? implementation.run_traced(golden.sequences)
+                                               : implementation.run(golden.sequences);
+  output.path = implementation.name;
+  output.sequences = golden.sequences;
+  return output;
 }
 
 }  // namespace dsa::verify

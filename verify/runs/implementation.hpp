@@ -1,4 +1,4 @@
-// verify/runs/implementation.hpp — somebody's model as a function of tokens, whoever computes it.
+// verify/runs/implementation.hpp — an implementation of the model as a function of tokens.
 #pragma once
 
 #include <functional>
@@ -7,25 +7,19 @@
 #include <vector>
 
 #include "core/recording.hpp"
-#include "core/trace.hpp"
 #include "verify/runs/variant.hpp"
 
 namespace dsa::verify {
 
-/// What one call computed.
-struct Said {
-  std::vector<Tensor<double, 2>> logits;  // (S, V) a sequence
-  std::string dtype;                      // they came in: "fp64", "fp32", "bf16" or "f16"
-};
-
+/// What its functions return: logits and their dtype; tokens are the caller's.
 struct Implementation {
   std::string name;  // "reference", "cpu (bf16, avx512)", or the command
   /// A batch of sequences of one length, in one go. Rows of padding mean nothing.
-  std::function<Said(const std::vector<Sequence>&)> run;
-  /// One sequence through a cache, in chunks that end at `ends`. Empty: cannot be asked for.
-  std::function<Said(const Sequence&, const std::vector<Index>& ends)> run_in_chunks;
-  /// As `run`, with tensors and decisions of the first sequence. Empty: cannot be asked for.
-  std::function<Said(const std::vector<Sequence>&, Trace&)> run_traced;
+  std::function<Recording(const std::vector<Sequence>&)> run;
+  /// One sequence through a cache, in chunks that end at `ends`. Empty: it has no cache.
+  std::function<Recording(const Sequence&, const std::vector<Index>& ends)> run_in_chunks;
+  /// As `run`, with the trace of the first sequence. Empty: it cannot trace.
+  std::function<Recording(const std::vector<Sequence>&)> run_traced;
   bool in_process = false;  // a call is cheap, and a sequence may hold several documents
   /// The reference, or a variant of it: what happens inside can be seen. Empty: a command.
   std::optional<Variant> ours;
@@ -39,8 +33,7 @@ Implementation reference_implementation(Variant, bool small);
 /// Errors: the command fails, writes nothing, or what it writes is not logits (B, S, vocab_size).
 Implementation command_implementation(const std::string& command, Index vocab_size);
 
-/// What the implementation makes of a golden's tokens, as if read from a file: logits, and the
-/// trace where there is one.
-Recording answered(const Implementation&, const Recording&);
+/// Runs the implementation on the golden's tokens: its logits, and its trace where it has one.
+Recording answered(const Implementation&, const Recording& golden);
 
 }  // namespace dsa::verify

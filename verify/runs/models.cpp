@@ -18,19 +18,37 @@ Variant ModelPair::rounded(const reference::Rounding& how) const {
   return altered;
 }
 
-ModelPair open_models(const std::filesystem::path& checkpoint, Precision precision,
-                      bool as_stored) {
-  ModelPair models;
-  models.precision = precision;
-  const Model stored = open_checkpoint(checkpoint);
-  models.definition = resident(stored, resident_limit_bytes);
-  models.loaded = reference::loaded_as(stored, precision);
-  models.in_memory = models.definition.weights.embed_tokens.dtype == Dtype::f64;
-  if (as_stored) models.definition = stored;
+ModelPair ModelPair::in(Precision other) const {
+  ModelPair models = *this;
+  models.precision = other;
+  models.loaded = reference::loaded_as(stored, other);
   // The official pipeline multiplies FP8 bytes as they are stored.
-  if (precision != Precision::official_fp8 && !as_stored)
+  if (other != Precision::official_fp8)
     models.loaded = resident(std::move(models.loaded), resident_limit_bytes);
   return models;
+}
+
+ModelPair open_models(const Model& stored, Precision precision, bool as_stored) {
+  ModelPair models;
+  models.stored = stored;
+  models.definition = resident(stored, resident_limit_bytes);
+  models.in_memory = models.definition.weights.embed_tokens.dtype == Dtype::f64;
+  if (!as_stored) return models.in(precision);
+  models.definition = stored;
+  models.loaded = reference::loaded_as(stored, precision);
+  models.precision = precision;
+  return models;
+}
+
+ModelPair open_models(const std::filesystem::path& checkpoint, Precision precision,
+                      bool as_stored) {
+  return open_models(open_checkpoint(checkpoint), precision, as_stored);
+}
+
+Precision precision_of_dtype(const std::string& dtype) {
+  if (dtype == "fp64") return Precision::fp64;
+  if (dtype == "bf16" || dtype == "f16") return Precision::hf_bf16;
+  return Precision::hf_fp32;
 }
 
 }  // namespace dsa::verify

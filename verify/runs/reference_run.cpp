@@ -1,7 +1,5 @@
 #include "verify/runs/reference_run.hpp"
 
-#include <cstdlib>
-
 namespace dsa::verify {
 
 const Decision* Run::find(const std::string& name) const {
@@ -37,11 +35,6 @@ Run run_reference(const Model& model, const Sequence& sequence, const reference:
   if (options.head && options.span.end == model.config.num_hidden_layers)
     run.logits = reference::logits(pass, x);
   return run;
-}
-
-Index layer_of(const std::string& name) {
-  constexpr std::string_view prefix = "model.layers.";
-  return name.starts_with(prefix) ? std::atoll(name.c_str() + prefix.size()) : -1;
 }
 
 }  // namespace dsa::verify

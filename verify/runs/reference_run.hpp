@@ -24,7 +24,7 @@ struct Decision {
 
 struct Run {
   Tensor<double, 2> logits;         // (T, V); empty without the last layer or the head
-  Trace trace;                      // the tensors that were asked for
+  Trace trace;                      // the tensors that RunOptions::keep let through
   std::vector<Decision> decisions;  // in order of execution
   std::vector<std::string> order;   // names of both, as they came
 
@@ -43,16 +43,13 @@ struct RunOptions {
   std::function<bool(const std::string& name)> keep;
   /// Sees every tensor after it was kept; what it writes is what the rest of the run goes on with.
   std::function<void(const std::string& name, View<double, 2> x)> graft;
-  /// What becomes of a decision: may rewrite `chosen`. Called before it is recorded.
+  /// May rewrite the keys that a decision chose. Called before it is recorded.
   std::function<void(const std::string& name, View<const double, 2> scores, View<Index, 2> chosen)>
       decide;
   bool record_decisions = true;
-  bool head = true;  // false: nobody asks for model.norm, lm_head and the logits
+  bool head = true;  // false: stop before model.norm, lm_head and the logits
 };
 
 Run run_reference(const Model&, const Sequence&, const reference::Ops<double>&, const RunOptions&);
-
-/// The layer of a trace name, -1 for names outside the layers.
-Index layer_of(const std::string& name);
 
 }  // namespace dsa::verify

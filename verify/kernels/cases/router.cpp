@@ -114,17 +114,17 @@ std::vector<std::uint64_t> kept_groups(const Case& c, const Scores& scores, Inde
     std::vector<double> members;
     for (Index g = 0; g < G; ++g)
       if (set >> g & 1) members.push_back(static_cast<double>(g));
-    if (judge_decision(members, groups.view()[0], errors).ok()) sets.push_back(set);
+    if (judge_row(members, groups.view()[0], errors).ok()) sets.push_back(set);
   }
   return sets;
 }
 
-Decision judge_token(const Case& c, const Scores& scores, Index t,
-                     std::span<const double> experts) {
-  Decision best{inf, "no set of groups could have been kept"};
+TopkVerdict judge_token(const Case& c, const Scores& scores, Index t,
+                        std::span<const double> experts) {
+  TopkVerdict best{inf, "no set of groups could have been kept"};
   for (const std::uint64_t set : kept_groups(c, scores, t)) {
     const Token token(c, scores, t, set);
-    const Decision d = judge_decision(experts, token.choice.view()[0], token.error.view()[0]);
+    const TopkVerdict d = judge_row(experts, token.choice.view()[0], token.error.view()[0]);
     if (d.ratio <= best.ratio) best = d;
   }
   return best;
@@ -209,24 +209,19 @@ std::vector<OutputVerdict> judge(const Case& c, const Arrays& out) {
   const Index T = c.out.at("experts").shape()[0], k = c.out.at("experts").shape()[1];
   const Scores scores = scores_of(c);
   Tensor<Index, 2> chosen({T, k});
-  Comparison decisions;
-  decisions.n = T;
+  OutputVerdict decisions{"experts", {T, k}, {}};
   for (Index t = 0; t < T; ++t) {
     const auto mine =
         std::span(experts).subspan(static_cast<std::size_t>(t * k), static_cast<std::size_t>(k));
-    const Decision row = judge_token(c, scores, t, mine);
-    decisions.over += !row.ok();
+    const TopkVerdict row = judge_token(c, scores, t, mine);
+    add_row(decisions, t, row, "token");
     for (Index i = 0; i < k; ++i)  // weights of what is no expert are held against expert 0's
       chosen(t, i) =
           std::isinf(row.ratio) ? 0 : static_cast<Index>(mine[static_cast<std::size_t>(i)]);
-    if (row.ratio <= decisions.worst) continue;
-    decisions.worst = row.ratio;
-    decisions.worst_at = t * k;
-    decisions.why = row.ok() ? "" : "token " + std::to_string(t) + ": " + row.why;
   }
   Case mine = c;
   set_weights(mine, scores, chosen);
-  return {{"experts", {T, k}, decisions},
+  return {decisions,
           {"weights", {T, k}, compare(weights, mine.want["weights"], mine.allowed["weights"])}};
 }
 

@@ -1,4 +1,4 @@
-#include "verify/limits/in_words.hpp"
+#include "verify/judge/in_words.hpp"
 
 #include <fmt/format.h>
 
@@ -90,7 +90,7 @@ std::vector<std::string> explained_limits(const Judgement& j,
         fmt::format("sequence {}: a decision is within the noise where its margin is below {:.3g} "
                     "x its spread; "
                     "{} are",
-                    b, limits.margin_quantile, limits.unsettled.size()));
+                    b, limits.margin_quantile, limits.near_ties.size()));
     if (j.logits && !limits.kl.empty()) add_kl(lines, j, static_cast<Index>(b), results[b]);
     if (b == 0) add_tensors(lines, j, results[b]);
   }

@@ -1,10 +1,10 @@
-// verify/limits/in_words.hpp — what the limits of a judgement are made of, in words and numbers.
+// verify/judge/in_words.hpp — what the limits of a judgement are made of, in words and numbers.
 #pragma once
 
 #include <string>
 #include <vector>
 
-#include "verify/judge/against_definition.hpp"
+#include "verify/judge/rows.hpp"
 
 namespace dsa::verify {
 
