@@ -5,7 +5,7 @@ file(GLOB cpu_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/optimized/cpu/ops/
      ${PROJECT_SOURCE_DIR}/optimized/cpu/model/*.cpp)
 file(GLOB cpu_kernels CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/optimized/cpu/kernels/*.cpp)
 add_library(dsa_cpu ${cpu_sources})
-target_link_libraries(dsa_cpu PUBLIC dsa_engine PRIVATE OpenMP::OpenMP_CXX)
+target_link_libraries(dsa_cpu PUBLIC dsa_engine)
 target_compile_options(dsa_cpu PRIVATE -fno-math-errno -fno-trapping-math)
 
 function(dsa_cpu_tier name)

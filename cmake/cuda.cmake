@@ -10,7 +10,7 @@ add_library(dsa_cuda_engine INTERFACE)  # optimized/cuda/model/engine.hpp
 
 function(dsa_cuda_users place)
   add_library(dsa_cuda_engine_${place} STATIC ${cuda_engine})
-  target_link_libraries(dsa_cuda_engine_${place} PUBLIC dsa_cuda_${place} dsa_engine PRIVATE dsa_exact OpenMP::OpenMP_CXX)
+  target_link_libraries(dsa_cuda_engine_${place} PUBLIC dsa_cuda_${place} dsa_engine PRIVATE dsa_exact)
   target_link_libraries(dsa_cuda_engine INTERFACE dsa_cuda_engine_${place})
   add_library(dsa_cuda_rungs_${place} OBJECT ${cuda_rungs})
   target_link_libraries(dsa_cuda_rungs_${place} PRIVATE dsa_core dsa_exact)

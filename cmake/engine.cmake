@@ -4,7 +4,7 @@ file(GLOB engine_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/optimized/share
      ${PROJECT_SOURCE_DIR}/optimized/engine/*.cpp)
 list(REMOVE_ITEM engine_sources ${PROJECT_SOURCE_DIR}/optimized/engine/arguments.cpp)
 add_library(dsa_engine ${engine_sources})
-target_link_libraries(dsa_engine PUBLIC dsa_core PRIVATE dsa_exact OpenMP::OpenMP_CXX)
+target_link_libraries(dsa_engine PUBLIC dsa_core PRIVATE dsa_exact)
 add_library(dsa_backends ${PROJECT_SOURCE_DIR}/optimized/backends.cpp)
 target_link_libraries(dsa_backends PUBLIC dsa_engine PRIVATE dsa_exact)
 add_library(dsa_engine_arguments ${PROJECT_SOURCE_DIR}/optimized/engine/arguments.cpp)

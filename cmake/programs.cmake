@@ -12,7 +12,7 @@ add_library(dsa_experiments ${PROJECT_SOURCE_DIR}/experiments/rates/common.cpp
 target_link_libraries(dsa_experiments PUBLIC dsa_verify PRIVATE dsa_exact)
 foreach(name false_alarms false_names visibility)
   add_executable(${name} ${PROJECT_SOURCE_DIR}/experiments/rates/${name}.cpp)
-  target_link_libraries(${name} PRIVATE dsa_experiments dsa_cli dsa_exact OpenMP::OpenMP_CXX)
+  target_link_libraries(${name} PRIVATE dsa_experiments dsa_cli dsa_exact)
 endforeach()
 
 include(${PROJECT_SOURCE_DIR}/cmake/bench_cuda.cmake)
@@ -20,5 +20,5 @@ find_package(benchmark REQUIRED)
 file(GLOB bench_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/experiments/bench/*.cpp)
 add_executable(dsa-bench ${bench_sources})
 target_link_libraries(dsa-bench PRIVATE dsa_kernels dsa_engine_arguments dsa_bench_cuda dsa_exact
-                                        benchmark::benchmark OpenMP::OpenMP_CXX)
+                                        benchmark::benchmark)
 target_precompile_headers(dsa-bench PRIVATE <CLI/CLI.hpp>)

@@ -2,7 +2,7 @@
 file(GLOB_RECURSE reference_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/reference/*.cpp)
 list(REMOVE_ITEM reference_sources ${PROJECT_SOURCE_DIR}/reference/ops/gemm.cpp)
 add_library(dsa_reference ${reference_sources})
-target_link_libraries(dsa_reference PUBLIC dsa_core PRIVATE dsa_exact Eigen3::Eigen OpenMP::OpenMP_CXX)
+target_link_libraries(dsa_reference PUBLIC dsa_core PRIVATE dsa_exact Eigen3::Eigen)
 
 function(dsa_gemm name)
   add_library(dsa_gemm_${name} OBJECT ${PROJECT_SOURCE_DIR}/reference/ops/gemm.cpp)

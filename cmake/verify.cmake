@@ -15,7 +15,7 @@ add_library(dsa_verify ${verify_sources} $<TARGET_OBJECTS:dsa_measure>)
 target_compile_options(dsa_verify PRIVATE -O1)
 foreach(target dsa_measure dsa_verify)
   target_link_libraries(${target} PUBLIC dsa_reference dsa_backends
-    PRIVATE dsa_exact pugixml::pugixml Boost::headers OpenMP::OpenMP_CXX Threads::Threads)
+    PRIVATE dsa_exact pugixml::pugixml Boost::headers Threads::Threads)
   target_precompile_headers(${target} PRIVATE ${verify_headers})
 endforeach()
 include(${PROJECT_SOURCE_DIR}/cmake/names.cmake)

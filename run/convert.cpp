@@ -5,11 +5,10 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <thread>
 
 #include "core/check.hpp"
 #include "core/checkpoint_writer.hpp"
-#include "core/failure.hpp"
+#include "core/threads.hpp"
 #include "core/json.hpp"
 #include "core/outputs.hpp"
 #include "run/quantise.hpp"
@@ -127,29 +126,13 @@ std::vector<CheckpointWriter::Declaration> declarations(const Plan& plan) {
   return all;
 }
 
-/// f(0) ... f(n-1) on every core; the first exception is rethrown.
-template <class F>
-void in_parallel(Index n, F&& f) {
-  const Index threads = std::clamp<Index>(std::thread::hardware_concurrency(), 1, n);
-  Failure failure;
-  std::vector<std::thread> pool;
-  for (Index t = 0; t < threads; ++t)
-    pool.emplace_back([&, t] {
-      failure.guard([&] {
-        for (Index i = t; i < n; i += threads) f(i);
-      });
-    });
-  for (std::thread& thread : pool) thread.join();
-  failure.rethrow();
-}
-
 /// Rows are handled in panels of one block row; this many numbers are in memory at a time.
 constexpr Index numbers_at_a_time = Index{1} << 24;
 
 /// f(begin, end) for the panels of rows [first, last), in parallel.
 template <class F>
 void for_each_panel(Index first, Index last, Index panel, F&& f) {
-  in_parallel((last - first + panel - 1) / panel, [&](Index i) {
+  parallel_for((last - first + panel - 1) / panel, shared_loop_ns, [&](Index i) {
     const Index begin = first + i * panel;
     f(begin, std::min(last, begin + panel));
   });

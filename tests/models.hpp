@@ -1,8 +1,6 @@
 // tests/models.hpp — numbers, models and runs that the tests of the reference share.
 #pragma once
 
-#include <omp.h>
-
 #include <algorithm>
 #include <cmath>
 #include <deque>
@@ -101,6 +99,11 @@ Tensor<T, 2> rows(const Tensor<T, 2>& x, Index begin, Index end) {
   std::copy_n(x.data() + begin * width, part.size(), part.data());
   return part;
 }
+
+/// So many threads, in the smallest loop, too.
+struct Threads : dsa::Threads {
+  explicit Threads(int n) : dsa::Threads(n, Sharing::always) {}
+};
 
 /// A parameter in F64 over numbers that somebody else keeps.
 inline Parameter parameter(const double* values, std::vector<Index> shape,

@@ -6,10 +6,11 @@
 #include <chrono>
 #include <cstdio>
 #include <iostream>
+#include <mutex>
 
 #include "cli/program.hpp"
-#include "core/failure.hpp"
 #include "core/random.hpp"
+#include "core/threads.hpp"
 #include "experiments/rates/common.hpp"
 #include "verify/measure/stats.hpp"
 
@@ -31,6 +32,7 @@ struct Count {
   int alarms = 0, inconclusive = 0;
   double rows = 0, undecided = 0, explained = 0;
   std::vector<std::string> whys;
+  std::mutex mutex;  // of all of these
 };
 
 /// Why a candidate failed, and by how much.
@@ -51,15 +53,13 @@ void judge_one(const verify::ModelPair& models, Recording side, std::uint64_t se
     side.logits.push_back(std::move(run.logits));
   const verify::Judgement judged =
       verify::hold_against_definition(models, side, "candidate", options, &measured).judgement;
-#pragma omp critical
-  {
-    count.alarms += judged.outcome == verify::Outcome::fail;
-    count.inconclusive += judged.outcome == verify::Outcome::inconclusive;
-    count.rows += static_cast<double>(judged.logits->all.rows);
-    count.undecided += static_cast<double>(judged.logits->undecided());
-    count.explained += static_cast<double>(judged.logits->explained());
-    if (judged.outcome == verify::Outcome::fail) count.whys.push_back(in_words(seed, judged));
-  }
+  const std::lock_guard lock(count.mutex);
+  count.alarms += judged.outcome == verify::Outcome::fail;
+  count.inconclusive += judged.outcome == verify::Outcome::inconclusive;
+  count.rows += static_cast<double>(judged.logits->all.rows);
+  count.undecided += static_cast<double>(judged.logits->undecided());
+  count.explained += static_cast<double>(judged.logits->explained());
+  if (judged.outcome == verify::Outcome::fail) count.whys.push_back(in_words(seed, judged));
 }
 
 Json measure(const Setting& setting, int candidates, std::uint64_t from,
@@ -68,14 +68,10 @@ Json measure(const Setting& setting, int candidates, std::uint64_t from,
   const Recording side = experiments::without_logits(setting);
   const auto measured = verify::measure_sequences(models, side.sequences, options);
   Count count;
-  Failure failure;
-#pragma omp parallel for schedule(dynamic)
-  for (int i = 0; i < candidates; ++i)
-    failure.guard([&] {
-      judge_one(models, side, first_seed + from + static_cast<std::uint64_t>(i), measured, options,
-                count);
-    });
-  failure.rethrow();
+  parallel_for(candidates, shared_loop_ns, [&](int i) {
+    judge_one(models, side, first_seed + from + static_cast<std::uint64_t>(i), measured, options,
+              count);
+  });
   const double at_most = verify::most_probable(candidates, count.alarms, 0.95);
   std::printf(
       "%-22s %4d candidates  %3d alarms (at most %.2f %%)  %3d inconclusive  undecided "

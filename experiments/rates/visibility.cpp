@@ -6,10 +6,11 @@
 #include <chrono>
 #include <cstdio>
 #include <iostream>
+#include <mutex>
 
 #include "cli/program.hpp"
-#include "core/failure.hpp"
 #include "core/random.hpp"
+#include "core/threads.hpp"
 #include "experiments/rates/common.hpp"
 #include "reference/ops/norms.hpp"
 #include "verify/defects/alter.hpp"
@@ -198,24 +199,19 @@ Json measure(const Judge& judge, int candidates) {
                 [&](const Scaled& d) { return !d.applies(judge.models.definition.config); });
   const int n = static_cast<int>(defects.size());
   std::vector<std::vector<double>> logits(defects.size()), traces(defects.size());
-  Failure failure;
-#pragma omp parallel for schedule(dynamic) collapse(2)
-  for (int d = 0; d < n; ++d)
-    for (int c = 0; c < candidates; ++c)
-      failure.guard([&] {
-        const Scaled& defect = defects[static_cast<std::size_t>(d)];
-        const std::uint64_t seed = 0xDEFEC7 + static_cast<std::uint64_t>(c);
-        const double by_logits = smallest(
-            [&](double s) { return seen_in_logits(judge, defect, s, seed); }, defect.largest);
-        const double by_trace = smallest(
-            [&](double s) { return seen_in_trace(judge, defect, s, seed); }, defect.largest);
-#pragma omp critical
-        {
-          logits[static_cast<std::size_t>(d)].push_back(by_logits);
-          traces[static_cast<std::size_t>(d)].push_back(by_trace);
-        }
-      });
-  failure.rethrow();
+  std::mutex appending;
+  parallel_for(n * candidates, shared_loop_ns, [&](Index at) {
+    const int d = static_cast<int>(at / candidates), c = static_cast<int>(at % candidates);
+    const Scaled& defect = defects[static_cast<std::size_t>(d)];
+    const std::uint64_t seed = 0xDEFEC7 + static_cast<std::uint64_t>(c);
+    const double by_logits =
+        smallest([&](double s) { return seen_in_logits(judge, defect, s, seed); }, defect.largest);
+    const double by_trace =
+        smallest([&](double s) { return seen_in_trace(judge, defect, s, seed); }, defect.largest);
+    const std::lock_guard lock(appending);
+    logits[static_cast<std::size_t>(d)].push_back(by_logits);
+    traces[static_cast<std::size_t>(d)].push_back(by_trace);
+  });
   const auto number = [](double x) { return std::isfinite(x) ? Json(x) : Json(nullptr); };
   Json list = Json::array();
   for (std::size_t d = 0; d < defects.size(); ++d) {

@@ -26,7 +26,7 @@ void EngineArguments::describe(CLI::App& app, const std::vector<std::string>& na
   cli::add_integer(app, "--chunk", options.chunk, {1, Index{1} << 20}, "Tokens of a pass, at most")
       ->capture_default_str();
   cli::add_integer(app, "--threads", options.threads, {1, 4096},
-                   "Of the backend cpu. Default: as many as OpenMP would take");
+                   "Of the backend cpu. Default: one for every core");
   app.add_option("--memory", memory, "That may be used, e.g. 20GB. Default: what is available")
       ->type_name("SIZE");
 }

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "core/threads.hpp"
+
 namespace dsa {
 namespace {
 
@@ -52,15 +54,14 @@ void rope_table(View<float, 2> cos, View<float, 2> sin, std::span<const Index> p
   expect_shape("cos", cos, {T, half});
   expect_shape("sin", sin, {T, half});
   const double scale = amplitude(rope);
-#pragma omp parallel for schedule(static)
-  for (Index i = 0; i < half; ++i) {
+  parallel_for(half, 40 * T, [&](Index i) {
     const double f = frequency(rope, i, 2 * half);
     for (Index t = 0; t < T; ++t) {
       const double angle = static_cast<double>(positions[static_cast<std::size_t>(t)]) * f;
       cos(t, i) = static_cast<float>(std::cos(angle) * scale);
       sin(t, i) = static_cast<float>(std::sin(angle) * scale);
     }
-  }
+  });
 }
 
 }  // namespace dsa

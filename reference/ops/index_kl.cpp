@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "core/threads.hpp"
 #include "reference/dual.hpp"
 #include "reference/ops/dot.hpp"
 #include "reference/ops/mla_keys.hpp"
@@ -70,8 +71,7 @@ void attention_mass(View<Real, 2> u, const MlaExpandedInputs<Real>& in, View<con
   expect_shape("u", u, {T, S});
   expect_keys(in.chosen, T, S);
   expect_keys(kept, T, S);
-#pragma omp parallel for schedule(dynamic)
-  for (Index t = 0; t < T; ++t) {
+  parallel_for(T, N * in.chosen.shape[1] * (20 + (B + P) / 2), [&](Index t) {
     const std::vector<Index> keys = keys_of(in.chosen[t]);
     std::vector<Real> a(keys.size()), mass(static_cast<std::size_t>(S));
     for (Index n = 0; n < N; ++n) {
@@ -84,7 +84,7 @@ void attention_mass(View<Real, 2> u, const MlaExpandedInputs<Real>& in, View<con
     }
     for (Index s = 0; s < S; ++s) u(t, s) = 0;
     for (Index s : keys_of(kept[t])) u(t, s) = mass[static_cast<std::size_t>(s)];
-  }
+  });
 }
 
 template <class Real>

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "core/threads.hpp"
 #include "reference/ops/dot.hpp"
 
 namespace dsa::reference {
@@ -21,8 +22,7 @@ void indexer_scores(View<Real, 2> scores, View<const Real, 3> q, View<const Real
   const Real dot_scale = static_cast<Real>(indexer.dot_scale),
              weight_scale = static_cast<Real>(indexer.weight_scale);
 
-#pragma omp parallel for schedule(dynamic)
-  for (Index t = 0; t < T; ++t)
+  parallel_for(T, visible.keys() * H * (10 + D / 4), [&](Index t) {
     for (Index s = 0; s < S; ++s) {
       if (!visible.sees(t, s)) {
         scores(t, s) = -std::numeric_limits<Real>::infinity();
@@ -35,6 +35,7 @@ void indexer_scores(View<Real, 2> scores, View<const Real, 3> q, View<const Real
       }
       scores(t, s) = sum;
     }
+  });
 }
 
 template <class Real>
@@ -56,8 +57,7 @@ void indexer_scores_backward(IndexerScoresGradient<Real> d, const IndexerScoresI
   };
 
   // Two sweeps, by query and by key, so that every sum has one writer and one order.
-#pragma omp parallel for schedule(dynamic)
-  for (Index t = 0; t < T; ++t)
+  parallel_for(T, S * H * (10 + D / 2), [&](Index t) {
     for (Index s = 0; s < S; ++s) {
       if (!counts(t, s)) continue;
       for (Index h = 0; h < H; ++h) {
@@ -68,8 +68,8 @@ void indexer_scores_backward(IndexerScoresGradient<Real> d, const IndexerScoresI
         add_scaled(d.d_q[t][h].data, dot_scale * d_a, in.k[s].data, D);
       }
     }
-#pragma omp parallel for schedule(dynamic)
-  for (Index s = 0; s < S; ++s)
+  });
+  parallel_for(S, T * H * (10 + D / 2), [&](Index s) {
     for (Index t = 0; t < T; ++t) {
       if (!counts(t, s)) continue;
       for (Index h = 0; h < H; ++h) {
@@ -78,6 +78,7 @@ void indexer_scores_backward(IndexerScoresGradient<Real> d, const IndexerScoresI
         add_scaled(d.d_k[s].data, dot_scale * d_a, in.q[t][h].data, D);
       }
     }
+  });
 }
 
 #define DSA_INSTANTIATE_FORWARD(Real)                                                   \

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <type_traits>
 
-#include "core/failure.hpp"
+#include "core/threads.hpp"
 #include "reference/ops/dot.hpp"
 #include "reference/ops/gemm.hpp"
 
@@ -64,8 +64,10 @@ void multiply(View<Real, 2> y, View<const Real, 2> x, View<const Real, 2> w) {
   const Index T = x.shape[0], in = x.shape[1], out = w.shape[0], step = block_rows(in);
   expect_shape("w", w, {out, in});
   expect_shape("y", y, {T, out});
-#pragma omp parallel for schedule(dynamic)
-  for (Index o = 0; o < out; o += step) multiply_block(y, x, w[o].data, o, std::min(step, out - o));
+  parallel_for((out + step - 1) / step, T * step * in / 8, [&](Index block) {
+    const Index o = block * step;
+    multiply_block(y, x, w[o].data, o, std::min(step, out - o));
+  });
 }
 
 template <class Real>
@@ -77,29 +79,22 @@ void linear(View<Real, 2> y, View<const Real, 2> x, const Linear& w, View<Real, 
                 " columns, expected " + std::to_string(in));
   const std::vector<Real> bias =
       w.bias.present() ? read_all<Real>(w.bias) : std::vector<Real>(static_cast<std::size_t>(out));
-  Failure failure;
-#pragma omp parallel
-  {
+  parallel_for((out + step - 1) / step, (T + 8) * step * in / 8, [&](Index b) {
+    const Index o = b * step, rows = std::min(step, out - o);
     std::vector<Real> block;
-#pragma omp for schedule(dynamic)
-    for (Index o = 0; o < out; o += step)
-      failure.guard([&] {
-        const Index rows = std::min(step, out - o);
-        const Real* values = resident_rows<Real>(w.weight, o);
-        if (values == nullptr) {
-          block.resize(static_cast<std::size_t>(rows * in));
-          read_rows(w.weight, o, o + rows, block.data());
-          values = block.data();
-        }
-        multiply_block(y, x, values, o, rows);
-        for (Index r = 0; r < rows && squares.data != nullptr; ++r)
-          squares(o + r) = dot(values + r * in, values + r * in, in);
-        if (w.bias.present())
-          for (Index t = 0; t < T; ++t)
-            for (Index r = o; r < o + rows; ++r) y(t, r) += bias[static_cast<std::size_t>(r)];
-      });
-  }
-  failure.rethrow();
+    const Real* values = resident_rows<Real>(w.weight, o);
+    if (values == nullptr) {
+      block.resize(static_cast<std::size_t>(rows * in));
+      read_rows(w.weight, o, o + rows, block.data());
+      values = block.data();
+    }
+    multiply_block(y, x, values, o, rows);
+    for (Index r = 0; r < rows && squares.data != nullptr; ++r)
+      squares(o + r) = dot(values + r * in, values + r * in, in);
+    if (w.bias.present())
+      for (Index t = 0; t < T; ++t)
+        for (Index r = o; r < o + rows; ++r) y(t, r) += bias[static_cast<std::size_t>(r)];
+  });
 }
 
 template <class Real>

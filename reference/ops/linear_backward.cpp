@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "core/threads.hpp"
 #include "reference/ops/linear.hpp"
 
 namespace dsa::reference {
@@ -14,17 +15,17 @@ template <class Real>
 Tensor<Real, 2> transposed(View<const Real, 2> x, Index begin, Index end) {
   const Index T = x.shape[0];
   Tensor<Real, 2> columns({end - begin, T});
-#pragma omp parallel for
-  for (Index c = begin; c < end; ++c)
+  parallel_for(end - begin, 2 * T, [&](Index at) {
+    const Index c = begin + at;
     for (Index t = 0; t < T; ++t) columns(c - begin, t) = x(t, c);
+  });
   return columns;
 }
 
 /// y += x
 template <class Real>
 void add_all(View<Real, 2> y, const Tensor<Real, 2>& x) {
-#pragma omp parallel for
-  for (Index i = 0; i < x.size(); ++i) y.data[i] += x.data()[i];
+  parallel_for(x.size(), 1, [&](Index i) { y.data[i] += x.data()[i]; });
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "core/threads.hpp"
 #include "reference/dual.hpp"
 #include "reference/ops/dot.hpp"
 #include "reference/ops/mla_keys.hpp"
@@ -36,19 +37,18 @@ void mla_expanded(View<Real, 3> out, View<const Real, 3> q_nope, View<const Real
   expect_keys(chosen, T, S);
 
   // Head by head: one head's keys and values fit into a cache that all of them would not.
-#pragma omp parallel for collapse(2) schedule(dynamic, 16)
-  for (Index n = 0; n < N; ++n)
-    for (Index t = 0; t < T; ++t) {
-      const std::vector<Index> keys = keys_of(chosen[t]);
-      std::vector<Real> p(keys.size());
-      for (std::size_t i = 0; i < keys.size(); ++i)
-        p[i] = static_cast<Real>(scale) * (dot(q_nope[t][n].data, kv[keys[i]][n].data, B) +
-                                           dot(q_rope[t][n].data, k_rope[keys[i]].data, P));
-      softmax(p.data(), static_cast<Index>(keys.size()));
-      for (Index u = 0; u < U; ++u) out(t, n, u) = 0;
-      for (std::size_t i = 0; i < keys.size(); ++i)
-        add_scaled(out[t][n].data, p[i], kv[keys[i]][n].data + B, U);
-    }
+  parallel_for(N * T, chosen.shape[1] * (20 + (B + P + U) / 2), [&](Index at) {
+    const Index n = at / T, t = at % T;
+    const std::vector<Index> keys = keys_of(chosen[t]);
+    std::vector<Real> p(keys.size());
+    for (std::size_t i = 0; i < keys.size(); ++i)
+      p[i] = static_cast<Real>(scale) * (dot(q_nope[t][n].data, kv[keys[i]][n].data, B) +
+                                         dot(q_rope[t][n].data, k_rope[keys[i]].data, P));
+    softmax(p.data(), static_cast<Index>(keys.size()));
+    for (Index u = 0; u < U; ++u) out(t, n, u) = 0;
+    for (std::size_t i = 0; i < keys.size(); ++i)
+      add_scaled(out[t][n].data, p[i], kv[keys[i]][n].data + B, U);
+  });
 }
 
 template <class Real>
@@ -63,8 +63,7 @@ void mla_absorbed(View<Real, 3> out, View<const Real, 3> q_nope, View<const Real
   expect_shape("out", out, {T, N, U});
   expect_keys(chosen, T, S);
 
-#pragma omp parallel for schedule(dynamic)
-  for (Index t = 0; t < T; ++t) {
+  parallel_for(T, N * (B * R / 4 + chosen.shape[1] * (20 + R / 2)), [&](Index t) {
     const std::vector<Index> keys = keys_of(chosen[t]);
     std::vector<Real> p(keys.size()), q_latent(static_cast<std::size_t>(R)),
         o_latent(static_cast<std::size_t>(R));
@@ -82,7 +81,7 @@ void mla_absorbed(View<Real, 3> out, View<const Real, 3> q_nope, View<const Real
       for (Index u = 0; u < U; ++u)  // o = W_UV o~
         out(t, n, u) = dot(kv_b[n][B + u].data, o_latent.data(), R);
     }
-  }
+  });
 }
 
 #define DSA_INSTANTIATE(Real)                                                                \

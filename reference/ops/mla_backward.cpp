@@ -3,6 +3,7 @@
 // of threads.
 #include <vector>
 
+#include "core/threads.hpp"
 #include "reference/ops/dot.hpp"
 #include "reference/ops/mla.hpp"
 #include "reference/ops/mla_keys.hpp"
@@ -22,9 +23,9 @@ void softmax_backward(std::vector<Real>& d, const std::vector<Real>& p) {
 template <class Real>
 void add_heads(View<Real, 2> shared, View<const Real, 3> of_head) {
   const Index N = of_head.shape[0], S = shared.shape[0], width = shared.shape[1];
-#pragma omp parallel for
-  for (Index s = 0; s < S; ++s)
+  parallel_for(S, N * width / 2, [&](Index s) {
     for (Index n = 0; n < N; ++n) add_scaled(shared[s].data, Real(1), of_head[n][s].data, width);
+  });
 }
 
 }  // namespace
@@ -44,8 +45,7 @@ void mla_expanded_backward(const MlaExpandedGradient<Real>& d, const MlaExpanded
   const Real scale = static_cast<Real>(in.scale);
 
   Tensor<Real, 3> d_k_rope({N, S, P});  // of each head
-#pragma omp parallel for schedule(dynamic)
-  for (Index n = 0; n < N; ++n)
+  parallel_for(N, T * in.chosen.shape[1] * (20 + 2 * (B + P + U)), [&](Index n) {
     for (Index t = 0; t < T; ++t) {
       const std::vector<Index> keys = keys_of(in.chosen[t]);
       std::vector<Real> p(keys.size()), d_z(keys.size());
@@ -67,6 +67,7 @@ void mla_expanded_backward(const MlaExpandedGradient<Real>& d, const MlaExpanded
         add_scaled(d_k_rope.view()[n][s].data, d_dot, in.q_rope[t][n].data, P);
       }
     }
+  });
   add_heads<Real>(d.d_k_rope, d_k_rope);
 }
 
@@ -87,8 +88,7 @@ void mla_absorbed_backward(const MlaAbsorbedGradient<Real>& d, const MlaAbsorbed
   const Real scale = static_cast<Real>(in.scale);
 
   Tensor<Real, 3> d_k_rope({N, S, P}), d_c_kv({N, S, R});  // of each head
-#pragma omp parallel for schedule(dynamic)
-  for (Index n = 0; n < N; ++n)
+  parallel_for(N, T * in.chosen.shape[1] * (20 + 4 * R), [&](Index n) {
     for (Index t = 0; t < T; ++t) {
       const std::vector<Index> keys = keys_of(in.chosen[t]);
       const std::vector<Real> zeros(static_cast<std::size_t>(R));
@@ -123,6 +123,7 @@ void mla_absorbed_backward(const MlaAbsorbedGradient<Real>& d, const MlaAbsorbed
       for (Index u = 0; u < U; ++u)
         add_scaled(d.d_kv_b[n][B + u].data, d_out(t, n, u), o_latent.data(), R);
     }
+  });
   add_heads<Real>(d.d_k_rope, d_k_rope);
   add_heads<Real>(d.d_c_kv, d_c_kv);
 }

@@ -5,6 +5,7 @@
 #include <limits>
 #include <vector>
 
+#include "core/threads.hpp"
 #include "reference/ops/dot.hpp"
 #include "reference/ops/hadamard.hpp"
 
@@ -69,8 +70,7 @@ void indexer_scores(const Rounded& run, bool ue8m0, Name name, Out scores, View<
   const bool relu = indexer.activation == Indexer::Activation::relu;
   const Stream weighted(run.rounding, name, 0), sum(run.rounding, name, 1),
       scaled(run.rounding, name, 2);
-#pragma omp parallel for schedule(dynamic)
-  for (Index t = 0; t < T; ++t)
+  parallel_for(T, S * H * (20 + D / 4), [&](Index t) {
     for (Index s = 0; s < S; ++s) {
       if (!visible.sees(t, s)) {
         scores(t, s) = -std::numeric_limits<double>::infinity();
@@ -90,6 +90,7 @@ void indexer_scores(const Rounded& run, bool ue8m0, Name name, Out scores, View<
       y = sum.round(Dtype::f32, y + sum.accumulation(Dtype::f32, H, squares, y, i), i);
       scores(t, s) = scaled.round(Dtype::f32, y * k_scale(s, 0), i);
     }
+  });
 }
 
 }  // namespace

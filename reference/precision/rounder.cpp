@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "core/threads.hpp"
 #include "reference/ops/dot.hpp"
 #include "reference/ops/linear.hpp"
 #include "reference/ops/mla.hpp"
@@ -32,15 +33,14 @@ void Rounded::linear(Name name, Out y, In x, const Linear& w, Dtype out) const {
   Tensor<double, 1> squares({rows});
   reference::linear(y, x, w, squares.view());
   const Stream store(rounding, name, 2);
-#pragma omp parallel for
-  for (Index t = 0; t < T; ++t) {  // the sum of squared terms is about |x|^2 |w|^2 / n
+  parallel_for(T, 20 * rows, [&](Index t) {  // the sum of squared terms is about |x|^2 |w|^2 / n
     const double x2 = dot(x[t].data, x[t].data, in) / static_cast<double>(in);
     for (Index o = 0; o < rows; ++o) {
       const Index i = t * rows + o;
       const double error = die.accumulation(formats.wide, in, x2 * squares(o), y(t, o), i);
       y(t, o) = store.round(out, y(t, o) + error, i);
     }
-  }
+  });
 }
 
 void Rounded::rmsnorm(Name name, Out y, In x, const Parameter& g, double eps) const {
@@ -145,8 +145,7 @@ void Rounded::indexer_scores(Name name, Out scores, View<const double, 3> q, In 
   std::vector<double> k2(static_cast<std::size_t>(S));
   for (Index s = 0; s < S; ++s)
     k2[static_cast<std::size_t>(s)] = dot(k[s].data, k[s].data, D) / static_cast<double>(D);
-#pragma omp parallel for schedule(dynamic)
-  for (Index t = 0; t < T; ++t) {
+  parallel_for(T, S * H * (20 + D / 4), [&](Index t) {
     std::fill(scores[t].begin(), scores[t].end(), -std::numeric_limits<double>::infinity());
     std::vector<Index> keys;
     for (Index s = 0; s < S; ++s)
@@ -171,7 +170,7 @@ void Rounded::indexer_scores(Name name, Out scores, View<const double, 3> q, In 
       const double error = sum.accumulation(formats.wide, H, squares[j], y[j], i);
       scores(t, keys[j]) = sum.round(formats.wide, y[j] + error, i);
     }
-  }
+  });
 }
 
 void Rounded::mla(Name name, View<double, 3> out, View<const double, 3> q_nope,
@@ -183,43 +182,42 @@ void Rounded::mla(Name name, View<double, 3> out, View<const double, 3> q_nope,
       probability(rounding, name, 2), narrowed(rounding, name, 3), sum(rounding, name, 4);
   const Dtype stored = formats.values == formats.wide ? formats.model : formats.values;
   Tensor<double, 2> k2({S, N});  // |k|^2 / n, for the error of q.k
-#pragma omp parallel for
-  for (Index s = 0; s < S; ++s)
+  parallel_for(S, N * (B + P), [&](Index s) {
     for (Index n = 0; n < N && product.random(); ++n)
       k2(s, n) = (dot(kv[s][n].data, kv[s][n].data, B) + dot(k_rope[s].data, k_rope[s].data, P)) /
                  static_cast<double>(B + P);
-#pragma omp parallel for collapse(2) schedule(dynamic, 16)
-  for (Index n = 0; n < N; ++n)
-    for (Index t = 0; t < T; ++t) {
-      std::vector<Index> keys;
-      for (Index s : chosen[t])
-        if (s >= 0) keys.push_back(s);
-      const Index n_keys = static_cast<Index>(keys.size());
-      std::vector<double> p(keys.size()), o(static_cast<std::size_t>(U)), squares(o.size());
-      const double *qn = q_nope[t][n].data, *qr = q_rope[t][n].data;
-      const double q2 = dot(qn, qn, B) + dot(qr, qr, P);
-      const auto at = [&](std::size_t j) { return (t * N + n) * K + static_cast<Index>(j); };
-      for (std::size_t j = 0; j < keys.size(); ++j) {
-        double a = dot(qn, kv[keys[j]][n].data, B) + dot(qr, k_rope[keys[j]].data, P);
-        a += product.accumulation(formats.wide, B + P, q2 * k2(keys[j], n), a, at(j));
-        p[j] = scaled.round(formats.model, product.round(formats.model, a, at(j)) * scale, at(j));
-      }
-      softmax(p.data(), n_keys);
-      for (std::size_t j = 0; j < keys.size(); ++j) {
-        p[j] = narrowed.round(formats.model, probability.round(formats.wide, p[j], at(j)), at(j));
-        const double* v = kv[keys[j]][n].data + B;
-        for (std::size_t u = 0; u < o.size(); ++u) {
-          const double term = p[j] * v[u];
-          o[u] += term;
-          squares[u] += term * term;
-        }
-      }
+  });
+  parallel_for(N * T, K * (40 + B + P + U), [&](Index at) {
+    const Index n = at / T, t = at % T;
+    std::vector<Index> keys;
+    for (Index s : chosen[t])
+      if (s >= 0) keys.push_back(s);
+    const Index n_keys = static_cast<Index>(keys.size());
+    std::vector<double> p(keys.size()), o(static_cast<std::size_t>(U)), squares(o.size());
+    const double *qn = q_nope[t][n].data, *qr = q_rope[t][n].data;
+    const double q2 = dot(qn, qn, B) + dot(qr, qr, P);
+    const auto die = [&](std::size_t j) { return (t * N + n) * K + static_cast<Index>(j); };
+    for (std::size_t j = 0; j < keys.size(); ++j) {
+      double a = dot(qn, kv[keys[j]][n].data, B) + dot(qr, k_rope[keys[j]].data, P);
+      a += product.accumulation(formats.wide, B + P, q2 * k2(keys[j], n), a, die(j));
+      p[j] = scaled.round(formats.model, product.round(formats.model, a, die(j)) * scale, die(j));
+    }
+    softmax(p.data(), n_keys);
+    for (std::size_t j = 0; j < keys.size(); ++j) {
+      p[j] = narrowed.round(formats.model, probability.round(formats.wide, p[j], die(j)), die(j));
+      const double* v = kv[keys[j]][n].data + B;
       for (std::size_t u = 0; u < o.size(); ++u) {
-        const Index i = (t * N + n) * U + static_cast<Index>(u);
-        const double error = sum.accumulation(formats.values, n_keys, squares[u], o[u], i);
-        out(t, n, static_cast<Index>(u)) = sum.round(stored, o[u] + error, i);
+        const double term = p[j] * v[u];
+        o[u] += term;
+        squares[u] += term * term;
       }
     }
+    for (std::size_t u = 0; u < o.size(); ++u) {
+      const Index i = (t * N + n) * U + static_cast<Index>(u);
+      const double error = sum.accumulation(formats.values, n_keys, squares[u], o[u], i);
+      out(t, n, static_cast<Index>(u)) = sum.round(stored, o[u] + error, i);
+    }
+  });
 }
 
 void Rounded::router_scores(Name name, Out s, In z, Router::Scoring scoring) const {

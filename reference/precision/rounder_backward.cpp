@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "core/threads.hpp"
 #include "reference/ops/dot.hpp"
 #include "reference/ops/mla_keys.hpp"
 
@@ -101,8 +102,7 @@ struct RoundedBackward {
     const Stream narrowed(rounding, name, 0), product(rounding, name, 1), inner(rounding, name, 2),
         scaled(rounding, name, 3);
     Sums<3> q_nope({T, N, B}), q_rope({T, N, P}), kv({S, N, B + U}), k_rope({N, S, P});
-#pragma omp parallel for schedule(dynamic)
-    for (Index n = 0; n < N; ++n)
+    parallel_for(N, T * K * (60 + 2 * (B + P + U)), [&](Index n) {
       for (Index t = 0; t < T; ++t) {
         const std::vector<Index> keys = keys_of(in.chosen[t]);
         std::vector<double> p(keys.size()), d_p(keys.size());
@@ -136,6 +136,7 @@ struct RoundedBackward {
           add_row(&k_rope.value(n, s, 0), &k_rope.squares(n, s, 0), d_z, in.q_rope[t][n].data, P);
         }
       }
+    });
     add(name, 0, d.d_q_nope, q_nope, K, formats.model);
     add(name, 1, d.d_q_rope, q_rope, K, formats.model);
     add(name, 2, d.d_kv, kv, T, formats.model);

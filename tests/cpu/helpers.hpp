@@ -1,8 +1,6 @@
 // tests/cpu/helpers.hpp — what the tests of the CPU backend share.
 #pragma once
 
-#include <omp.h>
-
 #include <cstring>
 #include <memory>
 #include <vector>
@@ -63,7 +61,7 @@ bool same_bits(const Tensor<T, Rank>& a, const Tensor<T, Rank>& b) {
 /// Memory for a Scratch: `bytes` for every one of `threads`.
 class ScratchMemory {
  public:
-  explicit ScratchMemory(Index bytes, Index threads = omp_get_max_threads())
+  explicit ScratchMemory(Index bytes, Index threads = dsa::threads())
       : bytes_((bytes + 63) / 64 * 64), lines_(static_cast<std::size_t>(bytes_ / 64 * threads)) {}
   operator cpu::Scratch() { return {lines_.data()->bytes, bytes_}; }
 
@@ -73,6 +71,11 @@ class ScratchMemory {
   };
   Index bytes_;
   std::vector<Line> lines_;
+};
+
+/// So many threads, in the smallest loop, too.
+struct Threads : dsa::Threads {
+  explicit Threads(int n) : dsa::Threads(n, Sharing::always) {}
 };
 
 }  // namespace dsa::test

@@ -1,6 +1,4 @@
 // tests/verify/defects_test.cpp — every known defect shows where it says it does.
-#include <omp.h>
-
 #include <algorithm>
 #include <cmath>
 #include <fstream>
@@ -28,13 +26,6 @@ namespace {
 using test::differ;
 using test::source_dir;
 
-/// The samples are too small for threads to be worth their waiting for each other.
-struct OneThread {
-  int before = omp_get_max_threads();
-  OneThread() { omp_set_num_threads(1); }
-  ~OneThread() { omp_set_num_threads(before); }
-};
-
 /// A bundled sample with the first sequence of its golden, and the definition's run over it.
 struct Bundled {
   std::string name;
@@ -44,7 +35,6 @@ struct Bundled {
 };
 
 Run run_of(const Model& model, const Sequence& sequence, const reference::Ops<double>& ops) {
-  const OneThread one;
   RunOptions options;
   options.span.end = model.config.num_hidden_layers;
   options.keep = [](const std::string&) { return true; };

@@ -3,8 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <mutex>
 
-#include "core/failure.hpp"
+#include "core/threads.hpp"
 #include "core/trace_names.hpp"
 #include "verify/defects/defect.hpp"
 #include "verify/judge/against_definition.hpp"
@@ -203,19 +204,16 @@ Power power(const std::filesystem::path& checkpoint, const std::filesystem::path
         result.matrix.push_back({defect.number, defect.name, variant.name, 0, 0, 0});
         variants.push_back(&variant);
       }
-  Failure failure;
   int done = 0;
+  std::mutex progress;
   const auto count = static_cast<int>(variants.size());
-#pragma omp parallel for schedule(dynamic) if (models.in_memory)
-  for (int i = 0; i < count; ++i)
-    failure.guard([&] {
-      Variant broken = models.exact();
-      variants[static_cast<std::size_t>(i)]->apply(broken);
-      try_variant(broken, golden, right, decided, result.matrix[static_cast<std::size_t>(i)]);
-#pragma omp critical
-      if (options.progress) options.progress("known defects", ++done, count);
-    });
-  failure.rethrow();
+  parallel_for(count, models.in_memory ? shared_loop_ns : 0, [&](int i) {
+    Variant broken = models.exact();
+    variants[static_cast<std::size_t>(i)]->apply(broken);
+    try_variant(broken, golden, right, decided, result.matrix[static_cast<std::size_t>(i)]);
+    const std::lock_guard lock(progress);
+    if (options.progress) options.progress("known defects", ++done, count);
+  });
   result.add = advice(config, golden, result);
   result.receipt = make_receipt(checkpoint, golden_path, std::nullopt);
   result.receipt.draws = options;

@@ -3,8 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <mutex>
 
-#include "core/failure.hpp"
+#include "core/threads.hpp"
 #include "verify/defects/alter.hpp"
 #include "verify/diagnose/evidence.hpp"
 #include "verify/measure/fit.hpp"
@@ -110,17 +111,14 @@ Distance Search::left(const Alter& alter) const {
 /// f(i) for i < n, side by side where the model is in memory.
 void Search::each(std::size_t n, const std::string& what,
                   const std::function<void(std::size_t)>& f) {
-  Failure failure;
   const auto count = static_cast<int>(n);
   int done = 0;
-#pragma omp parallel for schedule(dynamic) if (models_.in_memory)
-  for (int i = 0; i < count; ++i)
-    failure.guard([&] {
-      f(static_cast<std::size_t>(i));
-#pragma omp critical
-      if (options_.progress) options_.progress(what, ++done, count);
-    });
-  failure.rethrow();
+  std::mutex progress;
+  parallel_for(count, models_.in_memory ? shared_loop_ns : 0, [&](int i) {
+    f(static_cast<std::size_t>(i));
+    const std::lock_guard lock(progress);
+    if (options_.progress) options_.progress(what, ++done, count);
+  });
 }
 
 void Search::rank(std::vector<Arm>& arms, const std::string& what) {

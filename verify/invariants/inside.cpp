@@ -96,7 +96,7 @@ void shifted(const Asked& asked, Noise& noise, Invariant& invariant) {
 void threads(const Asked& asked, Noise& noise, Invariant& invariant) {
   RowComparison comparison(noise, true);
   for (const int n : {1, 2, 3}) {
-    const Threads scope(n);
+    const Threads scope(n, Sharing::always);
     comparison.add(asked.logits, logits_of(*asked.implementation.ours, asked.main),
                    {asked.length()}, fmt::format("{} threads", n));
   }

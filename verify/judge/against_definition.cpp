@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "core/failure.hpp"
+#include "core/threads.hpp"
 #include "core/trace_names.hpp"
 #include "verify/judge/conclude.hpp"
 #include "verify/judge/in_words.hpp"
@@ -124,18 +124,14 @@ void judge_all_rows(const Holding& h, bool search, std::vector<SequenceResult>& 
   }
   const auto count = static_cast<int>(results.size());
   if (wrong || !search || h.run.span.begin != 0) return;
-  Failure failure;
-#pragma omp parallel for schedule(dynamic) if (h.noise.parallel)
-  for (int i = 0; i < count; ++i)
-    failure.guard([&] {
-      const auto b = static_cast<std::size_t>(i);
-      if (results[b].free.reach.empty()) return;
-      results[b].explanation = explain(definition, h.side.sequences[b], h.side.logits[b],
-                                       results[b].base, results[b].limits, is_fixed(b),
-                                       h.noise.alpha / static_cast<double>(h.noise.share));
-      settle_rows(results[b]);
-    });
-  failure.rethrow();
+  parallel_for(count, h.noise.parallel ? shared_loop_ns : 0, [&](int i) {
+    const auto b = static_cast<std::size_t>(i);
+    if (results[b].free.reach.empty()) return;
+    results[b].explanation = explain(definition, h.side.sequences[b], h.side.logits[b],
+                                     results[b].base, results[b].limits, is_fixed(b),
+                                     h.noise.alpha / static_cast<double>(h.noise.share));
+    settle_rows(results[b]);
+  });
 }
 
 void add_notes(Judgement& judgement, const Holding& h, const std::vector<SequenceResult>& sequences,

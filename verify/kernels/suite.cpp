@@ -72,7 +72,7 @@ std::string conduct_failure(const Kernel& kernel, const Case& c, const Launch& l
     if (!same_bits(out, first)) return fmt::format("other bits in run {} of {}", i + 1, runs);
   }
   for (int n = 1; n <= most_threads; ++n) {
-    const Threads threads(n);
+    const Threads scope(n, Sharing::always);
     Arrays again = c.out;
     run_once(kernel.prepare(c, again), again);
     if (!same_bits(again, first)) return fmt::format("other bits with {}", plural(n, "thread"));

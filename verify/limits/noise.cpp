@@ -1,15 +1,15 @@
 #include "verify/limits/noise.hpp"
 
 #include <fmt/format.h>
-#include <omp.h>
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <mutex>
 #include <numeric>
 
-#include "core/failure.hpp"
 #include "core/random.hpp"
+#include "core/threads.hpp"
 #include "verify/measure/divergence.hpp"
 #include "verify/measure/selection.hpp"
 #include "verify/measure/stats.hpp"
@@ -165,20 +165,22 @@ void limit_kl(Limits& limits, const Sums& sums, const Run& base, double alpha) {
 }
 
 /// Runs `one(m)` for m < count, side by side or one after the other, and hands the results to
-/// `take` in order: sums do not depend on the number of threads.
-void in_batches(int count, bool parallel, const std::function<Run(int)>& one,
-                const std::function<void(int, const Run&)>& take) {
-  const int width = parallel ? std::max(1, omp_get_max_threads()) : 1;
-  for (int first = 0; first < count; first += width) {
-    const int batch = std::min(width, count - first);
-    std::vector<Run> runs(static_cast<std::size_t>(batch));
-    Failure failure;
-#pragma omp parallel for schedule(dynamic) if (batch > 1)
-    for (int i = 0; i < batch; ++i)
-      failure.guard([&] { runs[static_cast<std::size_t>(i)] = one(first + i); });
-    failure.rethrow();
-    for (int i = 0; i < batch; ++i) take(first + i, runs[static_cast<std::size_t>(i)]);
-  }
+/// `take` in order: sums do not depend on the number of threads. A thread that is late holds up no
+/// other: what comes early is kept.
+void take_in_order(int count, bool parallel, const std::function<Run(int)>& one,
+                   const std::function<void(int, const Run&)>& take) {
+  std::mutex taking;
+  std::map<int, Run> early;
+  int next = 0;
+  parallel_for(count, parallel ? shared_loop_ns : 0, [&](Index m) {
+    Run run = one(static_cast<int>(m));
+    const std::lock_guard lock(taking);
+    early.emplace(static_cast<int>(m), std::move(run));
+    for (; !early.empty() && early.begin()->first == next; ++next) {
+      take(next, early.begin()->second);
+      early.erase(early.begin());
+    }
+  });
 }
 
 void copy_to(View<Index, 2> out, const Tensor<Index, 2>& in) {
@@ -254,7 +256,7 @@ Limits measure_limits(const Perturbed& perturbed, const Sequence& sequence, cons
     const Variant draw = perturbed(random_bits(noise.seed, static_cast<std::uint64_t>(m)));
     return run_reference(draw.model, sequence, draw.ops, held);
   };
-  in_batches(M, noise.parallel, one, [&](int m, const Run& run) {
+  take_in_order(M, noise.parallel, one, [&](int m, const Run& run) {
     add(sums, run, base);
     if (noise.progress) noise.progress(m + 1, M);
   });
@@ -317,7 +319,7 @@ FreeRuns measure_reach(const Perturbed& perturbed, const Sequence& sequence, con
     const Variant altered = perturbed(random_bits(noise.seed, draw));
     return run_reference(altered.model, sequence, altered.ops, loose);
   };
-  in_batches(noise.runs, noise.parallel, one, [&](int m, const Run& run) {
+  take_in_order(noise.runs, noise.parallel, one, [&](int m, const Run& run) {
     if (noise.progress) noise.progress(m + 1, noise.runs);
     result.kl.emplace_back();
     for (Index t = 0; t < sequence.size(); ++t) {

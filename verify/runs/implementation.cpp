@@ -1,7 +1,5 @@
 #include "verify/runs/implementation.hpp"
 
-#include <omp.h>
-
 #include <algorithm>
 
 #include "core/threads.hpp"
@@ -38,7 +36,7 @@ Implementation reference_implementation(Variant altered, bool small) {
   Implementation implementation;
   implementation.name = "reference";
   implementation.run = [altered, small](const std::vector<Sequence>& batch) {
-    const Threads scope(small ? 1 : omp_get_max_threads());
+    const Threads scope(small ? 1 : dsa::threads());
     Recording output{.dtype = "fp64"};
     for (const Sequence& sequence : batch)
       output.logits.push_back(in_chunks(altered, sequence, {sequence.size()}));
@@ -46,7 +44,7 @@ Implementation reference_implementation(Variant altered, bool small) {
   };
   implementation.run_in_chunks = [altered, small](const Sequence& sequence,
                                                   const std::vector<Index>& ends) {
-    const Threads scope(small ? 1 : omp_get_max_threads());
+    const Threads scope(small ? 1 : dsa::threads());
     return Recording{.dtype = "fp64", .logits = {in_chunks(altered, sequence, ends)}};
   };
   implementation.in_process = true;

@@ -1,3 +1,4 @@
+#include "core/threads.hpp"
 #include "optimized/cpu/model/pass.hpp"
 #include "optimized/cpu/ops/indexer_topk.hpp"
 #include "optimized/cpu/ops/mla_dense.hpp"
@@ -75,10 +76,11 @@ void Pass<X, Row>::absorb(const PackedAttention& w) const {
   for_each_run(/*expanded=*/false, [&](Index begin, Index end) {
     const View<X, 2> absorbed = as<2>(b.q_absorbed, {T, N * (R + P)});
     linear_heads(rows(absorbed, begin, end), R + P, R, rows(q(), begin, end), B + P, w.w_uk);
-#pragma omp parallel for
-    for (Index t = begin; t < end; ++t)
+    parallel_for(end - begin, N * P / 8, [&](Index at) {
+      const Index t = begin + at;
       for (Index n = 0; n < N; ++n)
         std::copy_n(q()[t].data + n * (B + P) + B, P, b.q_absorbed[t][n].data + R);
+    });
   });
 }
 

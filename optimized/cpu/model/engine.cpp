@@ -1,9 +1,8 @@
 #include "optimized/cpu/model/engine.hpp"
 
-#include <omp.h>
-
 #include <algorithm>
 
+#include "core/threads.hpp"
 #include "optimized/cpu/model/forward.hpp"
 #include "optimized/shared/memory.hpp"
 
@@ -18,7 +17,7 @@ struct Settings {
   int threads;
 
   explicit Settings(const EngineOptions& o)
-      : format(format_named(o.format)), threads(o.threads > 0 ? o.threads : omp_get_max_threads()) {
+      : format(format_named(o.format)), threads(o.threads > 0 ? o.threads : dsa::threads()) {
     if (!o.tier.empty()) cpu.tier = tier_named(o.tier);
     if (!o.mla.empty()) mla = mla_form_named(o.mla);
   }

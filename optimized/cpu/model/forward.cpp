@@ -13,8 +13,7 @@ namespace dsa::cpu {
 namespace {
 
 void add(View<float, 2> x, View<const float, 2> y) {
-#pragma omp parallel for
-  for (Index i = 0; i < x.size(); ++i) x.data[i] += y.data[i];
+  parallel_for(x.size(), 1, [&](Index i) { x.data[i] += y.data[i]; });
 }
 
 Cache& cache_of(const Feed& feed) {

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "core/failure.hpp"
+#include "core/threads.hpp"
 #include "optimized/cpu/ops/mla_expanded.hpp"
 #include "optimized/cpu/ops/quantise.hpp"
 
@@ -35,13 +35,10 @@ Tensor<float, 1> joined(const Tensor<float, 1>& a, const Tensor<float, 1>& b) {
   return both;
 }
 
-/// f(0) ... f(n-1) on all threads; the first exception is rethrown.
+/// f(0) ... f(n-1) on all threads.
 template <class F>
 void in_parallel(Index n, F&& f) {
-  Failure failure;
-#pragma omp parallel for schedule(dynamic)
-  for (Index i = 0; i < n; ++i) failure.guard([&] { f(static_cast<std::size_t>(i)); });
-  failure.rethrow();
+  parallel_for(n, shared_loop_ns, [&](Index i) { f(static_cast<std::size_t>(i)); });
 }
 
 struct Packer {

@@ -4,11 +4,9 @@
 // shared among threads.
 #pragma once
 
-#include <omp.h>
-
 #include <algorithm>
 
-#include "core/failure.hpp"
+#include "core/threads.hpp"
 #include "optimized/cpu/kernels/topk_select.hpp"
 #include "optimized/shared/key_range.hpp"
 #include "optimized/shared/pieces.hpp"
@@ -32,7 +30,7 @@ struct Share {
 
 constexpr Index selection_block = 32;  // queries at most
 
-/// The candidates of a block in a thread's scratch.
+/// The candidates of a block in a piece of the scratch.
 class Selection {
  public:
   Selection(Pieces& pieces, Index K)
@@ -64,50 +62,45 @@ void add_candidates(Cpu, Candidates& to, Candidates& from, Index K);
 /// Ascending, then -1.
 void write_candidates(Cpu, Candidates&, std::int32_t* chosen, Index K);
 
-/// Calls offer(share, thread) for every query and all of its keys, and writes `chosen` out of
-/// selection_of(thread). Many queries: a thread takes a block of them; few: all threads take the
-/// same block and each a part of the keys. Exceptions of `offer` are rethrown.
+/// Calls offer(share, memory) for every query and all of its keys, and writes `chosen` out of
+/// selection_of(memory): nobody else uses that piece of the scratch meanwhile. Many queries: a
+/// thread takes a block of them; few: the threads take the same block and each a part of the keys.
+/// `row_ns`: about what one query takes. Exceptions of `offer` are rethrown.
 template <class SelectionOf, class Offer>
-void select_rows(Cpu cpu, View<std::int32_t, 2> chosen, SelectionOf selection_of, Offer offer) {
+void select_rows(Cpu cpu, View<std::int32_t, 2> chosen, Index row_ns, SelectionOf selection_of,
+                 Offer offer) {
   const Index T = chosen.shape[0], K = chosen.shape[1];
-  const Index threads = omp_get_max_threads();
-  const bool alone = threads == 1 || T >= 4 * threads;
-  const Index block =
-      std::clamp<Index>(alone ? (T + threads - 1) / threads : T, 1, selection_block);
+  const Index parts = threads_for(T * row_ns);
+  const bool alone = parts == 1 || T >= 4 * parts;
+  const Index block = std::clamp<Index>(alone ? (T + parts - 1) / parts : T, 1, selection_block);
   const Index blocks = (T + block - 1) / block;
-  Failure failure;
+  const auto share_of = [&](Index b) { return Share{b * block, std::min(block, T - b * block)}; };
   if (alone) {
-#pragma omp parallel for schedule(dynamic)
-    for (Index b = blocks - 1; b >= 0; --b)
-      failure.guard([&] {
-        const int thread = omp_get_thread_num();
-        const Share share{b * block, std::min(block, T - b * block)};
-        const Selection selection = selection_of(thread);
-        selection.clear(share.n);
-        offer(share, thread);
-        for (Index i = 0; i < share.n; ++i)
-          write_candidates(cpu, selection[i], &chosen(share.first + i, 0), K);
-      });
-  } else {
-    for (Index b = 0; b < blocks; ++b) {
-#pragma omp parallel
-      {
-        const int thread = omp_get_thread_num(), parts = omp_get_num_threads();
-        const Share share{b * block, std::min(block, T - b * block), thread, parts};
-        selection_of(thread).clear(share.n);
-        failure.guard([&] { offer(share, thread); });
-#pragma omp barrier
-#pragma omp for
-        for (Index i = 0; i < share.n; ++i) {
-          Candidates& all = selection_of(0)[i];
-          for (int part = 1; part < parts; ++part)
-            add_candidates(cpu, all, selection_of(part)[i], K);
-          write_candidates(cpu, all, &chosen(share.first + i, 0), K);
-        }
-      }
-    }
+    // The last queries see the most keys: begin with them, so that no thread ends alone.
+    parallel_for(blocks, block * row_ns, [&](Index back, int thread) {
+      const Share share = share_of(blocks - 1 - back);
+      const Selection selection = selection_of(thread);
+      selection.clear(share.n);
+      offer(share, thread);
+      for (Index i = 0; i < share.n; ++i)
+        write_candidates(cpu, selection[i], &chosen(share.first + i, 0), K);
+    });
+    return;
   }
-  failure.rethrow();
+  for (Index b = 0; b < blocks; ++b) {
+    const Share all = share_of(b);
+    parallel_for(parts, all.n * row_ns / parts, [&](Index part) {
+      selection_of(static_cast<int>(part)).clear(all.n);
+      offer(Share{all.first, all.n, static_cast<int>(part), static_cast<int>(parts)},
+            static_cast<int>(part));
+    });
+    parallel_for(all.n, 4 * K * parts, [&](Index i) {
+      Candidates& mine = selection_of(0)[i];
+      for (Index part = 1; part < parts; ++part)
+        add_candidates(cpu, mine, selection_of(static_cast<int>(part))[i], K);
+      write_candidates(cpu, mine, &chosen(all.first + i, 0), K);
+    });
+  }
 }
 
 }  // namespace dsa::cpu

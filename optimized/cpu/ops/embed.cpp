@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "core/threads.hpp"
 #include "optimized/cpu/kernels/convert.hpp"
 
 namespace dsa::cpu {
@@ -29,8 +30,8 @@ void embed(Cpu cpu, View<Y, 2> y, View<const W, 2> table, View<const std::int32_
     if (!(0 <= tokens(t) && tokens(t) < V))
       throw Error("token " + std::to_string(t) + " is " + std::to_string(tokens(t)) +
                   "; expected one of a vocabulary of " + std::to_string(V));
-#pragma omp parallel for schedule(static)
-  for (Index t = 0; t < T; ++t) convert_row(cpu, y.data + t * C, table.data + tokens(t) * C, C);
+  parallel_for(T, C / 8,
+               [&](Index t) { convert_row(cpu, y.data + t * C, table.data + tokens(t) * C, C); });
 }
 
 template void embed(Cpu, View<float, 2>, View<const float, 2>, View<const std::int32_t, 1>);

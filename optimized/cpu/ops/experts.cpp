@@ -2,12 +2,11 @@
 // so that a single token's eight small experts keep all of them busy.
 #include "optimized/cpu/ops/experts.hpp"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <new>
 #include <type_traits>
 
+#include "core/threads.hpp"
 #include "optimized/cpu/ops/products.hpp"
 #include "optimized/cpu/ops/swiglu.hpp"
 #include "optimized/shared/memory.hpp"
@@ -36,7 +35,7 @@ struct Pass {
     out = pieces.take<float>(rows * C);
     h = pieces.take<X>(rows * F);
     threads.bytes_per_thread = rounded_up(linear_scratch(std::max(C, F)), 64);
-    threads.data = pieces.take_bytes(omp_get_max_threads() * threads.bytes_per_thread);
+    threads.data = pieces.take_bytes(dsa::threads() * threads.bytes_per_thread);
     bytes = pieces.bytes();
   }
 };
@@ -99,13 +98,13 @@ void sort_by_expert(std::int32_t* order, std::int32_t* token, std::int32_t* plac
 void combine(View<float, 2> y, const float* out, const std::int32_t* place,
              View<const float, 2> weights) {
   const Index T = y.shape[0], C = y.shape[1], k = weights.shape[1];
-#pragma omp parallel for schedule(static)
-  for (Index t = 0; t < T; ++t)
+  parallel_for(T, k * C / 8, [&](Index t) {
     for (Index i = 0; i < k; ++i) {
       const float* const mine = out + place[t * k + i] * C;
       const float weight = weights(t, i);
       for (Index c = 0; c < C; ++c) y.data[t * C + c] += weight * mine[c];
     }
+  });
 }
 
 }  // namespace
@@ -125,8 +124,7 @@ void feed_forward(Cpu cpu, View<float, 2> y, View<const X, 2> x, const FeedForwa
   second.bias = bias_of(network.down_bias, network.down);
   multiply(cpu, {&second, 1}, pass.threads);
   if (!add) return;
-#pragma omp parallel for schedule(static)
-  for (Index i = 0; i < T * C; ++i) y.data[i] += pass.out[i];
+  parallel_for(T * C, 1, [&](Index i) { y.data[i] += pass.out[i]; });
 }
 
 template <class X>

@@ -2,6 +2,7 @@
 
 #include <limits>
 
+#include "core/threads.hpp"
 #include "optimized/cpu/kernels/indexer_scores.hpp"
 #include "optimized/cpu/ops/candidates.hpp"
 #include "optimized/cpu/ops/stored.hpp"
@@ -121,27 +122,31 @@ void indexer_topk(Cpu cpu, View<std::int32_t, 2> chosen, const IndexerIn<Row>& i
     return Selection(pieces, K);
   };
   OfferScores* const offer = offer_scores_of[int(cpu.tier)];
-  select_rows(cpu, chosen, selection_of, [&](const Share& share, int thread) {
-    Pieces pieces(scratch.of_thread(thread));
-    const Selection selection(pieces, K);
-    Scorer<Row> scorer(cpu, pieces, in);
-    for (Index i = 0; i < share.n; ++i) {
-      const KeyRange seen = in.visible[share.first + i];
-      if (seen.empty() || seen.size() > K) continue;
-      const KeyRange part = share.part_of(seen, 1);
-      take_all(selection[i], part.begin, part.end);
-    }
-    const KeyRange all = range_of(in.visible, share.first, share.n, K);
-    const Block block{
-        .first = share.first, .count = share.n, .least = K, .keys = share.part_of(all, panel_keys)};
-    score_keys(scorer, in.visible, block, [&](Index t, Index s, Index n, const float* scores) {
-      const Index nan =
-          offer(selection[t - share.first], scores, n, static_cast<std::int32_t>(s), K);
-      if (!(nan < 0))
-        throw Error("the score of query " + std::to_string(t) + " and key " +
-                    std::to_string(s + nan) + " is NaN: there is no order to select by");
-    });
-  });
+  select_rows(
+      cpu, chosen, in.k.rows * in.q.shape[1] * in.q.shape[2] / 16, selection_of,
+      [&](const Share& share, int thread) {
+        Pieces pieces(scratch.of_thread(thread));
+        const Selection selection(pieces, K);
+        Scorer<Row> scorer(cpu, pieces, in);
+        for (Index i = 0; i < share.n; ++i) {
+          const KeyRange seen = in.visible[share.first + i];
+          if (seen.empty() || seen.size() > K) continue;
+          const KeyRange part = share.part_of(seen, 1);
+          take_all(selection[i], part.begin, part.end);
+        }
+        const KeyRange all = range_of(in.visible, share.first, share.n, K);
+        const Block block{.first = share.first,
+                          .count = share.n,
+                          .least = K,
+                          .keys = share.part_of(all, panel_keys)};
+        score_keys(scorer, in.visible, block, [&](Index t, Index s, Index n, const float* scores) {
+          const Index nan =
+              offer(selection[t - share.first], scores, n, static_cast<std::int32_t>(s), K);
+          if (!(nan < 0))
+            throw Error("the score of query " + std::to_string(t) + " and key " +
+                        std::to_string(s + nan) + " is NaN: there is no order to select by");
+        });
+      });
 }
 
 Index indexer_topk_scratch(Index H, Index D, Index K) {
@@ -157,23 +162,22 @@ void indexer_scores(Cpu cpu, View<float, 2> scores, const IndexerIn<Row>& in, Sc
   check(in);
   constexpr Index span = 20 * panel_keys;  // keys for which a block's queries are packed anew
   const Index blocks = (T + selection_block - 1) / selection_block, spans = (S + span - 1) / span;
-#pragma omp parallel for collapse(2) schedule(dynamic)
-  for (Index b = 0; b < blocks; ++b)
-    for (Index i = 0; i < spans; ++i) {
-      const Index first = b * selection_block;
-      const Block block{.first = first,
-                        .count = std::min(selection_block, T - first),
-                        .least = 0,
-                        .keys = {i * span, std::min(S, (i + 1) * span)}};
-      for (Index t = first; t < first + block.count; ++t)
-        std::fill_n(&scores(t, block.keys.begin), block.keys.size(),
-                    -std::numeric_limits<float>::infinity());
-      Pieces pieces(scratch.of_thread(omp_get_thread_num()));
-      Scorer<Row> scorer(cpu, pieces, in);
-      score_keys(scorer, in.visible, block, [&](Index t, Index s, Index n, const float* run) {
-        std::copy_n(run, n, &scores(t, s));
-      });
-    }
+  const Index block_ns = selection_block * span * in.q.shape[1] * in.q.shape[2] / 16;
+  parallel_for(blocks * spans, block_ns, [&](Index at, int thread) {
+    const Index first = at / spans * selection_block, i = at % spans;
+    const Block block{.first = first,
+                      .count = std::min(selection_block, T - first),
+                      .least = 0,
+                      .keys = {i * span, std::min(S, (i + 1) * span)}};
+    for (Index t = first; t < first + block.count; ++t)
+      std::fill_n(&scores(t, block.keys.begin), block.keys.size(),
+                  -std::numeric_limits<float>::infinity());
+    Pieces pieces(scratch.of_thread(thread));
+    Scorer<Row> scorer(cpu, pieces, in);
+    score_keys(scorer, in.visible, block, [&](Index t, Index s, Index n, const float* run) {
+      std::copy_n(run, n, &scores(t, s));
+    });
+  });
 }
 
 Index indexer_scores_scratch(Index H, Index D) {

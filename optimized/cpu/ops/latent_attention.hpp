@@ -10,11 +10,10 @@
 // each thread for some of the heads. Both ways compute the same function of the same chunks.
 #pragma once
 
-#include <omp.h>
-
 #include <cmath>
 #include <limits>
 
+#include "core/threads.hpp"
 #include "optimized/cpu/kernels/latent_attention.hpp"
 #include "optimized/cpu/ops/mla.hpp"
 #include "optimized/cpu/ops/scratch.hpp"
@@ -88,9 +87,10 @@ class LatentAttention {
   void operator()() const {
     const Index T = q_.shape[0], N = q_.shape[1];
     const Index head_groups = (N + heads_at_once - 1) / heads_at_once;
-    const Index threads = omp_get_max_threads();
-    const bool alone = T * head_groups >= threads;
-    const Index count = alone ? std::clamp<Index>(T * head_groups / threads, 1, block_) : 1;
+    const Index group_ns = query_ns() / std::max<Index>(head_groups, 1);
+    const Index parts = threads_for(T * head_groups * group_ns);
+    const bool alone = T * head_groups >= parts;
+    const Index count = alone ? std::clamp<Index>(T * head_groups / parts, 1, block_) : 1;
     const Index units = (T + count - 1) / count * head_groups;
     const auto unit_of = [&](Index u) {
       const Index first = u / head_groups * count, head = u % head_groups * heads_at_once;
@@ -98,14 +98,23 @@ class LatentAttention {
     };
     if (alone) {
       // The last queries see the most keys: begin with them, so that no thread ends alone.
-#pragma omp parallel for schedule(dynamic)
-      for (Index u = units - 1; u >= 0; --u) attend_alone(unit_of(u));
+      parallel_for(units, count * group_ns, [&](Index back, int thread) {
+        attend_alone(unit_of(units - 1 - back), thread);
+      });
     } else {
-      for (Index u = 0; u < units; ++u) attend_together(unit_of(u));
+      for (Index u = 0; u < units; ++u) attend_together(unit_of(u), parts);
     }
   }
 
  private:
+  /// About how long the first or the last query takes, whichever sees more keys.
+  Index query_ns() const {
+    Index keys = 0;
+    for (Index t = 0; t < q_.shape[0]; t = std::max(t + 1, q_.shape[0] - 1))
+      keys = std::max(keys, keys_.most(t));
+    return keys * q_.shape[1] * (2 * shape_.R + shape_.P) / 16;
+  }
+
   LatentWorkspace workspace(int thread, Pieces& pieces) const {
     pieces = Pieces(scratch_.of_thread(thread));
     return LatentWorkspace(pieces, block_, q_.shape[1], shape_.R, shape_.P);
@@ -147,9 +156,9 @@ class LatentAttention {
             work.chunk);
   }
 
-  void attend_alone(const LatentUnit& unit) const {
+  void attend_alone(const LatentUnit& unit, int thread) const {
     Pieces pieces;
-    const LatentWorkspace work = workspace(omp_get_thread_num(), pieces);
+    const LatentWorkspace work = workspace(thread, pieces);
     Keys keys = keys_;
     keys.list(unit.first, pieces);
     pack(work, unit);
@@ -174,40 +183,38 @@ class LatentAttention {
                work.l[i * work.heads + h], keys.range(unit.first + i));
   }
 
-  /// All threads; the unit is one query.
-  void attend_together(const LatentUnit& unit) const {
-#pragma omp parallel
-    {
-      const Index thread = omp_get_thread_num(), threads = omp_get_num_threads();
-      Pieces pieces, first_pieces;
-      const LatentWorkspace work = workspace(static_cast<int>(thread), pieces),
-                            total = workspace(0, first_pieces);
-      Keys keys = keys_;
-      keys.list(unit.first, pieces);
-      pack(work, unit);
-      const KeyRange mine = keys.range(unit.first), chunks = chunks_of(mine);
-      for (Index wave = chunks.begin; wave < chunks.end; wave += threads) {
-        if (wave + thread < chunks.end) {
-          const KeyRange at = within(mine, wave + thread);
-          const std::byte* rows[chunk_keys];
-          find(work, keys, at, rows);
-          attend(work, unit, work.q, rows, at.size());
+  /// The unit is one query, whose chunks are computed in waves, one chunk in each of `parts` pieces
+  /// of the scratch.
+  void attend_together(const LatentUnit& unit, Index parts) const {
+    Pieces pieces;
+    const LatentWorkspace total = workspace(0, pieces);
+    Keys keys = keys_;
+    keys.list(unit.first, pieces);
+    pack(total, unit);
+    const KeyRange mine = keys.range(unit.first), chunks = chunks_of(mine);
+    const Index chunk_ns = chunk_keys * unit.heads * (2 * shape_.R + shape_.P) / 16;
+    for (Index wave = chunks.begin; wave < chunks.end; wave += parts) {
+      const Index ready = std::min(parts, chunks.end - wave);
+      parallel_for(ready, chunk_ns, [&](Index part) {
+        Pieces part_pieces;
+        const LatentWorkspace work = workspace(static_cast<int>(part), part_pieces);
+        const KeyRange at = within(mine, wave + part);
+        const std::byte* rows[chunk_keys];
+        find(work, keys, at, rows);
+        attend(work, unit, total.q, rows, at.size());
+      });
+      parallel_for(unit.heads, ready * shape_.R / 4, [&](Index h) {
+        for (Index part = 0; part < ready; ++part) {
+          Pieces part_pieces;
+          const Partial partial = workspace(static_cast<int>(part), part_pieces).partial;
+          add_({&y_.out(unit.first, unit.head + h, 0), total.m + h, total.l + h},
+               {partial.out + h * padded(shape_.R), partial.m + h, partial.l + h},
+               wave + part == chunks.begin, 1, shape_.R);
         }
-#pragma omp barrier
-#pragma omp for
-        for (Index h = 0; h < unit.heads; ++h)
-          for (Index part = 0; part < std::min(threads, chunks.end - wave); ++part) {
-            Pieces part_pieces;
-            const Partial partial = workspace(static_cast<int>(part), part_pieces).partial;
-            add_({&y_.out(unit.first, unit.head + h, 0), total.m + h, total.l + h},
-                 {partial.out + h * padded(shape_.R), partial.m + h, partial.l + h},
-                 wave + part == chunks.begin, 1, shape_.R);
-          }
-      }
-#pragma omp for
-      for (Index h = 0; h < unit.heads; ++h)
-        finish(unit.first, unit.head + h, total.m[h], total.l[h], mine);
+      });
     }
+    for (Index h = 0; h < unit.heads; ++h)
+      finish(unit.first, unit.head + h, total.m[h], total.l[h], mine);
   }
 
   void finish(Index t, Index n, float m, float l, KeyRange keys) const {

@@ -1,6 +1,5 @@
 #include "optimized/cpu/ops/linear.hpp"
 
-#include <omp.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -9,7 +8,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "core/failure.hpp"
+#include "core/threads.hpp"
 #include "optimized/cpu/kernels/convert.hpp"
 #include "optimized/cpu/kernels/linear.hpp"
 #include "optimized/cpu/ops/products.hpp"
@@ -57,17 +56,13 @@ std::shared_ptr<std::byte> pack(Cpu cpu, Index out, Index in, Dtype dtype, Read 
   if (!(dtype == Dtype::f32 || dtype == Dtype::bf16))
     throw Error("a packed matrix is F32 or BF16, not " + std::string(name_of(dtype)));
   auto packed = allocate(4 * packed_words(out, in, dtype));
-  Failure failure;
-#pragma omp parallel for schedule(static)
-  for (Index o = 0; o < out; o += linear_panel)
-    failure.guard([&] {
-      const Index n = std::min(linear_panel, out - o);
-      std::vector<float> rows(static_cast<std::size_t>(n * in));
-      read(o, n, rows.data());
-      for (Index r = 0; r < n; ++r)
-        pack_row(cpu, packed.get(), o + r, rows.data() + r * in, in, dtype);
-    });
-  failure.rethrow();
+  parallel_for(panels_of(out), 2 * linear_panel * in, [&](Index panel) {
+    const Index o = panel * linear_panel, n = std::min(linear_panel, out - o);
+    std::vector<float> rows(static_cast<std::size_t>(n * in));
+    read(o, n, rows.data());
+    for (Index r = 0; r < n; ++r)
+      pack_row(cpu, packed.get(), o + r, rows.data() + r * in, in, dtype);
+  });
   return packed;
 }
 
@@ -143,27 +138,33 @@ Index Matrix::bytes() const { return 4 * packed_words(out_, in_, dtype_); }
 
 Index linear_scratch(Index in) { return linear_piece_scratch(in); }
 
+/// About how long these take: a multiply-add of a vector is a fraction of a nanosecond, and a panel
+/// has to be read.
+Index nanoseconds_of(std::span<const Product> products) {
+  Index ns = 0;
+  for (const Product& p : products) ns += cost_of(p) * linear_panel * p.w->in() / 32;
+  return ns;
+}
+
 /// All panels of all blocks of rows stand in a line, which is cut into as many pieces of equal
-/// cost as there are threads: a thread sorts its x once, and nobody waits.
+/// cost as there are threads: a piece sorts its x once.
 void multiply(Cpu cpu, std::span<const Product> products, Scratch scratch) {
   LinearKernel* const kernel = linear_piece_of[int(cpu.tier)];
   Index total = 0;
   for (const Product& p : products) total += cost_of(p);
-#pragma omp parallel
-  {
-    const Index thread = omp_get_thread_num(), threads = omp_get_num_threads();
-    const Index begin = total * thread / threads, end = total * (thread + 1) / threads;
+  const Index ns = nanoseconds_of(products), pieces = threads_for(ns);
+  parallel_for(pieces, ns / pieces, [&](Index piece, int thread) {
+    const Index begin = total * piece / pieces, end = total * (piece + 1) / pieces;
     Index at = 0;  // cost of everything before this block
     for (const Product& p : products)
       for (Index b = 0; b < blocks_of(p); ++b) {
         const Index panels = panels_of(out_of(p)), cost = cost_of(p, b);
         const Index first = std::clamp(ceil_div(begin - at, cost), Index{0}, panels);
         const Index last = std::clamp(ceil_div(end - at, cost), Index{0}, panels);
-        if (first < last)
-          kernel(piece_of(p, b, first, last, scratch.of_thread(static_cast<int>(thread))));
+        if (first < last) kernel(piece_of(p, b, first, last, scratch.of_thread(thread)));
         at += cost * panels;
       }
-  }
+  });
 }
 
 template <class Y, class X>

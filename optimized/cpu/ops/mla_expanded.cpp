@@ -3,13 +3,12 @@
 // lanes that share rows.
 #include "optimized/cpu/ops/mla_expanded.hpp"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <bit>
 #include <cstring>
 #include <new>
 
+#include "core/threads.hpp"
 #include "optimized/cpu/ops/latent_attention.hpp"
 #include "optimized/cpu/ops/products.hpp"
 
@@ -56,7 +55,7 @@ struct Memory {
     Pieces of_tile;
     TileMemory(of_tile, z);
     const Index a_thread = std::max(of_tile.bytes(), (linear_scratch(z.R) + 63) / 64 * 64);
-    bytes = pieces.bytes() + omp_get_max_threads() * a_thread;
+    bytes = pieces.bytes() + dsa::threads() * a_thread;
     threads = {scratch.data ? scratch.data + pieces.bytes() : nullptr, a_thread};
   }
 
@@ -128,16 +127,18 @@ class ExpandedAttention {
         expand(keys, head, heads);
         const Index tiles = (z_.T + tile - 1) / tile;
         // The last queries see the most keys: begin with them, so that no thread ends alone.
-#pragma omp parallel for schedule(dynamic)
-        for (Index u = tiles * heads - 1; u >= 0; --u)
-          attend(keys, u / heads * tile, head, u % heads);
+        parallel_for(tiles * heads, tile * (keys.end - keys.begin) * (z_.B + z_.P + z_.U) / 16,
+                     [&](Index back, int thread) {
+                       const Index u = tiles * heads - 1 - back;
+                       attend(keys, u / heads * tile, head, u % heads, thread);
+                     });
       }
     }
-#pragma omp parallel for schedule(static)
-    for (Index t = 0; t < z_.T; ++t)
+    parallel_for(z_.T, z_.N * z_.U / 4, [&](Index t) {
       for (Index n = 0; n < z_.N; ++n)
         y_.lse(t, n) = finish_sums(&y_.out(t, n, 0), z_.U, y_.lse(t, n), memory_.l[t * z_.N + n],
                                    in_.visible[t]);
+    });
   }
 
  private:
@@ -150,8 +151,8 @@ class ExpandedAttention {
   /// Latent rows of the keys, and their rotary channels to their places in the rows of every head.
   void read(KeyRange keys) const {
     const LatentShape shape{storage_of<Row>, z_.R, z_.P};
-#pragma omp parallel for schedule(static)
-    for (Index s = keys.begin; s < keys.end; ++s) {
+    parallel_for(keys.end - keys.begin, z_.R + z_.P * z_.heads(), [&](Index at) {
+      const Index s = keys.begin + at;
       X* const row = memory_.latent + (s - keys.begin) * (z_.R + z_.P);
       if constexpr (std::is_same_v<Row, e4m3>)
         latent_row_as_bf16_of[int(cpu_.tier)](&row->bits, bytes_at(in_.kv.row(s)), shape);
@@ -161,7 +162,7 @@ class ExpandedAttention {
         X* const rope = expanded_row(head, keys, s) + z_.key_first() + z_.B;
         std::fill(std::copy_n(row + z_.R, z_.P, rope), rope + padded(z_.B + z_.P) - z_.B, X{});
       }
-    }
+    });
   }
 
   /// [v | k_nope] of heads [head, head + heads).
@@ -188,11 +189,11 @@ class ExpandedAttention {
   }
 
   /// Queries [first, first + tile) of one head against the keys.
-  void attend(KeyRange keys, Index first, Index head, Index i) const {
+  void attend(KeyRange keys, Index first, Index head, Index i, int thread) const {
     const Index count = std::min(tile, z_.T - first), n = head + i;
     const KeyRange mine = common(keys, range_of(in_.visible, first, count));
     if (mine.empty()) return;
-    Pieces pieces(memory_.threads.of_thread(omp_get_thread_num()));
+    Pieces pieces(memory_.threads.of_thread(thread));
     const TileMemory work(pieces, z_);
     pack(work.q, first, n, count, work.widened);
     for (Index chunk = chunks_of(mine).begin; chunk < chunks_of(mine).end; ++chunk) {

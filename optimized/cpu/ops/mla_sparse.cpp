@@ -19,6 +19,7 @@ class ChosenKeys {
     keys_ = keys;
   }
   KeyRange range(Index) const { return {0, count_}; }
+  Index most(Index) const { return chosen_.shape[1]; }
   const std::byte* row(Index i) const { return bytes_at(kv_.row(keys_[i])); }
 
  private:

@@ -1,5 +1,6 @@
 #include "optimized/cpu/ops/norms.hpp"
 
+#include "core/threads.hpp"
 #include "optimized/cpu/kernels/norms.hpp"
 #include "optimized/cpu/ops/stored.hpp"
 
@@ -10,8 +11,8 @@ void rmsnorm(Cpu cpu, View<Y, 2> y, View<const float, 2> x, View<const float, 1>
   expect_shape("y", y, {T, C});
   expect_shape("g", g, {C});
   RmsnormRow* const row = rmsnorm_row_of[int(cpu.tier)];
-#pragma omp parallel for
-  for (Index t = 0; t < T; ++t) row(row_out(y.data + t * C), x.data + t * C, g.data, C, eps);
+  parallel_for(T, C / 2,
+               [&](Index t) { row(row_out(y.data + t * C), x.data + t * C, g.data, C, eps); });
 }
 
 template <class Y>
@@ -22,9 +23,9 @@ void layernorm(Cpu cpu, View<Y, 2> y, View<const float, 2> x, View<const float, 
   expect_shape("g", g, {C});
   expect_shape("b", b, {C});
   LayernormRow* const row = layernorm_row_of[int(cpu.tier)];
-#pragma omp parallel for
-  for (Index t = 0; t < T; ++t)
+  parallel_for(T, C / 2, [&](Index t) {
     row(row_out(y.data + t * C), x.data + t * C, g.data, b.data, C, eps);
+  });
 }
 
 template void rmsnorm(Cpu, View<float, 2>, View<const float, 2>, View<const float, 1>, double);

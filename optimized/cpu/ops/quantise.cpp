@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/threads.hpp"
 #include "optimized/cpu/kernels/convert.hpp"
 #include "optimized/cpu/kernels/quantise.hpp"
 
@@ -29,9 +30,9 @@ void expect_head_size(Index D) {
 void to_bf16(Cpu cpu, View<bf16, 2> y, View<const float, 2> x) {
   const Index T = x.shape[0], C = x.shape[1];
   expect_shape("y", y, {T, C});
-#pragma omp parallel for schedule(static)
-  for (Index t = 0; t < T; ++t)
+  parallel_for(T, C / 8, [&](Index t) {
     narrow_row_of[int(cpu.tier)](&y.data[t * C].bits, x.data + t * C, C);
+  });
 }
 
 void hadamard_e4m3(Cpu cpu, View<e4m3, 2> y, View<float, 1> scale, View<const float, 2> x,
@@ -40,21 +41,20 @@ void hadamard_e4m3(Cpu cpu, View<e4m3, 2> y, View<float, 1> scale, View<const fl
   expect_shape("y", y, {rows, D});
   expect_shape("scale", scale, {rows});
   expect_head_size(D);
-#pragma omp parallel for schedule(static)
-  for (Index r = 0; r < rows; ++r)
+  parallel_for(rows, D, [&](Index r) {
     scale.data[r] = rotate_and_quantise(cpu, y.data + r * D, x.data + r * D, D, ue8m0);
+  });
 }
 
 void hadamard_e4m3_rows(Cpu cpu, View<e4m3, 2> y, View<const float, 2> x, bool ue8m0) {
   const Index rows = x.shape[0], D = x.shape[1], width = fp8_index_bytes(D);
   expect_shape("y", y, {rows, width});
   expect_head_size(D);
-#pragma omp parallel for schedule(static)
-  for (Index r = 0; r < rows; ++r) {
+  parallel_for(rows, D, [&](Index r) {
     e4m3* const row = y.data + r * width;
     const float scale = rotate_and_quantise(cpu, row, x.data + r * D, D, ue8m0);
     std::memcpy(&row[D].bits, &scale, sizeof scale);
-  }
+  });
 }
 
 void latent_e4m3_rows(Cpu cpu, View<e4m3, 2> y, View<const float, 2> x, Index R, bool ue8m0) {
@@ -66,8 +66,7 @@ void latent_e4m3_rows(Cpu cpu, View<e4m3, 2> y, View<const float, 2> x, Index R,
     throw Error("P is " + std::to_string(P) + "; expected at most " +
                 std::to_string(most_channels));
   expect_shape("y", y, {T, width});
-#pragma omp parallel for schedule(static)
-  for (Index t = 0; t < T; ++t) {
+  parallel_for(T, R + P, [&](Index t) {
     const float* const row = x.data + t * (R + P);
     std::uint8_t *const codes = &y.data[t * width].bits, *scales = codes + R;
     for (Index r = 0; r < R; r += fp8_run) {
@@ -79,7 +78,7 @@ void latent_e4m3_rows(Cpu cpu, View<e4m3, 2> y, View<const float, 2> x, Index R,
     std::uint16_t rope[most_channels];  // the row may lie at an odd address
     narrow_row_of[int(cpu.tier)](rope, row + R, P);
     std::memcpy(scales, rope, 2 * static_cast<std::size_t>(P));
-  }
+  });
 }
 
 }  // namespace dsa::cpu

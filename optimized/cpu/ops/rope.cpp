@@ -1,5 +1,6 @@
 #include "optimized/cpu/ops/rope.hpp"
 
+#include "core/threads.hpp"
 #include "optimized/cpu/kernels/rope.hpp"
 
 namespace dsa::cpu {
@@ -14,13 +15,13 @@ void rope(Cpu cpu, View<float, 3> x, View<const float, 2> cos, View<const float,
                 std::to_string(first + 2 * half) + " of heads of " + std::to_string(width) +
                 "; expected them to lie within the head");
   RopeHeads* const turn = rope_heads_of[int(cpu.tier)];
-#pragma omp parallel for schedule(static)
-  for (Index t = 0; t < T; ++t)
+  parallel_for(T, heads * half, [&](Index t) {
     turn(x.data + t * heads * width + first, heads, width,
          {.cos = cos.data + t * half,
           .sin = sin.data + t * half,
           .half = half,
           .interleaved = layout == RopeLayout::interleaved});
+  });
 }
 
 }  // namespace dsa::cpu

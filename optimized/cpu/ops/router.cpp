@@ -1,13 +1,12 @@
 // In double: it costs nothing beside the experts, and logits that fp32 scores would tie stay apart.
 #include "optimized/cpu/ops/router.hpp"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numeric>
 
+#include "core/threads.hpp"
 #include "optimized/shared/pieces.hpp"
 
 namespace dsa::cpu {
@@ -105,14 +104,11 @@ void router(Cpu, RouterOut y, View<const float, 2> logits, View<const float, 1> 
   expect_shape("weights", y.weights, {T, k});
   if (bias.data) expect_shape("bias", bias, {E});
   expect_numbers(logits);
-#pragma omp parallel
-  {
-    Pieces pieces(scratch.of_thread(omp_get_thread_num()));
-    const Work work(pieces, config);
-#pragma omp for schedule(static)
-    for (Index t = 0; t < T; ++t)
-      choose(y.experts[t].data, y.weights[t].data, logits[t].data, bias.data, work, config);
-  }
+  parallel_for(T, 20 * E, [&](Index t, int thread) {
+    Pieces pieces(scratch.of_thread(thread));
+    choose(y.experts[t].data, y.weights[t].data, logits[t].data, bias.data, Work(pieces, config),
+           config);
+  });
 }
 
 Index router_scratch(const Config& config) {

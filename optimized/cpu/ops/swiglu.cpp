@@ -1,5 +1,6 @@
 #include "optimized/cpu/ops/swiglu.hpp"
 
+#include "core/threads.hpp"
 #include "optimized/cpu/kernels/swiglu.hpp"
 #include "optimized/cpu/ops/stored.hpp"
 
@@ -10,8 +11,7 @@ void swiglu(Cpu cpu, View<H, 2> h, View<const float, 2> gate_up) {
   const Index T = h.shape[0], F = h.shape[1];
   expect_shape("gate_up", gate_up, {T, 2 * F});
   SwigluRow* const row = swiglu_row_of[int(cpu.tier)];
-#pragma omp parallel for schedule(static)
-  for (Index t = 0; t < T; ++t) row(row_out(h.data + t * F), gate_up.data + t * 2 * F, F);
+  parallel_for(T, F, [&](Index t) { row(row_out(h.data + t * F), gate_up.data + t * 2 * F, F); });
 }
 
 template void swiglu(Cpu, View<float, 2>, View<const float, 2>);

@@ -14,7 +14,7 @@ void topk_select(Cpu cpu, View<std::int32_t, 2> chosen, View<const float, 2> sco
     return Selection(pieces, K);
   };
   OfferScores* const offer = offer_scores_of[int(cpu.tier)];
-  select_rows(cpu, chosen, selection_of, [&](const Share& share, int thread) {
+  select_rows(cpu, chosen, S, selection_of, [&](const Share& share, int thread) {
     const KeyRange part = share.part_of({0, S}, 64);
     for (Index i = 0; i < share.n; ++i) {
       const Index t = share.first + i;

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "core/failure.hpp"
+#include "core/threads.hpp"
 #include "optimized/cuda/device/stream.cuh"
 #include "optimized/shared/narrow.hpp"
 #include "optimized/shared/pieces.hpp"
@@ -120,11 +120,9 @@ class Loader {
   void decode(const Parameter& p, Index begin, Index rows) {
     const Index columns = p.columns();
     wide_.resize(std::max(wide_.size(), static_cast<std::size_t>(rows * columns)));
-    Failure failure;
-#pragma omp parallel for schedule(static)
-    for (Index r = 0; r < rows; ++r)
-      failure.guard([&] { read_rows(p, begin + r, begin + r + 1, wide_.data() + r * columns); });
-    failure.rethrow();
+    parallel_for(rows, columns, [&](Index r) {
+      read_rows(p, begin + r, begin + r + 1, wide_.data() + r * columns);
+    });
   }
 
   void send(float* to, View<const float, 2> x) { upload(Stream{}, to, x.data, x.size()); }

@@ -1,10 +1,9 @@
 #include "verify/kernels/backends/cpu.hpp"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <memory>
 
+#include "core/threads.hpp"
 #include "optimized/cpu/ops/embed.hpp"
 #include "optimized/cpu/ops/experts.hpp"
 #include "optimized/cpu/ops/indexer_topk.hpp"
@@ -27,7 +26,7 @@ using cpu::Cpu;
 /// Scratch, poisoned and guarded.
 class Memory {
  public:
-  explicit Memory(Index bytes_per_thread, Index threads = omp_get_max_threads())
+  explicit Memory(Index bytes_per_thread, Index threads = dsa::threads())
       : bytes_((bytes_per_thread + 63) / 64 * 64),
         array_(std::make_shared<Array>(Dtype::u8, std::vector<Index>{bytes_ * threads})) {
     array_->poison();

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <limits>
 
+#include "core/threads.hpp"
 #include "reference/ops/dot.hpp"
 #include "reference/ops/indexer_scores.hpp"
 #include "verify/kernels/cases/hopper_fp8.hpp"
@@ -127,12 +128,12 @@ Tensor<double, 2> allowed_errors(const Case& c, Sums sums) {
   const Rules rules{c.flag("relu"), c.inputs == Inputs::dyadic, sums};
   Tensor<double, 2> allowed({c.sizes.at('T'), c.sizes.at('S')});
   if (rules.exact && sums == Sums::fp32) return allowed;
-#pragma omp parallel for schedule(dynamic)
-  for (Index t = 0; t < c.sizes.at('T'); ++t)
+  parallel_for(c.sizes.at('T'), c.sizes.at('S') * 1000, [&](Index t) {
     for (Index s = begin(t); s < end(t); ++s)
       allowed(t, s) =
           keys.scale(s) * allowed_error(q.view()[t], keys.numbers.view()[s].data, q_size.view()[t],
                                         k_size.view()[s].data, w.view()[t].data, rules);
+  });
   return allowed;
 }
 

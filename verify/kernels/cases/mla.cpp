@@ -15,6 +15,7 @@
 #include <cstring>
 #include <limits>
 
+#include "core/threads.hpp"
 #include "reference/ops/dot.hpp"
 #include "reference/ops/mla.hpp"
 #include "verify/measure/bounds.hpp"
@@ -190,17 +191,16 @@ void set_attention(Case& c, const Latents& x, const std::vector<std::vector<Inde
   for (double& error : problem.kv_error) error *= x.dequantised;
   Tensor<double, 3> out({T, N, R}), allowed({T, N, R});
   Tensor<double, 2> lse({T, N}), lse_allowed({T, N});
-#pragma omp parallel for collapse(2) schedule(dynamic)
-  for (Index t = 0; t < T; ++t)
-    for (Index n = 0; n < N; ++n) {
-      std::vector<Value> values;
-      for (const Index s : keys[static_cast<std::size_t>(t)])
-        values.push_back(
-            {x.kv.view()[s].data, problem.kv_size.view()[s].data, problem.kv_error.view()[s].data});
-      const Weights w = weights_of(problem, t, n, keys[static_cast<std::size_t>(t)]);
-      lse(t, n) = w.lse, lse_allowed(t, n) = w.lse_error;
-      sum_values(out.view()[t][n], allowed.view()[t][n], w, values, c.dtype != "fp32");
-    }
+  parallel_for(T * N, shared_loop_ns, [&](Index at) {
+    const Index t = at / N, n = at % N;
+    std::vector<Value> values;
+    for (const Index s : keys[static_cast<std::size_t>(t)])
+      values.push_back(
+          {x.kv.view()[s].data, problem.kv_size.view()[s].data, problem.kv_error.view()[s].data});
+    const Weights w = weights_of(problem, t, n, keys[static_cast<std::size_t>(t)]);
+    lse(t, n) = w.lse, lse_allowed(t, n) = w.lse_error;
+    sum_values(out.view()[t][n], allowed.view()[t][n], w, values, c.dtype != "fp32");
+  });
   c.out["out"] = Array(Dtype::f32, {T, N, R});
   c.out["lse"] = Array(Dtype::f32, {T, N});
   answer(c, "out", list(out), list(allowed), false);

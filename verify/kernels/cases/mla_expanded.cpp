@@ -4,6 +4,7 @@
 // of them; in bf16 and fp8 they are then rounded to bf16. Their error moves a score by |q_nope|
 // times the error, and the sum of values by p times the error. The rest is as in mla.cpp. Dyadic:
 // q_nope is 0 and every row of W_UV takes one channel, or its negative: scores and v are exact.
+#include "core/threads.hpp"
 #include "reference/ops/dot.hpp"
 #include "verify/kernels/cases/all.hpp"
 #include "verify/kernels/cases/indexer.hpp"
@@ -77,8 +78,7 @@ void set_answers(Case& c, const Plan& plan, const Latents& x, const Tensor<doubl
   const auto& [dtype, T, S, N, R, P, B, U, inputs, tag, sees, size] = plan;
   Tensor<double, 3> out({T, N, U}), allowed({T, N, U});
   Tensor<double, 2> lse({T, N}), lse_allowed({T, N});
-#pragma omp parallel for schedule(dynamic)
-  for (Index n = 0; n < plan.N; ++n) {
+  parallel_for(plan.N, shared_loop_ns, [&](Index n) {
     const Expanded kv = expanded(x, kv_b.view()[n].data, plan);
     for (Index t = 0; t < plan.T; ++t) {
       std::vector<double> scores, errors;
@@ -93,7 +93,7 @@ void set_answers(Case& c, const Plan& plan, const Latents& x, const Tensor<doubl
       lse(t, n) = w.lse, lse_allowed(t, n) = w.lse_error;
       sum_values(out.view()[t][n], allowed.view()[t][n], w, values, plan.dtype != "fp32");
     }
-  }
+  });
   c.out["out"] = Array(Dtype::f32, {T, N, U});
   c.out["lse"] = Array(Dtype::f32, {T, N});
   answer(c, "out", list(out), list(allowed), false);
