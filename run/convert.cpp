@@ -8,9 +8,9 @@
 
 #include "core/check.hpp"
 #include "core/checkpoint_writer.hpp"
-#include "core/threads.hpp"
 #include "core/json.hpp"
 #include "core/outputs.hpp"
+#include "core/threads.hpp"
 #include "run/quantise.hpp"
 
 namespace dsa::run {

@@ -127,9 +127,9 @@ void judge_all_rows(const Holding& h, bool search, std::vector<SequenceResult>& 
   parallel_for(count, h.noise.parallel ? shared_loop_ns : 0, [&](int i) {
     const auto b = static_cast<std::size_t>(i);
     if (results[b].free.reach.empty()) return;
-    results[b].explanation = explain(definition, h.side.sequences[b], h.side.logits[b],
-                                     results[b].base, results[b].limits, is_fixed(b),
-                                     h.noise.alpha / static_cast<double>(h.noise.share));
+    results[b].explanation =
+        explain(definition, h.side.sequences[b], h.side.logits[b], results[b].base,
+                results[b].limits, is_fixed(b), h.noise.alpha / static_cast<double>(h.noise.share));
     settle_rows(results[b]);
   });
 }
