@@ -56,10 +56,10 @@ bool is_stored_from(Dtype format, const Recording& side) {
     return std::all_of(side.logits.begin(), side.logits.end(),
                        [format](const Tensor<double, 2>& x) { return all_in(format, x); });
   int tensors = 0, narrow = 0;
-  for (const auto& [name, stored] : side.traces) {
-    if (stored->dtype != Dtype::f64 && stored->dtype != Dtype::f32) continue;
+  for (const Trace::Entry& entry : side.trace.entries()) {
+    if (entry.dtype != Dtype::f64 && entry.dtype != Dtype::f32) continue;
     ++tensors;
-    narrow += all_in(format, trace_values(*stored));
+    narrow += all_in(format, entry.values());
   }
   return 2 * narrow > tensors;
 }

@@ -88,8 +88,7 @@ Pass backward(const std::string& loss, const Stage& stage, const Roundings& r) {
 /// or a KL over all visible keys under a sparse forward pass.
 Stage stage_of(const Model& model, const GradientFile& file, const KlSemantics& semantics) {
   std::vector<Sequence> sequences;
-  for (const Sequence& one : file.sequences)
-    sequences.push_back(seen_by(semantics, one));
+  for (const Sequence& one : file.sequences) sequences.push_back(seen_by(semantics, one));
   const Sequence sequence = reference::join(sequences);
   std::vector<Stage> stages = {{"sparse", model, sequence, semantics}};
   if (model.config.indexer) {
@@ -119,15 +118,16 @@ Stage stage_of(const Model& model, const GradientFile& file, const KlSemantics& 
   return stages[nearest < near ? best : 0];
 }
 
-/// The draws of one loss: of each parameter both distances, and those of the loss.
-struct Draws {
+/// What the perturbed runs of one loss gave: of each parameter both distances, and those of the
+/// loss.
+struct Drawn {
   std::vector<std::vector<double>> whole, element;  // [parameter][run]
   std::vector<double> loss;                         // [run]
 };
 
-Draws draw(const std::string& loss, const Stage& stage, const Pass& base, Precision precision,
+Drawn draw(const std::string& loss, const Stage& stage, const Pass& base, Precision precision,
            const GradientOptions& options) {
-  Draws draws{std::vector<std::vector<double>>(base.gradients.size()),
+  Drawn draws{std::vector<std::vector<double>>(base.gradients.size()),
               std::vector<std::vector<double>>(base.gradients.size()),
               {}};
   for (int run = 0; run < options.runs; ++run) {
@@ -186,7 +186,7 @@ class Judge {
 
   void judge(const std::string& loss, double tail) {
     const Pass base = backward(loss, stage_, {});
-    const Draws draws = draw(loss, stage_, base, precision_, options_);
+    const Drawn draws = draw(loss, stage_, base, precision_, options_);
     if (file_.losses.contains(loss)) judge_loss(loss, base, draws, tail);
     const auto found = file_.gradients.find(loss);
     if (found == file_.gradients.end()) {
@@ -215,7 +215,7 @@ class Judge {
     return unit() * 2 * std::log(choices) * norm(weights);
   }
 
-  void judge_loss(const std::string& loss, const Pass& base, const Draws& draws, double tail) {
+  void judge_loss(const std::string& loss, const Pass& base, const Drawn& draws, double tail) {
     double squares = 0;
     const auto M = static_cast<double>(draws.loss.size());
     for (double d : draws.loss) squares += d * d / M;
@@ -234,7 +234,7 @@ class Judge {
   }
 
   void judge_parameter(const std::string& loss, const std::pair<std::string, Values>& base,
-                       const Draws& draws, std::size_t p, double tail,
+                       const Drawn& draws, std::size_t p, double tail,
                        const std::map<std::string, StoredGradient>& gradients) {
     const auto& [name, want] = base;
     const auto mine = gradients.find(name);
@@ -377,7 +377,7 @@ GradientVerdict judge_gradients(const std::string& checkpoint, const std::string
   v.receipt = make_receipt(
       checkpoint, golden,
       candidate.empty() ? std::nullopt : std::optional<std::filesystem::path>(candidate));
-  v.receipt.seed = options.seed, v.receipt.runs = options.runs, v.receipt.alpha = options.alpha;
+  v.receipt.draws = options;
   v.receipt.peak_memory_mib = memory.peak_mib();
   return v;
 }

@@ -18,13 +18,11 @@
 
 namespace dsa::verify {
 
-struct GradientOptions {
+struct GradientOptions : Draws {
   std::optional<reference::Precision> precision;  // of what is judged; absent: told by its numbers
   std::string semantics = "paper";
   std::vector<std::string> losses;  // empty: those of the file
-  int runs = 10;
-  std::uint64_t seed = 1;
-  double alpha = 1e-3;
+  GradientOptions() { runs = 10; }  // each is a whole pass backwards
 };
 
 struct LossResult {
