@@ -15,6 +15,7 @@ class VisibleKeys {
 
   void list(Index, Pieces&) {}
   KeyRange range(Index t) const { return visible_[t]; }
+  Index most(Index t) const { return visible_[t].size(); }
   const std::byte* row(Index s) const { return bytes_at(kv_.row(s)); }
 
  private:
