@@ -33,7 +33,7 @@ const Backend& backend_named(const std::string& name) {
 void check_options(const EngineOptions& o) {
   const bool cpu = o.backend == "cpu";
   require(o.tier.empty() || cpu,
-          "--cpu chooses instructions of the backend cpu; leave it out for " + o.backend);
+          "--isa chooses instructions of the backend cpu; leave it out for " + o.backend);
   require(o.mla.empty() || cpu,
           "--mla chooses a form of the backend cpu; leave it out for " + o.backend);
   require(o.threads == 0 || cpu, "--threads is of the backend cpu; leave it out for " + o.backend);

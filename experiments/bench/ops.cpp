@@ -152,7 +152,7 @@ Command ops_command(CLI::App& parent) {
       "time: a problem that fits into a cache may exceed the bandwidth of memory, and 1.");
   app->add_option("--op", a->op, "One op");
   app->add_option("--dtype", a->dtype, "fp32, bf16 or fp8");
-  app->add_option("--cpu", a->tier, "Tier of instructions")->capture_default_str();
+  app->add_option("--isa", a->tier, "Instruction set")->capture_default_str();
   app->add_option("--filter", a->filter, "A regular expression on OP/DTYPE/TIER/SHAPE");
   cli::add_real(*app, "--min-time", a->min_time, {.above = true}, "Seconds a problem")
       ->capture_default_str();

@@ -14,10 +14,10 @@ void EngineArguments::describe(CLI::App& app, const std::vector<std::string>& na
   app.add_option("--format", options.format, "fp32, bf16 or fp8")
       ->type_name("TYPE")
       ->capture_default_str();
-  app.add_option("--cpu", options.tier,
-                 "Instructions of the backend cpu: portable, avx2, avx512, avx512-bf16 or amx.\n"
+  app.add_option("--isa", options.tier,
+                 "Instruction set of the backend cpu: portable, avx2, avx512, avx512-bf16 or amx.\n"
                  "Default: the best here")
-      ->type_name("TIER");
+      ->type_name("ISA");
   app.add_option("--mla", options.mla,
                  "Form of the backend cpu's attention to every visible key: absorbed, expanded or\n"
                  "automatic, the one with fewer operations. Absorbed: logits are the same bits\n"

@@ -94,8 +94,8 @@ TEST_CASE("a backend that is not there is refused in a sentence", "[cpu-judged]"
                     Contains("no backend \"tpu\"; choose reference") && Contains("cpu"));
   CHECK_THROWS_WITH(open_backend(checkpoint, {"cpu", "fp64", ""}),
                     Contains("no format \"fp64\"; choose fp32, bf16 or fp8"));
-  CHECK_THROWS_WITH(open_backend(checkpoint, {"cpu", "bf16", "sse"}), Contains("no tier \"sse\""));
-  CHECK_THROWS_WITH(open_backend(checkpoint, {"reference", "fp64", "avx2"}), Contains("--cpu"));
+  CHECK_THROWS_WITH(open_backend(checkpoint, {"cpu", "bf16", "sse"}), Contains("no instruction set \"sse\""));
+  CHECK_THROWS_WITH(open_backend(checkpoint, {"reference", "fp64", "avx2"}), Contains("--isa"));
   CHECK_THROWS_WITH(open_backend(checkpoint, {"reference", "fp64", "", "expanded"}),
                     Contains("--mla"));
   CHECK_THROWS_WITH(open_backend(checkpoint, {"cpu", "bf16", "", "naive"}), Contains("no form"));

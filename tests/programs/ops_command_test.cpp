@@ -19,7 +19,7 @@ std::string refused(const std::string& options) { return complaint("dsa-verify o
 TEST_CASE("dsa-verify ops judges kernels, and what others made of the same cases", "[cli]") {
   const Scratch scratch;
   const std::string json = (scratch / "ops.json").string();
-  const Outcome right = ops("--op rope --tier portable --json " + json);
+  const Outcome right = ops("--op rope --isa portable --json " + json);
   CHECK(right.status == 0);
   CHECK_THAT(right.out, Contains("PASS: ") && Contains(" -> exit 0\n"));
   const Json row = read_json(json)["ops"][0];
@@ -42,7 +42,7 @@ TEST_CASE("dsa-verify ops judges kernels, and what others made of the same cases
   CHECK_THAT(inputs.out, Contains("has no tensor y"));
 
   CHECK_THAT(refused("--op nosuch"), Contains("there is no op \"nosuch\""));
-  CHECK_THAT(refused("--tier nosuch"), Contains("there is nothing to judge"));
+  CHECK_THAT(refused("--isa nosuch"), Contains("there is nothing to judge"));
   CHECK_THAT(refused("--against nosuch"), Contains("nosuch is not a directory"));
   CHECK_THAT(refused("--backend cpu --dump d"), Contains("excludes --dump"));
   CHECK_THAT(refused("--json j --dump d"), Contains("excludes --dump"));

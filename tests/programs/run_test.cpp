@@ -348,8 +348,8 @@ TEST_CASE("logits refuses in one sentence what it cannot run", "[run]") {
   CHECK_THAT(refused(good), Contains("--out"));
   CHECK_THAT(refused(good + "-o " + in("o.txt")), Contains("expected *.safetensors or *.jsonl"));
   CHECK_THAT(refused(good + "--trace -o " + in("o.jsonl")), Contains("JSON lines hold no trace"));
-  CHECK_THAT(refused(good + to + "--cpu sse9"), Contains("there is no tier \"sse9\""));
-  CHECK_THAT(refused(good + "--plan --cpu sse9"), Contains("there is no tier \"sse9\""));
+  CHECK_THAT(refused(good + to + "--isa sse9"), Contains("there is no instruction set \"sse9\""));
+  CHECK_THAT(refused(good + "--plan --isa sse9"), Contains("there is no instruction set \"sse9\""));
   CHECK_THAT(refused(good + to + "--format int4"), Contains("there is no format \"int4\""));
   CHECK_THAT(refused(good + to + "--backend tpu"), Contains("no backend \"tpu\"; choose cpu"));
   CHECK_THAT(refused(good + to + "--memory 1KB"), Contains("no room for a cache"));

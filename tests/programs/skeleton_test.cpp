@@ -119,7 +119,7 @@ TEST_CASE("engine flags and their defaults are the same in every program", "[pro
                                     "dsa-verify invariants", "dsa-bench model"}) {
     const Outcome help = run(command + " --help");
     INFO(command);
-    for (const char* flag : {"--backend", "--format TYPE=bf16", "--cpu TIER", "--mla FORM",
+    for (const char* flag : {"--backend", "--format TYPE=bf16", "--isa ISA", "--mla FORM",
                              "--chunk N=512", "--threads N", "--memory SIZE"})
       CHECK_THAT(help.out, Contains(flag));
   }

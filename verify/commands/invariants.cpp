@@ -14,7 +14,7 @@ struct InvariantArguments {
 
 int run(const InvariantArguments& a, const std::string& command_line) {
   a.common.check_reports();
-  for (const char* flag : {"--format", "--cpu", "--mla", "--chunk", "--threads", "--memory"})
+  for (const char* flag : {"--format", "--isa", "--mla", "--chunk", "--threads", "--memory"})
     require(
         a.command.empty() || !a.common.engine.has(flag),
         std::string(flag) + " tells a backend of ours how to compute; leave it out with --command");

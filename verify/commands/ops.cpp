@@ -50,8 +50,9 @@ Command ops_command(CLI::App& parent) {
   app->add_option("--op", a->options.op, "One op only, e.g. indexer_topk");
   CLI::Option* backend = app->add_option("--backend", a->options.backend, "One backend only")
                              ->check(CLI::IsMember({"cpu", "cuda"}));
-  CLI::Option* rung = app->add_option("--rung,--tier", a->options.rung,
-                                      "One rung of the ladders only, e.g. avx512");
+  CLI::Option* rung =
+      app->add_option("--rung,--isa", a->options.rung,
+                      "One rung only: of cuda, e.g. v2; of cpu an instruction set, e.g. avx512");
   app->add_option("--dtype", a->options.dtype, "Kernels of one dtype only")
       ->check(CLI::IsMember({"fp32", "bf16", "fp8"}));
   CLI::Option* ran =

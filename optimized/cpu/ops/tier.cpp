@@ -69,7 +69,7 @@ Tier tier_named(std::string_view name) {
     here += (here.empty() ? "" : ", ") + std::string(name_of(tier));
   }
   const bool known = std::find(names.begin(), names.end(), name) != names.end();
-  throw Error((known ? "this machine cannot run tier \"" : "there is no tier \"") +
+  throw Error((known ? "this machine cannot run the instruction set \"" : "there is no instruction set \"") +
               std::string(name) + "\"; choose one of " + here);
 }
 
