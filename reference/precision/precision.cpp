@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "core/words.hpp"
+#include "reference/precision/hf_tf32.hpp"
 #include "reference/precision/llama_f16.hpp"
 #include "reference/precision/official_fp8.hpp"
 #include "reference/precision/rounder.hpp"
@@ -13,7 +14,7 @@ namespace {
 constexpr std::pair<Precision, std::string_view> names[] = {
     {Precision::fp64, "fp64"},           {Precision::hf_fp32, "hf-fp32"},
     {Precision::hf_bf16, "hf-bf16"},     {Precision::official_fp8, "official-fp8"},
-    {Precision::llama_f16, "llama-f16"},
+    {Precision::llama_f16, "llama-f16"}, {Precision::hf_tf32, "hf-tf32"},
 };
 
 /// HuggingFace's _keep_in_fp32_modules; the official code makes the same two float32.
@@ -50,6 +51,7 @@ Dtype format_of(Precision precision) {
       return Dtype::f64;
     case Precision::hf_fp32:
     case Precision::llama_f16:
+    case Precision::hf_tf32:
       return Dtype::f32;
     default:
       return Dtype::bf16;
@@ -73,9 +75,11 @@ Ops<double> ops_of(Precision precision, Rounding rounding, const Config& config)
   const Dtype model = format_of(precision);
   const Rounded rounded{{model, model == Dtype::f64 ? Dtype::f64 : Dtype::f32},
                         rounding,
-                        config.model_type == "deepseek_v2"};
+                        config.model_type == "deepseek_v2",
+                        {}};
   if (precision == Precision::official_fp8) return official_fp8_ops(rounded, config);
   if (precision == Precision::llama_f16) return llama_f16_ops(rounded);
+  if (precision == Precision::hf_tf32) return hf_tf32_ops(rounded);
   if (precision == Precision::fp64 && rounding.mode == Rounding::Mode::nearest)
     return definition<double>();
   return rounded.ops();

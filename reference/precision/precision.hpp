@@ -26,11 +26,12 @@ enum class Precision {
   hf_bf16,       // HuggingFace in bfloat16: fp32 norms, softmax and router, fp32 accumulation
   official_fp8,  // deepseek-ai inference code: bf16, FP8 linears, Hadamard, FP8 index and latent
   llama_f16,     // llama.cpp on a CPU: float32, latent and keys cached in f16
+  hf_tf32,       // HuggingFace in float32 with TF32 matrix products
 };
-std::string_view name_of(Precision);  // "fp64", "hf-fp32", "hf-bf16", "official-fp8", "llama-f16"
+std::string_view name_of(Precision);  // "fp64", "hf-fp32", "hf-bf16", "official-fp8", ...
 /// Error: lists the names.
 Precision precision_named(std::string_view);
-/// "fp64, hf-fp32, hf-bf16, official-fp8 or llama-f16", for help texts.
+/// "fp64, hf-fp32, hf-bf16, official-fp8, llama-f16 or hf-tf32", for help texts.
 std::string precision_names();
 
 /// The format that most numbers of such a run are rounded to.

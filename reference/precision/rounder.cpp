@@ -181,6 +181,8 @@ void Rounded::mla(Name name, View<double, 3> out, View<const double, 3> q_nope,
   const Stream product(rounding, name, 0), scaled(rounding, name, 1),
       probability(rounding, name, 2), narrowed(rounding, name, 3), sum(rounding, name, 4);
   const Dtype stored = formats.values == formats.wide ? formats.model : formats.values;
+  const auto narrow =
+      narrow_probability ? narrow_probability(name) : std::function<double(double, Index)>();
   Tensor<double, 2> k2({S, N});  // |k|^2 / n, for the error of q.k
   parallel_for(S, N * (B + P), [&](Index s) {
     for (Index n = 0; n < N && product.random(); ++n)
@@ -205,6 +207,7 @@ void Rounded::mla(Name name, View<double, 3> out, View<const double, 3> q_nope,
     softmax(p.data(), n_keys);
     for (std::size_t j = 0; j < keys.size(); ++j) {
       p[j] = narrowed.round(formats.model, probability.round(formats.wide, p[j], die(j)), die(j));
+      if (narrow) p[j] = narrow(p[j], die(j));
       const double* v = kv[keys[j]][n].data + B;
       for (std::size_t u = 0; u < o.size(); ++u) {
         const double term = p[j] * v[u];

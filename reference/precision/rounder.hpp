@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <functional>
 #include <numbers>
 #include <string>
 
@@ -26,6 +27,9 @@ class Stream {
     if (!random_) return round_to_in_line(format, x);
     return round_stochastically_in_line(format, x, uniform(seed_, static_cast<std::uint64_t>(i)));
   }
+
+  /// The i-th die of the stream, in [0, 1); random mode only.
+  double uniform_of(Index i) const { return uniform(seed_, static_cast<std::uint64_t>(i)); }
 
   /// The error of a sum of n products held in an accumulator of format `wide`; 0 to nearest.
   /// squares: the sum of squared terms (or an estimate); y: the result.
@@ -56,6 +60,9 @@ struct Rounded {
   Formats formats;
   Rounding rounding;
   bool complex_rope = false;  // V2 rotates complex fp32 numbers; the others round every product
+  /// What a product with the values makes of the i-th probability, by the op's name; empty:
+  /// nothing.
+  std::function<std::function<double(double, Index)>(const std::string&)> narrow_probability = {};
 
   using In = View<const double, 2>;
   using Out = View<double, 2>;

@@ -337,6 +337,24 @@ TEST_CASE("a trace without logits says nothing of KL, and is taken for its own p
   CHECK(verdict.judged.precision == "fp64");
 }
 
+TEST_CASE("a run in TF32 is right by its own precision, and diagnose says so", "[judge][slow]") {
+  const std::filesystem::path checkpoint = sample("v32") / "checkpoint",
+                              golden = sample("v32") / "logits.safetensors",
+                              candidate =
+                                  std::filesystem::path(source_dir()) / "data/tf32/v32.safetensors";
+  JudgeOptions options;
+  options.runs = 8;
+  options.precision = Precision::hf_fp32;
+  CHECK(judge(checkpoint, golden, candidate, options).judged.outcome == Outcome::fail);
+  const Diagnosis d = diagnose(checkpoint, candidate, options);
+  CAPTURE(d.why);
+  CHECK(d.conclusion == "unknown");
+  CHECK_THAT(d.why, Catch::Matchers::Contains("computed in TF32") &&
+                        Catch::Matchers::Contains("--precision hf-tf32"));
+  options.precision = Precision::hf_tf32;
+  CHECK(judge(checkpoint, golden, candidate, options).judged.outcome == Outcome::pass);
+}
+
 TEST_CASE("fp32 that was computed in bf16 is named as such", "[judge][slow]") {
   const Scratch scratch;
   TensorFile golden = golden_column("v32", "bf16");

@@ -21,6 +21,9 @@ constexpr Choice choices[] = {
     {Precision::hf_fp32, Dtype::f32, "fp32, stored in a wider format"},
     {Precision::llama_f16, std::nullopt,
      "f16 caches and f16 sums within float32, as llama.cpp does"},
+    {Precision::hf_tf32, std::nullopt,
+     "TF32: inputs of matrix products with 10 bits of fraction, as "
+     "torch.backends.cuda.matmul.allow_tf32 has them"},
     {Precision::hf_bf16, Dtype::bf16, "bf16, stored in a wider format"},
 };
 
