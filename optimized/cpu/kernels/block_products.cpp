@@ -52,8 +52,8 @@ void multiply(const BlockProduct& p) {
     });
 }
 
-/// A square of `width` rows and columns, transposed: to rows of block_keys floats.
-void transpose_square(float* to, const float* from, Index from_row) {
+/// A square of `width` rows and columns, transposed.
+void transpose_square(float* to, Index to_row, const float* from, Index from_row) {
 #if defined(__AVX2__) && !defined(__AVX512F__)
   __m256 x[8], y[8];
   for (int r = 0; r < 8; ++r) x[r] = _mm256_loadu_ps(from + r * from_row);
@@ -68,12 +68,12 @@ void transpose_square(float* to, const float* from, Index from_row) {
       x[g + 2 * c + 1] = _mm256_shuffle_ps(y[g + c], y[g + 2 + c], 0xee);
     }
   for (int c = 0; c < 4; ++c) {
-    _mm256_storeu_ps(to + c * block_keys, _mm256_permute2f128_ps(x[c], x[4 + c], 0x20));
-    _mm256_storeu_ps(to + (4 + c) * block_keys, _mm256_permute2f128_ps(x[c], x[4 + c], 0x31));
+    _mm256_storeu_ps(to + c * to_row, _mm256_permute2f128_ps(x[c], x[4 + c], 0x20));
+    _mm256_storeu_ps(to + (4 + c) * to_row, _mm256_permute2f128_ps(x[c], x[4 + c], 0x31));
   }
 #else
   for (Index c = 0; c < width; ++c)
-    for (Index r = 0; r < width; ++r) to[c * block_keys + r] = from[r * from_row + c];
+    for (Index r = 0; r < width; ++r) to[c * to_row + r] = from[r * from_row + c];
 #endif
 }
 
@@ -86,15 +86,16 @@ void multiply_block(const BlockProduct& p) {
     multiply<false>(p);
 }
 
-void pack_panel(float* to, const float* from, Index from_row, Index rows, Index columns) {
+void transpose(float* to, Index to_row, const float* from, Index from_row, Index rows,
+               Index columns) {
   const Index whole_rows = rows / width * width, whole = columns / width * width;
   for (Index r = 0; r < whole_rows; r += width)
     for (Index c = 0; c < whole; c += width)
-      transpose_square(to + c * block_keys + r, from + r * from_row + c, from_row);
+      transpose_square(to + c * to_row + r, to_row, from + r * from_row + c, from_row);
   for (Index c = 0; c < columns; ++c) {
-    float* const row = to + c * block_keys;
+    float* const row = to + c * to_row;
     for (Index r = c < whole ? whole_rows : 0; r < rows; ++r) row[r] = from[r * from_row + c];
-    for (Index r = rows; r < block_keys; ++r) row[r] = 0;
+    for (Index r = rows; r < to_row; ++r) row[r] = 0;
   }
 }
 

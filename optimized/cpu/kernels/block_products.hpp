@@ -38,11 +38,11 @@ struct BlockProduct {
 using MultiplyBlock = void(const BlockProduct&);
 DSA_DECLARE_IN_EVERY_TIER(MultiplyBlock, multiply_block)
 
-/// A panel: to[c][r] = from[r][c], r < rows <= block_keys, c < columns. Rows of `to` are block_keys
-/// long, with zeros behind the `rows` numbers.
-using PackPanel = void(float* to, const float* from, std::int64_t from_row, std::int64_t rows,
-                       std::int64_t columns);
-DSA_DECLARE_IN_EVERY_TIER(PackPanel, pack_panel)
+/// to[c][r] = from[r][c], r < rows, c < columns. Rows of `to` are to_row >= rows long, with zeros
+/// behind the numbers. A panel of keys is one whose to_row is block_keys.
+using Transpose = void(float* to, std::int64_t to_row, const float* from, std::int64_t from_row,
+                       std::int64_t rows, std::int64_t columns);
+DSA_DECLARE_IN_EVERY_TIER(Transpose, transpose)
 
 /// to[r][c] = from[r][c], r < rows, c < columns; rows of packed_row(columns) floats with zeros
 /// behind.

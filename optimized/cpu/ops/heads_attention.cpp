@@ -17,7 +17,7 @@ constexpr Index score_row = packed_row(block_keys);
 struct Heads {
   Index N, C, U;  // C = B+P
   MultiplyBlock* multiply;
-  PackPanel* pack_panel;
+  Transpose* transpose;
   PackRows* pack_rows;
 
   Heads(Cpu cpu, const HeadsIn& in)
@@ -25,14 +25,14 @@ struct Heads {
         C(in.q.shape[2]),
         U(in.v.shape[2]),
         multiply(multiply_block_of[int(cpu.tier)]),
-        pack_panel(pack_panel_of[int(cpu.tier)]),
+        transpose(transpose_of[int(cpu.tier)]),
         pack_rows(pack_rows_of[int(cpu.tier)]) {}
 
   /// Panels of the keys of a document: x (T, N, columns) of head n.
   void pack_panels(float* to, const float* x, Index columns, KeyRange document, Index n) const {
     for (Index s = document.begin; s < document.end; s += block_keys, to += columns * block_keys)
-      pack_panel(to, x + (s * N + n) * columns, N * columns, std::min(block_keys, document.end - s),
-                 columns);
+      transpose(to, block_keys, x + (s * N + n) * columns, N * columns,
+                std::min(block_keys, document.end - s), columns);
   }
   void pack(float* to, const float* x, Index columns, KeyRange document, Index n) const {
     pack_rows(to, x + (document.begin * N + n) * columns, N * columns, document.size(), columns);
