@@ -1,38 +1,11 @@
 #include "optimized/cpu/kernels/block_softmax.hpp"
 
-#include "optimized/cpu/kernels/native.hpp"
+#include "optimized/cpu/kernels/seen.hpp"
 
 namespace dsa::cpu::DSA_TIER {
 namespace {
 
 constexpr float infinity = __builtin_inff();
-
-/// Which lanes of a vector a row sees.
-class Seen {
- public:
-  Seen(Index begin, Index end)
-      : begin_(fill(static_cast<std::int32_t>(begin))), end_(fill(static_cast<std::int32_t>(end))) {
-    for (int i = 0; i < width; ++i) lane_[i] = i;
-  }
-  Integers operator()(Index first) const {
-    const Integers at = lane_ + static_cast<std::int32_t>(first);
-    return (begin_ <= at) & (at < end_);
-  }
-
- private:
-  Integers begin_, end_, lane_;
-};
-
-float largest_of(Vector x) {
-  float y = x[0];
-  for (int i = 1; i < width; ++i) y = x[i] > y ? x[i] : y;
-  return y;
-}
-float sum_of(Vector x) {
-  float y = x[0];
-  for (int i = 1; i < width; ++i) y += x[i];
-  return y;
-}
 
 /// Row i of a running softmax.
 void softmax_row(const ScoreBlock& block, const RunningSoftmax& sums, Index i) {

@@ -1,7 +1,7 @@
 #include "optimized/cpu/kernels/gathered_heads.hpp"
 
 #include "optimized/cpu/kernels/counted.hpp"
-#include "optimized/cpu/kernels/native.hpp"
+#include "optimized/cpu/kernels/seen.hpp"
 
 namespace dsa::cpu::DSA_TIER {
 namespace {
@@ -105,9 +105,7 @@ void gathered_mass(float* u, const float* z, const float* lse, float scale, Inde
     Vector sum{};
     for (Index h = 0; h < M; h += width)
       sum += exponential(vector_at(z + j * M + h) * scale - vector_at(lse + h));
-    float total = sum[0];
-    for (int i = 1; i < width; ++i) total += sum[i];
-    u[j] = total;
+    u[j] = sum_of(sum);
   }
 }
 
