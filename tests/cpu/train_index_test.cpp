@@ -3,7 +3,7 @@
 #include <optional>
 
 #include "core/json.hpp"
-#include "optimized/cpu/ops/index_kl.hpp"
+#include "optimized/cpu/ops/index_recall.hpp"
 #include "reference/ops/index_kl.hpp"
 #include "reference/ops/indexer_scores.hpp"
 #include "tests/catch.hpp"
@@ -441,6 +441,66 @@ TEST_CASE("training selects the keys of largest scores, and of equal ones the fi
       std::sort(order.begin(), order.end());
       CHECK(keys_of_row(chosen, t) == order);
     }
+  }
+}
+
+TEST_CASE("recall is the share of the teacher's mass", "[cpu][train]") {
+  for (const bool relu : {false, true}) {
+    const Problem problem({{{90, 1, 60}}, 3, 16, 4, 8, 1}, relu);
+    constexpr Index K = 7;
+    cpu::TrainMemory memory;
+    const cpu::IndexRecall y = cpu::index_recall(
+        {}, problem.in(),
+        {problem.teacher_q, problem.teacher_k, problem.lse_visible, problem.teacher_scale}, K,
+        memory);
+    cpu::IndexRecall expected;
+    double error = 0;
+    for (Index t = 0; t < problem.T; ++t) {
+      const Index first = problem.begin(t), n = t + 1 - first;
+      if (n <= 4 * K) continue;
+      ++expected.rows;
+      std::vector<double> mass, scores;
+      Index dead = 0;
+      for (Index s = first; s <= t; ++s) {
+        double sum = 0;
+        for (Index h = 0; h < problem.z.N; ++h) {
+          const double a = problem.teacher_score(t, h, s), lse = problem.lse_visible(t, h);
+          sum += std::exp(a - lse);
+          error = std::max(error, exp_error(std::abs(a) + std::abs(lse),
+                                            problem.teacher_error(t, h, s) + u * std::abs(lse)));
+        }
+        mass.push_back(sum / static_cast<double>(problem.z.N));
+        scores.push_back(problem.score(t, s));
+        for (Index h = 0; h < problem.z.H; ++h) dead += !(problem.dot(t, h, s) > 0);
+      }
+      const auto kept = [&](const std::vector<double>& x) {
+        std::vector<std::size_t> order(x.size());
+        for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
+        std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return x[a] > x[b]; });
+        double sum = 0;
+        for (std::size_t i = 0; i < K; ++i) sum += mass[order[i]];
+        return sum;
+      };
+      expected.indexer += kept(scores);
+      expected.oracle += kept(mass);
+      expected.random += static_cast<double>(K) / static_cast<double>(n);
+      for (std::size_t i = mass.size() - K; i < mass.size(); ++i) expected.recent += mass[i];
+      for (double p : mass) expected.teacher_entropy -= p * std::log(p);
+      expected.dead += static_cast<double>(dead) / static_cast<double>(n * problem.z.H);
+    }
+    REQUIRE(y.rows == expected.rows);
+    const double rows = static_cast<double>(y.rows);
+    // Every share is a sum of masses; x log x changes by at most (1 + log n) times x's change.
+    const double bound = error + gamma(problem.z.N + 4, u);
+    const double sums = gamma(problem.T, verify::unit_roundoff_fp64);  // of shares up to 1
+    CHECK(std::abs(y.indexer - expected.indexer / rows) <= bound);
+    CHECK(std::abs(y.oracle - expected.oracle / rows) <= bound);
+    CHECK(std::abs(y.recent - expected.recent / rows) <= bound);
+    CHECK(std::abs(y.random - expected.random / rows) <= sums);
+    CHECK(std::abs(y.teacher_entropy - expected.teacher_entropy / rows) <=
+          bound * (1 + std::log(static_cast<double>(problem.T))) * 2);
+    CHECK(std::abs(y.dead - expected.dead / rows) <= sums);
+    CHECK(bound < 1e-4);
   }
 }
 
