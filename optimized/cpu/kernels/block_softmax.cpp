@@ -10,7 +10,7 @@ constexpr float infinity = __builtin_inff();
 /// Row i of a running softmax.
 void softmax_row(const ScoreBlock& block, const RunningSoftmax& sums, Index i) {
   float* const x = block.x + i * block.row;
-  const Seen seen(block.begin[i], block.end[i]);
+  const Seen seen(block.seen[i]);
   const Index n = block.n;
   Vector top = fill(-infinity);
   for (Index j = 0; j < n; j += width) {
@@ -43,7 +43,7 @@ void softmax_block(const ScoreBlock& block, const RunningSoftmax& sums) {
 void softmax_gradient_block(const ScoreBlock& block, float* d_p, const float* lse,
                             const float* delta) {
   for (Index i = 0; i < block.m; ++i) {
-    const Seen seen(block.begin[i], block.end[i]);
+    const Seen seen(block.seen[i]);
     float* const x = block.x + i * block.row;
     float* const d = d_p + i * block.row;
     for (Index j = 0; j < block.n; j += width) {
@@ -59,7 +59,7 @@ void softmax_gradient_block(const ScoreBlock& block, float* d_p, const float* ls
 void add_mass_block(float* u, Index u_row, const ScoreBlock& block, const float* lse,
                     Index lse_step) {
   for (Index i = 0; i < block.m; ++i) {
-    const Seen seen(block.begin[i], block.end[i]);
+    const Seen seen(block.seen[i]);
     const float* const x = block.x + i * block.row;
     float* const to = u + i * u_row;
     for (Index j = 0; j < block.n; j += width) {

@@ -1,7 +1,7 @@
 // optimized/cpu/kernels/block_softmax.hpp — what happens to a block of scores between two products.
 //
-// A block holds the dots q.k of some queries (rows) with some keys (columns). A query sees the
-// columns [begin[i], end[i]) of it, and may see none.
+// A block holds the dots q.k of some queries (rows) with some keys (columns, at most 64). A query
+// sees some of them, and may see none.
 #pragma once
 
 #include "optimized/cpu/kernels/tiers.hpp"
@@ -13,8 +13,8 @@ struct ScoreBlock {
       x;  // (m, n), rows `row` floats apart; columns up to a multiple of the lanes may be written
   std::int64_t row;
   std::int64_t m, n;
-  const std::int32_t *begin, *end;  // (m)
-  float scale;                      // a score is scale times a dot
+  const std::uint64_t* seen;  // (m) bit j: query i sees column j
+  float scale;                // a score is scale times a dot
 };
 
 /// One block more of a running softmax.

@@ -6,7 +6,7 @@ namespace dsa::cpu::DSA_TIER {
 
 void differentiate_index_block(const IndexGradientBlock& p) {
   for (Index i = 0; i < p.m; ++i) {
-    const Seen seen(p.begin[i], p.end[i]);
+    const Seen seen(p.seen[i]);
     float* const a = p.a + i * p.row;
     const float* const d_scores = p.d_scores + i * p.d_row;
     const float w = p.w[i * p.step];

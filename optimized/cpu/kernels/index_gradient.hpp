@@ -17,7 +17,7 @@ struct IndexGradientBlock {
   std::int64_t row;
   const float* d_scores;  // (m, n), rows `d_row` floats apart; read where seen
   std::int64_t d_row;
-  const std::int32_t *begin, *end;  // (m): query i sees [begin[i], end[i])
+  const std::uint64_t* seen;  // (m) bit j: query i sees key j; n is at most 64
   std::int64_t m, n;
   const float* w;  // (m), `step` floats apart
   float* d_w;      // (m), `step` floats apart; added to

@@ -30,7 +30,7 @@ Vector guarded(Vector x, RowGuard guard) { return larger(x + guard.added, fill(g
 }  // namespace
 
 RowSum sum_row(const float* z, Index n, float c) {
-  const Seen seen(0, n);
+  const Within seen(n);
   Vector largest = fill(-__builtin_inff()), sum{};
   for (Index i = 0; i < n; i += width)
     largest = larger(seen(i) ? vector_at(z + i) * c : fill(-__builtin_inff()), largest);
@@ -44,7 +44,7 @@ RowSum sum_row(const float* z, Index n, float c) {
 
 KlSums sum_kl(const KlRow& row) {
   const bool exact = row.log_q.added == 0 && row.log_q.least == 0;
-  const Seen seen(0, row.n);
+  const Within seen(row.n);
   Vector loss{}, sum{};
   for (Index i = 0; i < row.n; i += width) {
     const Integers here = seen(i);

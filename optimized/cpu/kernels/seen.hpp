@@ -6,21 +6,35 @@
 namespace dsa::cpu::DSA_TIER {
 namespace {  // nothing here may be merged by the linker
 
-/// Columns [begin, end) of a row.
+inline Integers lane_numbers() {
+  Integers lane;
+  for (int i = 0; i < width; ++i) lane[i] = i;
+  return lane;
+}
+
+/// Of up to 64 columns, those whose bit is set.
 class Seen {
  public:
-  Seen(Index begin, Index end)
-      : begin_(fill(static_cast<std::int32_t>(begin))), end_(fill(static_cast<std::int32_t>(end))) {
-    for (int i = 0; i < width; ++i) lane_[i] = i;
-  }
+  explicit Seen(std::uint64_t bits) : bits_(bits), lane_(lane_numbers()) {}
   /// Of the vector whose first column is `first`.
   Integers operator()(Index first) const {
-    const Integers at = lane_ + static_cast<std::int32_t>(first);
-    return (begin_ <= at) & (at < end_);
+    const auto here = static_cast<std::int32_t>(bits_ >> first);
+    return (fill(here) >> lane_ & 1) != 0;
   }
 
  private:
-  Integers begin_, end_, lane_;
+  std::uint64_t bits_;
+  Integers lane_;
+};
+
+/// The first n columns.
+class Within {
+ public:
+  explicit Within(Index n) : n_(fill(static_cast<std::int32_t>(n))), lane_(lane_numbers()) {}
+  Integers operator()(Index first) const { return lane_ + static_cast<std::int32_t>(first) < n_; }
+
+ private:
+  Integers n_, lane_;
 };
 
 inline float largest_of(Vector x) {

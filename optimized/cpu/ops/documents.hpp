@@ -33,14 +33,14 @@ inline void sort_by_length(std::vector<KeyRange>& documents) {
                    [](KeyRange a, KeyRange b) { return a.size() > b.size(); });
 }
 
-/// What the queries [t, t + m) of a document see of a panel whose first key is s.
-struct PanelRanges {
-  std::int32_t begin[block_queries] = {}, end[block_queries];
-
-  PanelRanges(Index t, Index m, Index s) {
-    for (Index i = 0; i < m; ++i) end[i] = static_cast<std::int32_t>(t + i + 1 - s);
-  }
-};
+/// Of the 64 keys from s on, those of [begin, end), as bits.
+constexpr std::uint64_t bits_of_range(Index begin, Index end, Index s) {
+  const Index from = std::clamp<Index>(begin - s, 0, 64), to = std::clamp<Index>(end - s, 0, 64);
+  const auto below = [](Index n) {
+    return n == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << n) - 1;
+  };
+  return below(to) & ~below(from);
+}
 
 constexpr Index panels_of(Index keys) { return (keys + block_keys - 1) / block_keys; }
 

@@ -5,7 +5,7 @@
 
 #include "core/failure.hpp"
 #include "optimized/cpu/kernels/block_softmax.hpp"
-#include "optimized/cpu/ops/documents.hpp"
+#include "optimized/cpu/ops/heads_blocks.hpp"
 #include "optimized/shared/pieces.hpp"
 
 namespace dsa::cpu {
@@ -39,19 +39,22 @@ struct Heads {
   }
 };
 
-void expect_heads(const HeadsIn& in) {
-  const Index T = in.q.shape[0], N = in.q.shape[1];
-  expect_shape("k", in.k, in.q.shape);
-  expect_shape("v", in.v, {T, N, in.v.shape[2]});
-  expect_shape("begin", in.begin, {T});
-}
+/// What the queries [t, t + count) of a document see of the panel of keys from s.
+struct SeenOfPanel {
+  std::uint64_t bits[block_queries];
+
+  SeenOfPanel(KeyMask mask, KeyRange document, Index t, Index count, Index s) {
+    for (Index i = 0; i < count; ++i)
+      bits[i] = mask.words ? mask.words[(t + i) * mask.row + (s - document.begin) / block_keys]
+                           : bits_of_range(document.begin, t + i + 1, s);
+  }
+};
 
 /// Calls f(document, head, thread) for every document and head.
 template <class F>
-void for_documents(const HeadsIn& in, F f) {
-  std::vector<KeyRange> documents = documents_of(in.begin);
+void for_documents(std::vector<KeyRange> documents, Index N, F f) {
   sort_by_length(documents);
-  const Index N = in.q.shape[1], tasks = static_cast<Index>(documents.size()) * N;
+  const Index tasks = static_cast<Index>(documents.size()) * N;
   Failure failure;
 #pragma omp parallel for schedule(dynamic)
   for (Index i = 0; i < tasks; ++i)
@@ -60,9 +63,9 @@ void for_documents(const HeadsIn& in, F f) {
   failure.rethrow();
 }
 
-Index longest(const HeadsIn& in) {
+Index longest(const std::vector<KeyRange>& documents) {
   Index n = 0;
-  for (const KeyRange& document : documents_of(in.begin)) n = std::max(n, document.size());
+  for (const KeyRange& document : documents) n = std::max(n, document.size());
   return n;
 }
 
@@ -79,11 +82,11 @@ struct ForwardScratch {
         l(pieces.take<float>(block_queries)) {}
 };
 
-/// Rows [t, t + count) of head n: out / l, and log l + m.
+/// Rows [t, t + count) of head n: out / l, and log l + m. A row that sees nothing: 0, -infinity.
 void write_rows(const HeadsOut& y, const ForwardScratch& at, Index t, Index count, Index n) {
   const Index N = y.out.shape[1], U = y.out.shape[2];
   for (Index i = 0; i < count; ++i) {
-    const float inverse = 1 / at.l[i];
+    const float inverse = at.l[i] > 0 ? 1 / at.l[i] : 0;
     float* const to = y.out.data + ((t + i) * N + n) * U;
     for (Index u = 0; u < U; ++u) to[u] = at.out[i * packed_row(U) + u] * inverse;
     y.lse(t + i, n) = at.m[i] + std::log(at.l[i]);
@@ -91,7 +94,7 @@ void write_rows(const HeadsOut& y, const ForwardScratch& at, Index t, Index coun
 }
 
 void attend(const Heads& heads, SoftmaxBlock* softmax, const HeadsOut& y, const HeadsIn& in,
-            const ForwardScratch& at, KeyRange document, Index n) {
+            const ForwardScratch& at, KeyRange document, KeyMask mask, Index n) {
   const Index N = heads.N, C = heads.C, U = heads.U, out_row = packed_row(U);
   heads.pack_panels(at.k_panels, in.k.data, C, document, n);
   heads.pack(at.v, in.v.data, U, document, n);
@@ -105,10 +108,9 @@ void attend(const Heads& heads, SoftmaxBlock* softmax, const HeadsOut& y, const 
       const float* const panel = at.k_panels + (s - document.begin) * C;
       heads.multiply({at.scores, score_row, in.q.data + (t * N + n) * C, N * C, panel, block_keys,
                       count, keys, C});
-      const PanelRanges seen(t, count, s);
-      softmax(
-          {at.scores, score_row, count, keys, seen.begin, seen.end, static_cast<float>(in.scale)},
-          {at.m, at.l, at.out, out_row, U});
+      const SeenOfPanel seen(mask, document, t, count, s);
+      softmax({at.scores, score_row, count, keys, seen.bits, static_cast<float>(in.scale)},
+              {at.m, at.l, at.out, out_row, U});
       heads.multiply({at.out, out_row, at.scores, score_row, at.v + (s - document.begin) * out_row,
                       out_row, count, U, keys, false, true});
     }
@@ -160,7 +162,7 @@ void write_head(View<float, 3> x, const float* from, Index t, Index rows, Index 
 /// What the queries [t, t + count) and a panel of keys from s give each other.
 void differentiate_block(const Heads& heads, SoftmaxGradientBlock* gradient, const HeadsIn& in,
                          const HeadsResult& y, const BackwardScratch& at, KeyRange document,
-                         Index n, Index t, Index s) {
+                         KeyMask mask, Index n, Index t, Index s) {
   const Index N = heads.N, C = heads.C, U = heads.U, c_row = packed_row(C), u_row = packed_row(U);
   const Index count = std::min(block_queries, document.end - t),
               keys = std::min(block_keys, std::min(document.end, t + count) - s),
@@ -169,9 +171,9 @@ void differentiate_block(const Heads& heads, SoftmaxGradientBlock* gradient, con
                   block_keys, count, keys, C});
   heads.multiply({at.d_z, score_row, y.d_out.data + (t * N + n) * U, N * U, at.v_panels + key * U,
                   block_keys, count, keys, U});
-  const PanelRanges seen(t, count, s);
-  gradient({at.p, score_row, count, keys, seen.begin, seen.end, static_cast<float>(in.scale)},
-           at.d_z, at.lse + row, at.delta + row);
+  const SeenOfPanel seen(mask, document, t, count, s);
+  gradient({at.p, score_row, count, keys, seen.bits, static_cast<float>(in.scale)}, at.d_z,
+           at.lse + row, at.delta + row);
   heads.multiply(
       {at.d_v, u_row, at.p, score_row, at.d_out + row * u_row, u_row, keys, U, count, true, true});
   heads.multiply(
@@ -182,7 +184,7 @@ void differentiate_block(const Heads& heads, SoftmaxGradientBlock* gradient, con
 
 void differentiate(const Heads& heads, SoftmaxGradientBlock* gradient, const HeadsGradient& d,
                    const HeadsIn& in, const HeadsResult& y, const BackwardScratch& at,
-                   KeyRange document, Index n) {
+                   KeyRange document, KeyMask mask, Index n) {
   const Index C = heads.C, U = heads.U;
   heads.pack_panels(at.k_panels, in.k.data, C, document, n);
   heads.pack_panels(at.v_panels, in.v.data, U, document, n);
@@ -197,7 +199,7 @@ void differentiate(const Heads& heads, SoftmaxGradientBlock* gradient, const Hea
     // The first block of queries whose last one sees the panel.
     const Index first = document.begin + (s - document.begin) / block_queries * block_queries;
     for (Index t = first; t < document.end; t += block_queries)
-      differentiate_block(heads, gradient, in, y, at, document, n, t, s);
+      differentiate_block(heads, gradient, in, y, at, document, mask, n, t, s);
     const Index rows = std::min(block_keys, document.end - s);
     write_head(d.d_k, at.d_k, s, rows, n);
     write_head(d.d_v, at.d_v, s, rows, n);
@@ -214,22 +216,20 @@ Index bytes_of(const Heads& heads, Index rows) {
 
 }  // namespace
 
-void heads_attention(Cpu cpu, HeadsOut y, const HeadsIn& in, TrainMemory& memory) {
+void expect_heads(const HeadsIn& in) {
+  const Index T = in.q.shape[0], N = in.q.shape[1];
+  expect_shape("k", in.k, in.q.shape);
+  expect_shape("v", in.v, {T, N, in.v.shape[2]});
+  expect_shape("begin", in.begin, {T});
+}
+
+void expect_heads(const HeadsIn& in, const HeadsOut& y) {
   expect_heads(in);
   expect_shape("out", y.out, in.v.shape);
   expect_shape("lse", y.lse, {in.q.shape[0], in.q.shape[1]});
-  const Heads heads(cpu, in);
-  const Index rows = longest(in);
-  const Scratch scratch = memory.threads(bytes_of<ForwardScratch>(heads, rows));
-  for_documents(in, [&](KeyRange document, Index n, int thread) {
-    Pieces pieces(scratch.of_thread(thread));
-    attend(heads, softmax_block_of[int(cpu.tier)], y, in,
-           ForwardScratch(pieces, heads.C, heads.U, rows), document, n);
-  });
 }
 
-void heads_attention_backward(Cpu cpu, HeadsGradient d, const HeadsIn& in, const HeadsResult& y,
-                              TrainMemory& memory) {
+void expect_heads(const HeadsIn& in, const HeadsResult& y, const HeadsGradient& d) {
   expect_heads(in);
   expect_shape("d_out", y.d_out, in.v.shape);
   expect_shape("out", y.out, in.v.shape);
@@ -237,14 +237,41 @@ void heads_attention_backward(Cpu cpu, HeadsGradient d, const HeadsIn& in, const
   expect_shape("d_q", d.d_q, in.q.shape);
   expect_shape("d_k", d.d_k, in.k.shape);
   expect_shape("d_v", d.d_v, in.v.shape);
+}
+
+void attend_blocks(Cpu cpu, const HeadsOut& y, const HeadsIn& in, std::vector<KeyRange> documents,
+                   KeyMask mask, TrainMemory& memory) {
   const Heads heads(cpu, in);
-  const Index rows = longest(in);
+  const Index rows = longest(documents);
+  const Scratch scratch = memory.threads(bytes_of<ForwardScratch>(heads, rows));
+  for_documents(std::move(documents), heads.N, [&](KeyRange document, Index n, int thread) {
+    Pieces pieces(scratch.of_thread(thread));
+    attend(heads, softmax_block_of[int(cpu.tier)], y, in,
+           ForwardScratch(pieces, heads.C, heads.U, rows), document, mask, n);
+  });
+}
+
+void differentiate_blocks(Cpu cpu, const HeadsGradient& d, const HeadsIn& in, const HeadsResult& y,
+                          std::vector<KeyRange> documents, KeyMask mask, TrainMemory& memory) {
+  const Heads heads(cpu, in);
+  const Index rows = longest(documents);
   const Scratch scratch = memory.threads(bytes_of<BackwardScratch>(heads, rows));
-  for_documents(in, [&](KeyRange document, Index n, int thread) {
+  for_documents(std::move(documents), heads.N, [&](KeyRange document, Index n, int thread) {
     Pieces pieces(scratch.of_thread(thread));
     differentiate(heads, softmax_gradient_block_of[int(cpu.tier)], d, in, y,
-                  BackwardScratch(pieces, heads.C, heads.U, rows), document, n);
+                  BackwardScratch(pieces, heads.C, heads.U, rows), document, mask, n);
   });
+}
+
+void heads_attention(Cpu cpu, HeadsOut y, const HeadsIn& in, TrainMemory& memory) {
+  expect_heads(in, y);
+  attend_blocks(cpu, y, in, documents_of(in.begin), {}, memory);
+}
+
+void heads_attention_backward(Cpu cpu, HeadsGradient d, const HeadsIn& in, const HeadsResult& y,
+                              TrainMemory& memory) {
+  expect_heads(in, y, d);
+  differentiate_blocks(cpu, d, in, y, documents_of(in.begin), {}, memory);
 }
 
 }  // namespace dsa::cpu

@@ -4,8 +4,7 @@
 #include <limits>
 
 #include "core/failure.hpp"
-#include "optimized/cpu/ops/documents.hpp"
-#include "optimized/cpu/ops/heads_attention.hpp"
+#include "optimized/cpu/ops/heads_blocks.hpp"
 #include "optimized/cpu/ops/interleaved.hpp"
 #include "optimized/shared/pieces.hpp"
 
@@ -29,13 +28,47 @@ struct Sizes {
         M(lanes) {}
 };
 
-void expect_chosen(const HeadsIn& in, Chosen chosen) {
-  const Index T = in.q.shape[0], N = in.q.shape[1];
-  expect_shape("k", in.k, in.q.shape);
-  expect_shape("v", in.v, {T, N, in.v.shape[2]});
-  expect_shape("begin", in.begin, {T});
-  expect_shape("chosen", chosen, {T, chosen.shape[1]});
-  documents_of(in.begin);
+/// Which documents are taken by blocks, with a mask, and which by their rows; what a row chose.
+struct Plan {
+  std::vector<KeyRange> by_blocks, by_rows;
+  std::vector<std::uint64_t> words;
+  KeyMask mask;
+
+  Plan(const HeadsIn& in, Chosen chosen);
+};
+
+/// A product of blocks takes as long for five keys as one that gathers them takes for two.
+bool worth_blocks(KeyRange document, Index chosen) {
+  return document.size() * (document.size() + 1) <= 5 * chosen;
+}
+
+Plan::Plan(const HeadsIn& in, Chosen chosen) {
+  const Index T = in.q.shape[0], K = chosen.shape[1];
+  expect_shape("chosen", chosen, {T, K});
+  std::vector<Index> counts(static_cast<std::size_t>(T));
+  Failure failure;
+#pragma omp parallel for schedule(static)
+  for (Index t = 0; t < T; ++t)
+    failure.guard(
+        [&] { counts[static_cast<std::size_t>(t)] = count_chosen(chosen, t, in.begin(t)); });
+  failure.rethrow();
+  for (const KeyRange& document : documents_of(in.begin)) {
+    Index sum = 0;
+    for (Index t = document.begin; t < document.end; ++t)
+      sum += counts[static_cast<std::size_t>(t)];
+    const bool blocks = worth_blocks(document, sum);
+    (blocks ? by_blocks : by_rows).push_back(document);
+    if (blocks) mask.row = std::max(mask.row, panels_of(document.size()));
+  }
+  words.resize(static_cast<std::size_t>(T * mask.row));
+  mask.words = words.data();
+  for (const KeyRange& document : by_blocks)
+    for (Index t = document.begin; t < document.end; ++t)
+      for (Index i = 0; i < counts[static_cast<std::size_t>(t)]; ++i) {
+        const Index key = chosen(t, i) - document.begin;
+        words[static_cast<std::size_t>(t * mask.row + key / block_keys)] |= std::uint64_t{1}
+                                                                            << key % block_keys;
+      }
 }
 
 /// Keys and values, interleaved, for all threads.
@@ -151,37 +184,60 @@ Index bytes_of(const Sizes& z) {
 }  // namespace
 
 void heads_attention(Cpu cpu, HeadsOut y, const HeadsIn& in, Chosen chosen, TrainMemory& memory) {
-  expect_chosen(in, chosen);
+  expect_heads(in, y);
+  const Plan plan(in, chosen);
+  attend_blocks(cpu, y, in, plan.by_blocks, plan.mask, memory);
+  if (plan.by_rows.empty()) return;
   const Interleaved lay(cpu, in.q.shape[1]);
   const Sizes z(in, chosen, lay.M());
-  expect_shape("out", y.out, in.v.shape);
-  expect_shape("lse", y.lse, {z.T, z.N});
   Pieces all(memory.shared(bytes_of<Keys>(z)));
   const Keys keys(all, z);
   lay.rows(keys.k, in.k);
   lay.rows(keys.v, in.v);
   const Scratch scratch = memory.threads(bytes_of<ForwardScratch>(z));
-  Failure failure;
+  for (const KeyRange& document : plan.by_rows)
 #pragma omp parallel for schedule(dynamic, 16)
-  for (Index t = 0; t < z.T; ++t)
-    failure.guard([&] {
+    for (Index t = document.begin; t < document.end; ++t) {
       Pieces pieces(scratch.of_thread(omp_get_thread_num()));
       attend(cpu, lay, y, in, chosen, keys, ForwardScratch(pieces, z), t);
-    });
-  failure.rethrow();
+    }
 }
+
+namespace {
+
+void differentiate_rows(Cpu cpu, const Interleaved& lay, const HeadsGradient& d, const HeadsIn& in,
+                        const HeadsResult& y, Chosen chosen, const Shared& shared, Scratch scratch,
+                        KeyRange document) {
+  const Sizes z(in, chosen, lay.M());
+  for (Index t = document.begin; t < document.end; t += kept_queries) {
+    const Index count = std::min(kept_queries, document.end - t);
+#pragma omp parallel for schedule(dynamic, 4)
+    for (Index i = 0; i < count; ++i) {
+      Pieces pieces(scratch.of_thread(omp_get_thread_num()));
+      differentiate_query(cpu, lay, d, in, y, chosen, shared, QueryScratch(pieces, z), t + i, i);
+    }
+    // Every key adds up its queries in their order, whoever owns the range it lies in.
+    const Index first = document.begin, keys = t + count - first,
+                ranges = 4 * omp_get_max_threads();
+#pragma omp parallel for schedule(dynamic)
+    for (Index r = 0; r < ranges; ++r)
+      add_to_keys(cpu, z, chosen, shared, t, count,
+                  {first + keys * r / ranges, first + keys * (r + 1) / ranges});
+  }
+  lay.rows_back(d.d_k, shared.d_keys.k, document);
+  lay.rows_back(d.d_v, shared.d_keys.v, document);
+}
+
+}  // namespace
 
 void heads_attention_backward(Cpu cpu, HeadsGradient d, const HeadsIn& in, const HeadsResult& y,
                               Chosen chosen, TrainMemory& memory) {
-  expect_chosen(in, chosen);
+  expect_heads(in, y, d);
+  const Plan plan(in, chosen);
+  differentiate_blocks(cpu, d, in, y, plan.by_blocks, plan.mask, memory);
+  if (plan.by_rows.empty()) return;
   const Interleaved lay(cpu, in.q.shape[1]);
   const Sizes z(in, chosen, lay.M());
-  expect_shape("d_out", y.d_out, in.v.shape);
-  expect_shape("out", y.out, in.v.shape);
-  expect_shape("lse", y.lse, {z.T, z.N});
-  expect_shape("d_q", d.d_q, in.q.shape);
-  expect_shape("d_k", d.d_k, in.k.shape);
-  expect_shape("d_v", d.d_v, in.v.shape);
   Pieces all(memory.shared(bytes_of<Shared>(z)));
   const Shared shared(all, z);
   lay.rows(shared.keys.k, in.k);
@@ -189,25 +245,8 @@ void heads_attention_backward(Cpu cpu, HeadsGradient d, const HeadsIn& in, const
   std::fill_n(shared.d_keys.k, z.T * z.C * z.M, 0.0f);
   std::fill_n(shared.d_keys.v, z.T * z.U * z.M, 0.0f);
   const Scratch scratch = memory.threads(bytes_of<QueryScratch>(z));
-  Failure failure;
-  for (Index t = 0; t < z.T; t += kept_queries) {
-    const Index count = std::min(kept_queries, z.T - t);
-#pragma omp parallel for schedule(dynamic, 4)
-    for (Index i = 0; i < count; ++i)
-      failure.guard([&] {
-        Pieces pieces(scratch.of_thread(omp_get_thread_num()));
-        differentiate_query(cpu, lay, d, in, y, chosen, shared, QueryScratch(pieces, z), t + i, i);
-      });
-    failure.rethrow();
-    // Every key adds up its queries in their order, whoever owns the range it lies in.
-    const Index first = in.begin(t), keys = t + count - first, ranges = 4 * omp_get_max_threads();
-#pragma omp parallel for schedule(dynamic)
-    for (Index r = 0; r < ranges; ++r)
-      add_to_keys(cpu, z, chosen, shared, t, count,
-                  {first + keys * r / ranges, first + keys * (r + 1) / ranges});
-  }
-  lay.rows_back(d.d_k, shared.d_keys.k);
-  lay.rows_back(d.d_v, shared.d_keys.v);
+  for (const KeyRange& document : plan.by_rows)
+    differentiate_rows(cpu, lay, d, in, y, chosen, shared, scratch, document);
 }
 
 }  // namespace dsa::cpu

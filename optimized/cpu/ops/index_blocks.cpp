@@ -76,14 +76,14 @@ void IndexBlocks::score(const RowBlock& block, const Scratch& at) const {
 void IndexBlocks::differentiate_panel(float* d_keys, const RowBlock& block, const Scratch& at,
                                       Index s) const {
   const Index n = std::min(panel_keys, block.end - s), row = packed_row(D_);
-  const BlockRanges seen(in_.begin, block, s);
+  const SeenOfPanel seen(in_.begin, block, s);
   MultiplyBlock* const multiply = multiply_block_of[int(cpu_.tier)];
   for (Index h = 0; h < H_; ++h) {
     multiply({at.dots, panel_keys, in_.q.data + (block.t * H_ + h) * D_, H_ * D_, panel(s),
               panel_keys, block.count, n, D_});
     differentiate_index_block_of[int(cpu_.tier)]({at.dots, panel_keys, block.at(0, s), block.row,
-                                                  seen.begin, seen.end, block.count, n,
-                                                  w_ + block.t * H_ + h, at.d_w + h, H_, in_.relu});
+                                                  seen.bits, block.count, n, w_ + block.t * H_ + h,
+                                                  at.d_w + h, H_, in_.relu});
     multiply({at.d_q + h * row_queries * row, row, at.dots, panel_keys, keys_ + s * row, row,
               block.count, D_, n, false, true});
     multiply({d_keys + s * row, row, at.dots, panel_keys, at.q + h * row_queries * row, row, n, D_,

@@ -38,14 +38,12 @@ struct RowBlock {
 };
 
 /// What the queries of a block see of a panel whose first key is s.
-struct BlockRanges {
-  std::int32_t begin[row_queries], end[row_queries];
+struct SeenOfPanel {
+  std::uint64_t bits[row_queries];
 
-  BlockRanges(View<const std::int32_t, 1> first, const RowBlock& block, Index s) {
-    for (Index i = 0; i < block.count; ++i) {
-      begin[i] = static_cast<std::int32_t>(first(block.t + i) - s);
-      end[i] = static_cast<std::int32_t>(block.t + i + 1 - s);
-    }
+  SeenOfPanel(View<const std::int32_t, 1> begin, const RowBlock& block, Index s) {
+    for (Index i = 0; i < block.count; ++i)
+      bits[i] = bits_of_range(begin(block.t + i), block.t + i + 1, s);
   }
 };
 

@@ -4,6 +4,7 @@
 
 #include "optimized/cpu/kernels/block_products.hpp"
 #include "optimized/cpu/kernels/gathered_heads.hpp"
+#include "optimized/shared/key_range.hpp"
 #include "optimized/shared/memory.hpp"
 
 namespace dsa::cpu {
@@ -22,10 +23,11 @@ class Interleaved {
 #pragma omp parallel for schedule(static)
     for (Index t = 0; t < T; ++t) row(to + t * C * M_, x.data + t * N_ * C, C);
   }
-  void rows_back(View<float, 3> x, const float* from) const {
-    const Index T = x.shape[0], C = x.shape[2];
+  void rows_back(View<float, 3> x, const float* from, KeyRange rows) const {
+    const Index C = x.shape[2];
 #pragma omp parallel for schedule(static)
-    for (Index t = 0; t < T; ++t) row_back(x.data + t * N_ * C, from + t * C * M_, C);
+    for (Index t = rows.begin; t < rows.end; ++t)
+      row_back(x.data + t * N_ * C, from + t * C * M_, C);
   }
 
  private:

@@ -38,14 +38,14 @@ void MassOfVisible::operator()(const RowBlock& block, float* scratch) const {
   const Index first = begin_(block.t) / block_keys * block_keys;
   for (Index s = first; s < block.end; s += block_keys) {
     const Index keys = std::min(block_keys, block.end - s);
-    const BlockRanges seen(begin_, block, s);
+    const SeenOfPanel seen(begin_, block, s);
     for (Index n = 0; n < N_; ++n) {
       multiply_block_of[int(cpu_.tier)]({scratch, row, in_.q.data + (block.t * N_ + n) * C_,
                                          N_ * C_, panels_ + (s * N_ + n * block_keys) * C_,
                                          block_keys, block.count, keys, C_});
       add_mass_block_of[int(cpu_.tier)](
           block.at(0, s), block.row,
-          {scratch, row, block.count, keys, seen.begin, seen.end, static_cast<float>(in_.scale)},
+          {scratch, row, block.count, keys, seen.bits, static_cast<float>(in_.scale)},
           in_.lse.data + block.t * N_ + n, N_);
     }
   }
