@@ -52,9 +52,15 @@ void multiply(const BlockProduct& p) {
     });
 }
 
-/// A square of `width` rows and columns, transposed.
+#if defined(__AVX2__)
+constexpr Index square = 8;
+#else
+constexpr Index square = width;
+#endif
+
+/// A square of rows and columns, transposed.
 void transpose_square(float* to, Index to_row, const float* from, Index from_row) {
-#if defined(__AVX2__) && !defined(__AVX512F__)
+#if defined(__AVX2__)
   __m256 x[8], y[8];
   for (int r = 0; r < 8; ++r) x[r] = _mm256_loadu_ps(from + r * from_row);
   for (int r = 0; r < 8; r += 2) {
@@ -72,8 +78,8 @@ void transpose_square(float* to, Index to_row, const float* from, Index from_row
     _mm256_storeu_ps(to + (4 + c) * to_row, _mm256_permute2f128_ps(x[c], x[4 + c], 0x31));
   }
 #else
-  for (Index c = 0; c < width; ++c)
-    for (Index r = 0; r < width; ++r) to[c * to_row + r] = from[r * from_row + c];
+  for (Index c = 0; c < square; ++c)
+    for (Index r = 0; r < square; ++r) to[c * to_row + r] = from[r * from_row + c];
 #endif
 }
 
@@ -88,9 +94,9 @@ void multiply_block(const BlockProduct& p) {
 
 void transpose(float* to, Index to_row, const float* from, Index from_row, Index rows,
                Index columns) {
-  const Index whole_rows = rows / width * width, whole = columns / width * width;
-  for (Index r = 0; r < whole_rows; r += width)
-    for (Index c = 0; c < whole; c += width)
+  const Index whole_rows = rows / square * square, whole = columns / square * square;
+  for (Index r = 0; r < whole_rows; r += square)
+    for (Index c = 0; c < whole; c += square)
       transpose_square(to + c * to_row + r, to_row, from + r * from_row + c, from_row);
   for (Index c = 0; c < columns; ++c) {
     float* const row = to + c * to_row;
