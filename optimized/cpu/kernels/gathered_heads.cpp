@@ -27,10 +27,13 @@ void dots_of(float* z, const float* q, const GatheredRows& rows, const std::int3
 
 /// `channels` channels from `first` of the sum, for the heads of one register.
 template <int channels>
-void sums_of(float* out, const float* p, const GatheredRows& rows, Index first) {
+void sums_of(float* out, const float* p, const GatheredRows& rows, Index first, bool add) {
   const Index M = rows.M, row = rows.channels * M;
   const float* const data = rows.data + first;
   Vector sums[channels] = {};
+  if (add)
+#pragma GCC unroll 8
+    for (int c = 0; c < channels; ++c) sums[c] = vector_at(out + c * M);
   for (Index j = 0; j < rows.n; ++j) {
     const Vector weight = vector_at(p + j * M);
     const float* const x = data + rows.ids[j] * row;
@@ -59,25 +62,12 @@ void gathered_dots(float* z, const float* q, const GatheredRows& rows) {
   }
 }
 
-void gathered_sum(float* out, const float* p, const GatheredRows& rows) {
+void gathered_sum(float* out, const float* p, const GatheredRows& rows, bool add) {
   for (Index c = 0; c < rows.channels; c += tile_channels)
     for (Index h = 0; h < rows.M; h += width)
       counted<tile_channels>(rows.channels - c, [&]<int channels>() {
-        sums_of<channels>(out + c * rows.M + h, p + h, rows, c * rows.M + h);
+        sums_of<channels>(out + c * rows.M + h, p + h, rows, c * rows.M + h, add);
       });
-}
-
-void scatter_product(float* d, const float* p, const float* x, const GatheredRows& rows) {
-  const Index M = rows.M, row = rows.channels * M;
-  for (Index j = 0; j < rows.n; ++j) {
-    float* const to = d + rows.ids[j] * row;
-    for (Index h = 0; h < M; h += width) {
-      const Vector weight = vector_at(p + j * M + h);
-#pragma GCC unroll 4
-      for (Index at = h; at < row; at += M)
-        put(to + at, fused(weight, vector_at(x + at), vector_at(to + at)));
-    }
-  }
 }
 
 void gathered_softmax(float* z, float* m, float* l, float scale, Index n, Index M) {

@@ -20,13 +20,10 @@ struct GatheredRows {
 using GatheredDots = void(float* z, const float* q, const GatheredRows&);
 DSA_DECLARE_IN_EVERY_TIER(GatheredDots, gathered_dots)
 
-/// out[c][h] = sum_j p[j][h] row_j[c][h]; out (channels, M), p (n, M).
-using GatheredSum = void(float* out, const float* p, const GatheredRows&);
+/// out[c][h] = sum_j p[j][h] row_j[c][h], added to what is there if `add`; out (channels, M),
+/// p (n, M).
+using GatheredSum = void(float* out, const float* p, const GatheredRows&, bool add);
 DSA_DECLARE_IN_EVERY_TIER(GatheredSum, gathered_sum)
-
-/// row ids[j] += p[j][h] x[c][h] of the matrix d, whose rows are as those of GatheredRows.
-using ScatterProduct = void(float* d, const float* p, const float* x, const GatheredRows&);
-DSA_DECLARE_IN_EVERY_TIER(ScatterProduct, scatter_product)
 
 /// Dots z (n, M) become exp( scale z - m ); m and l (M): the largest score and the sum. n >= 1.
 using GatheredSoftmax = void(float* z, float* m, float* l, float scale, std::int64_t n,

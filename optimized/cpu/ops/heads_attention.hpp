@@ -6,9 +6,12 @@
 //            d_q = scale sum_s d_z_s k_s,   d_k_s = scale sum_t d_z_s q
 //
 // Definition: reference/ops/mla.hpp (mla_expanded). s runs over every visible key, begin[t] <= s <=
-// t, or over the chosen ones. Keys are streamed in blocks: memory is O(T). Sums have an order of
-// their own: the same bits for any number of threads; what is shared out are heads of documents. U
-// = 0 is allowed: lse alone.
+// t, or over the chosen ones. Memory is O(T) numbers a channel: no matrix of scores is kept. Every
+// sum has an order of its own: the same bits for any number of threads.
+//
+// Every visible key: a thread takes a head of a document, by blocks of products. Chosen keys: so,
+// too, with a mask, in documents of which most keys are chosen; otherwise a thread takes a query
+// and gathers the rows of all heads. Which of the two is decided by how many keys were chosen.
 #pragma once
 
 #include "optimized/cpu/ops/tier.hpp"
@@ -39,7 +42,8 @@ struct HeadsGradient {
   View<float, 3> d_v;  // (T, N, U)    written
 };
 
-/// Over every visible key. Error: shapes disagree; begin is not that of packed documents.
+/// Over every visible key. U = 0 is allowed: lse alone. Error: shapes disagree; begin is not that
+/// of packed documents.
 void heads_attention(Cpu, HeadsOut, const HeadsIn&, TrainMemory&);
 void heads_attention_backward(Cpu, HeadsGradient, const HeadsIn&, const HeadsResult&, TrainMemory&);
 

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "core/failure.hpp"
 #include "optimized/cpu/ops/heads_blocks.hpp"
@@ -15,7 +16,7 @@ using Chosen = View<const std::int32_t, 2>;
 
 /// Queries whose weights are kept before they are added to the keys: of the order of a cache. The
 /// sums do not depend on it.
-constexpr Index kept_queries = 64;
+constexpr Index kept_queries = 128;
 
 struct Sizes {
   Index T, N, C, U, K, M;
@@ -103,7 +104,7 @@ void attend(Cpu cpu, const Interleaved& lay, const HeadsOut& y, const HeadsIn& i
   lay.row(at.q, in.q.data + t * z.N * z.C, z.C);
   gathered_dots_of[int(cpu.tier)](at.p, at.q, {keys.k, ids, n, z.C, z.M});
   gathered_softmax_of[int(cpu.tier)](at.p, at.m, at.l, static_cast<float>(in.scale), n, z.M);
-  gathered_sum_of[int(cpu.tier)](at.out, at.p, {keys.v, ids, n, z.U, z.M});
+  gathered_sum_of[int(cpu.tier)](at.out, at.p, {keys.v, ids, n, z.U, z.M}, false);
   for (Index h = 0; h < z.N; ++h) y.lse(t, h) = at.m[h] + std::log(at.l[h]);
   for (Index h = 0; h < z.M; ++h) at.l[h] = 1 / at.l[h];
   for (Index u = 0; u < z.U; ++u)
@@ -154,23 +155,67 @@ void differentiate_query(Cpu cpu, const Interleaved& lay, const HeadsGradient& d
   gathered_dots_of[int(cpu.tier)](d_z, d_out, {shared.keys.v, ids, n, z.U, z.M});
   gathered_gradient_of[int(cpu.tier)](p, d_z, at.lse, at.delta, static_cast<float>(in.scale), n,
                                       z.M);
-  gathered_sum_of[int(cpu.tier)](at.d_q, d_z, {shared.keys.k, ids, n, z.C, z.M});
+  gathered_sum_of[int(cpu.tier)](at.d_q, d_z, {shared.keys.k, ids, n, z.C, z.M}, false);
   lay.row_back(d.d_q.data + t * z.N * z.C, at.d_q, z.C);
 }
 
-/// What queries [t, t + count) give to the keys of [seen.begin, seen.end), query by query.
-void add_to_keys(Cpu cpu, const Sizes& z, Chosen chosen, const Shared& shared, Index t, Index count,
-                 KeyRange seen) {
-  for (Index i = 0; i < count; ++i) {
-    const std::int32_t* const ids = chosen.data + (t + i) * z.K;
-    const std::int32_t* const end = ids + shared.n[i];
-    const std::int32_t* const from = std::lower_bound(ids, end, seen.begin);
-    const Index n = std::lower_bound(from, end, seen.end) - from;
-    const Index first = (i * z.K + (from - ids)) * z.M;
-    scatter_product_of[int(cpu.tier)](shared.d_keys.k, shared.d_z + first, shared.q + i * z.C * z.M,
-                                      {nullptr, from, n, z.C, z.M});
-    scatter_product_of[int(cpu.tier)](shared.d_keys.v, shared.p + first,
-                                      shared.d_out + i * z.U * z.M, {nullptr, from, n, z.U, z.M});
+/// Of a range of keys: which of the kept queries chose each, in their order, and where their
+/// weights lie.
+struct KeyScratch {
+  std::int32_t *end, *query, *place;  // (T + 1), (kept_queries K), (kept_queries K)
+  float *p, *d_z;                     // (kept_queries, M) of one key
+  KeyScratch(Pieces& pieces, const Sizes& z)
+      : end(pieces.take<std::int32_t>(z.T + 1)),
+        query(pieces.take<std::int32_t>(kept_queries * z.K)),
+        place(pieces.take<std::int32_t>(kept_queries * z.K)),
+        p(pieces.take<float>(kept_queries * z.M)),
+        d_z(pieces.take<float>(kept_queries * z.M)) {}
+};
+
+/// Lists the keys of `seen` that queries [t, t + count) chose: key s has entries
+/// up to end[s - begin], from where those of the key before end.
+void list_queries(const Sizes& z, Chosen chosen, const Shared& shared, const KeyScratch& at,
+                  Index t, Index count, KeyRange seen) {
+  const auto for_entries = [&](auto f) {
+    for (Index i = 0; i < count; ++i) {
+      const std::int32_t* const ids = chosen.data + (t + i) * z.K;
+      const std::int32_t* const last = ids + shared.n[i];
+      for (const std::int32_t* id = std::lower_bound(ids, last, seen.begin);
+           id != last && *id < seen.end; ++id)
+        f(i, *id - seen.begin, i * z.K + (id - ids));
+    }
+  };
+  std::fill_n(at.end, seen.size() + 1, 0);
+  for_entries([&](Index, Index key, Index) { ++at.end[key]; });
+  std::int32_t before = 0;  // counts become the first entries
+  for (Index key = 0; key <= seen.size(); ++key) before += std::exchange(at.end[key], before);
+  for_entries([&](Index i, Index key, Index place) {
+    const std::int32_t entry = at.end[key]++;
+    at.query[entry] = static_cast<std::int32_t>(i);
+    at.place[entry] = static_cast<std::int32_t>(place);
+  });
+}
+
+/// What queries [t, t + count) give to the keys of `seen`.
+void add_to_keys(Cpu cpu, const Sizes& z, Chosen chosen, const Shared& shared, const KeyScratch& at,
+                 Index t, Index count, KeyRange seen) {
+  if (seen.empty()) return;
+  list_queries(z, chosen, shared, at, t, count, seen);
+  GatheredSum* const sum = gathered_sum_of[int(cpu.tier)];
+  std::int32_t first = 0;
+  for (Index s = seen.begin; s < seen.end; ++s) {
+    const std::int32_t end = at.end[s - seen.begin];
+    const Index n = end - first;
+    for (Index i = 0; i < n; ++i) {
+      std::copy_n(shared.p + at.place[first + i] * z.M, z.M, at.p + i * z.M);
+      std::copy_n(shared.d_z + at.place[first + i] * z.M, z.M, at.d_z + i * z.M);
+    }
+    const std::int32_t* const queries = at.query + first;
+    if (n > 0) {
+      sum(shared.d_keys.k + s * z.C * z.M, at.d_z, {shared.q, queries, n, z.C, z.M}, true);
+      sum(shared.d_keys.v + s * z.U * z.M, at.p, {shared.d_out, queries, n, z.U, z.M}, true);
+    }
+    first = end;
   }
 }
 
@@ -220,9 +265,11 @@ void differentiate_rows(Cpu cpu, const Interleaved& lay, const HeadsGradient& d,
     const Index first = document.begin, keys = t + count - first,
                 ranges = 4 * omp_get_max_threads();
 #pragma omp parallel for schedule(dynamic)
-    for (Index r = 0; r < ranges; ++r)
-      add_to_keys(cpu, z, chosen, shared, t, count,
+    for (Index r = 0; r < ranges; ++r) {
+      Pieces pieces(scratch.of_thread(omp_get_thread_num()));
+      add_to_keys(cpu, z, chosen, shared, KeyScratch(pieces, z), t, count,
                   {first + keys * r / ranges, first + keys * (r + 1) / ranges});
+    }
   }
   lay.rows_back(d.d_k, shared.d_keys.k, document);
   lay.rows_back(d.d_v, shared.d_keys.v, document);
@@ -244,7 +291,8 @@ void heads_attention_backward(Cpu cpu, HeadsGradient d, const HeadsIn& in, const
   lay.rows(shared.keys.v, in.v);
   std::fill_n(shared.d_keys.k, z.T * z.C * z.M, 0.0f);
   std::fill_n(shared.d_keys.v, z.T * z.U * z.M, 0.0f);
-  const Scratch scratch = memory.threads(bytes_of<QueryScratch>(z));
+  const Scratch scratch =
+      memory.threads(std::max(bytes_of<QueryScratch>(z), bytes_of<KeyScratch>(z)));
   for (const KeyRange& document : plan.by_rows)
     differentiate_rows(cpu, lay, d, in, y, chosen, shared, scratch, document);
 }

@@ -27,7 +27,7 @@ struct KlIn {
   Teacher teacher;
   View<const std::int32_t, 2> chosen;  // (T, K)  visible keys, ascending, then -1; not read where
                                        //         no side has the chosen keys (in_warmup)
-  View<const float, 1> weight;  // (T)     of each row's loss; a row of weight 0 costs nothing
+  View<const float, 1> weight;         // (T)     of each row's loss
   KlSemantics semantics;
 };
 struct KlOut {
