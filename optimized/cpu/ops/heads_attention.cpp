@@ -35,6 +35,7 @@ struct Heads {
                 std::min(block_keys, document.end - s), columns);
   }
   void pack(float* to, const float* x, Index columns, KeyRange document, Index n) const {
+    if (columns == 0) return;  // no values: there may be no memory
     pack_rows(to, x + (document.begin * N + n) * columns, N * columns, document.size(), columns);
   }
 };

@@ -10,8 +10,9 @@
 // sum has an order of its own: the same bits for any number of threads.
 //
 // Every visible key: a thread takes a head of a document, by blocks of products. Chosen keys: so,
-// too, with a mask, in documents of which most keys are chosen; otherwise a thread takes a query
-// and gathers the rows of all heads. Which of the two is decided by how many keys were chosen.
+// too, with a mask, in documents of which two keys in five are chosen; otherwise a thread takes a
+// query and gathers the rows of all heads. Which of the two is decided by how many keys were
+// chosen.
 #pragma once
 
 #include "optimized/cpu/ops/tier.hpp"
