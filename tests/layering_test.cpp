@@ -48,6 +48,8 @@ const std::map<std::string, Strings> rooms = {
     {"optimized/cuda/absent/", {"optimized/cuda/"}},
     {"optimized/backends.", {"core/", "optimized/"}},
     {"optimized/engine/arguments.", {"core/", "cli/", "optimized/engine/", "optimized/backends."}},
+    {"optimized/train/",
+     {"core/", "cli/", "text/", "optimized/shared/", "optimized/engine/", "optimized/cpu/"}},
     {"run/", {"core/", "cli/", "optimized/", "text/"}},
     {"experiments/", {"core/", "cli/", "text/", "reference/", "optimized/", "verify/"}},
     {"data/", {"core/", "cli/"}},

@@ -1,0 +1,95 @@
+// optimized/train/model.hpp — a model that is trained: parameters and gradients in fp32, one
+// forward and backward pass over a micro-batch.
+//
+// Definition: reference/model/{forward,backward}.hpp. Constants to a loss are as there: selections,
+// routing, the indexer's teacher, and the indexer's inputs as KlSemantics says. Sums have a fixed
+// order: results are the same bits for any number of threads.
+//
+// Memory: one layer's activations (a layer is run again in the backward pass) and one row of C
+// numbers a token and layer; attention and the indexer's loss stream over the keys, in both stages:
+// O(T K + block), never O(T^2).
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/kl_semantics.hpp"
+#include "core/recipe.hpp"
+#include "core/weights.hpp"
+#include "optimized/train/batch.hpp"
+
+namespace dsa::train {
+
+/// A parameter of a trained model, or its gradient or moment: (rows, columns); a vector is (n, 1).
+using Leaf = Tensor<float, 2>;
+using Parameters = WeightsOf<Leaf>;
+
+/// What is multiplied: fp32, or bf16 copies of the fp32 parameters and bf16 activations. Sums are
+/// fp32 in both.
+enum class Compute { fp32, bf16 };
+
+/// What one micro-batch contributes to a step. Each factor is the loss's coefficient divided by
+/// what its reduction over the whole step divides by, so that accumulation changes nothing.
+struct Objective {
+  Recipe::Attention attention = Recipe::Attention::sparse;
+  KlSemantics semantics = {};
+  double lm = 0;       // per unit of target_weight
+  double mtp = 0;      // likewise, of the first prediction block's rows, two tokens ahead
+  double kl = 0;       // per row, of every layer that computes an index
+  double balance = 0;  // per document, of every layer of experts
+};
+
+/// Sums over the micro-batch, without the factors of the objective.
+struct Losses {
+  double lm = 0, lm_weight = 0;  // sum of weight times cross entropy; sum of weights
+  double mtp = 0, mtp_weight = 0;
+  double balance = 0;      // sum over documents and layers
+  std::vector<double> kl;  // sum over rows, one a layer that computes an index
+  Index kl_rows = 0;
+  std::vector<std::vector<Index>> load;  // tokens that each expert got, a layer of experts
+};
+
+/// How well the selection of one layer finds what dense attention looks at: of the teacher's mass
+/// (over every visible key), the share that lies on the K chosen keys, and on as many others.
+/// Means over the rows with more than 4 K visible keys.
+struct Recall {
+  Index rows = 0;
+  double indexer = 0, random = 0, recent = 0, oracle = 0;
+  double teacher_entropy = 0;  // nats
+  double dead = 0;             // share of (row, key, head) whose ReLU is 0
+};
+
+class TrainedModel {
+ public:
+  /// Parameters of a checkpoint, widened or rounded to fp32.
+  TrainedModel(const Model& checkpoint, Compute);
+  ~TrainedModel();
+
+  const Config& config() const;
+  Parameters& parameters();
+  Parameters& gradients();
+
+  /// After parameters were changed: derived copies (bf16, packed) are made anew.
+  void refresh();
+
+  /// Adds to the gradients of parameters for which `trained` holds (by name); the others' stay as
+  /// they are and cost nothing. An empty function: nothing is trained, losses only.
+  Losses run(const Batch&, const Objective&,
+             const std::function<bool(const std::string&)>& trained);
+
+  /// Logits (T, V) of a batch, without gradients.
+  Tensor<float, 2> logits(const Batch&, Recipe::Attention);
+
+  /// One entry a layer that computes an index, of a pass with dense attention; K as the config says
+  /// unless given.
+  std::vector<Recall> recall(const Batch&, Index K = 0);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace dsa::train
