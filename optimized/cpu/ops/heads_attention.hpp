@@ -7,7 +7,8 @@
 //
 // Definition: reference/ops/mla.hpp (mla_expanded). s runs over every visible key, begin[t] <= s <=
 // t, or over the chosen ones. Keys are streamed in blocks: memory is O(T). Sums have an order of
-// their own: the same bits for any number of threads. U = 0 is allowed: lse alone.
+// their own: the same bits for any number of threads; what is shared out are heads of documents. U
+// = 0 is allowed: lse alone.
 #pragma once
 
 #include "optimized/cpu/ops/tier.hpp"

@@ -7,9 +7,10 @@
 
 #include <omp.h>
 
-#include <vector>
+#include <memory>
 
 #include "optimized/cpu/ops/scratch.hpp"
+#include "optimized/shared/memory.hpp"
 
 namespace dsa::cpu {
 
@@ -17,23 +18,27 @@ class TrainMemory {
  public:
   /// A piece for every thread that a parallel region may have now. Invalidates earlier ones.
   Scratch threads(Index bytes_each) {
-    const Index each = (bytes_each + 63) / 64 * 64;
-    return {at_least(threads_, each * omp_get_max_threads()), each};
+    const Index each = rounded_up(bytes_each, 64);
+    return {threads_.at_least(each * omp_get_max_threads()), each};
   }
   /// One array for all threads. Invalidates the earlier one.
-  float* shared(Index floats) { return reinterpret_cast<float*>(at_least(shared_, 4 * floats)); }
+  std::byte* shared(Index bytes) { return shared_.at_least(bytes); }
 
  private:
-  struct alignas(64) Line {
-    std::byte bytes[64];
-  };
-  static std::byte* at_least(std::vector<Line>& lines, Index bytes) {
-    const auto n = static_cast<std::size_t>((bytes + 63) / 64);
-    if (lines.size() < n) lines = std::vector<Line>(n);
-    return lines.empty() ? nullptr : lines.data()->bytes;
-  }
+  struct Piece {
+    std::shared_ptr<std::byte> data;
+    Index bytes = 0;
 
-  std::vector<Line> threads_, shared_;
+    std::byte* at_least(Index needed) {
+      if (bytes < needed) {
+        data.reset();
+        data = allocate(needed, "a training step");
+        bytes = needed;
+      }
+      return data.get();
+    }
+  };
+  Piece threads_, shared_;
 };
 
 }  // namespace dsa::cpu
