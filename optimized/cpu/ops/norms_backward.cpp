@@ -18,7 +18,7 @@ void backward(NormBackward* kernel, View<float, 2> d_x, View<float, 1> d_g, View
   expect_shape("d_y", in.d_y, {T, C});
   if (d_g.data) expect_shape("d_g", d_g, {C});
   if (d_b.data) expect_shape("d_b", d_b, {C});
-  float* const sums = memory.shared(runs * 2 * C);
+  auto* const sums = reinterpret_cast<float*>(memory.shared(4 * runs * 2 * C));
 #pragma omp parallel for schedule(static)
   for (Index i = 0; i < runs; ++i) {
     const Index first = i * run * C;

@@ -95,7 +95,7 @@ double balance_loss(Cpu, View<float, 2> d_s, const BalanceIn& in, double factor,
   expect_shape("begin", in.begin, {T});
   const Scratch scratch = memory.threads(E * static_cast<Index>(sizeof(double)));
   auto* const losses =
-      reinterpret_cast<double*>(memory.shared(2 * T));  // at a document's first row
+      reinterpret_cast<double*>(memory.shared(8 * T));  // at a document's first row
 #pragma omp parallel for schedule(dynamic)
   for (Index t = 0; t < T; ++t) {
     losses[t] = 0;

@@ -32,7 +32,7 @@ Dtype dtype_of(std::span<const LinearRows> all) {
 Operand operand(Cpu cpu, Strided<const float> x, Dtype dtype, TrainMemory& memory) {
   if (dtype == Dtype::f32) return {x.data, x.stride, 4};
   auto* const narrow =
-      reinterpret_cast<std::uint16_t*>(memory.shared((x.rows * x.columns + 1) / 2));
+      reinterpret_cast<std::uint16_t*>(memory.shared(2 * x.rows * x.columns));
 #pragma omp parallel for schedule(static)
   for (Index t = 0; t < x.rows; ++t)
     narrow_row_of[int(cpu.tier)](narrow + t * x.columns, x.data + t * x.stride, x.columns);
@@ -89,7 +89,7 @@ struct Turned {
     needed.take_bytes(out * T * size);
     for (const LinearRows* r : of)
       needed.take_bytes(Matrix::bytes_of(in, r->end - r->begin, dtype));
-    Pieces pieces(reinterpret_cast<std::byte*>(memory.shared(needed.bytes() / 4)));
+    Pieces pieces(memory.shared(needed.bytes()));
     std::byte* const turned = pieces.take_bytes(out * T * size);
     std::vector<Packing> packings;
     x.reserve(of.size());
