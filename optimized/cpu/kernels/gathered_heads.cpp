@@ -7,6 +7,7 @@ namespace dsa::cpu::DSA_TIER {
 namespace {
 
 constexpr int tile_keys = 8, tile_channels = 8;  // sums kept in registers
+constexpr Index ahead = 4;                       // rows that come nearer meanwhile
 
 /// Dots of `keys` rows with the heads of one register.
 template <int keys>
@@ -33,6 +34,11 @@ void sums_of(float* out, const float* p, const GatheredRows& rows, Index first) 
   for (Index j = 0; j < rows.n; ++j) {
     const Vector weight = vector_at(p + j * M);
     const float* const x = data + rows.ids[j] * row;
+    if (j + ahead < rows.n) {
+      const float* const next = data + rows.ids[j + ahead] * row;
+#pragma GCC unroll 8
+      for (int c = 0; c < channels; ++c) __builtin_prefetch(next + c * M);
+    }
 #pragma GCC unroll 8
     for (int c = 0; c < channels; ++c) sums[c] = fused(weight, vector_at(x + c * M), sums[c]);
   }

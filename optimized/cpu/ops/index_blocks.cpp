@@ -109,6 +109,22 @@ void IndexBlocks::differentiate(const IndexGradient& d, float* d_keys, const Row
     }
 }
 
+double IndexBlocks::dead_share(Index t, const Scratch& at) const {
+  const Index begin = in_.begin(t);
+  Index dead = 0;
+  for (Index first = begin / panel_keys * panel_keys; first <= t; first += panel_keys)
+    for (Index h = 0; h < H_; h += row_queries) {
+      const Index heads = std::min(row_queries, H_ - h);
+      multiply_block_of[int(cpu_.tier)]({at.dots, panel_keys, in_.q.data + (t * H_ + h) * D_, D_,
+                                         panel(first), panel_keys, heads, panel_keys, D_});
+      const Index from = std::max(begin, first) - first,
+                  to = std::min(t + 1, first + panel_keys) - first;
+      for (Index i = 0; i < heads; ++i)
+        for (Index j = from; j < to; ++j) dead += !(at.dots[i * panel_keys + j] > 0);
+    }
+  return static_cast<double>(dead) / static_cast<double>((t + 1 - begin) * H_);
+}
+
 void IndexBlocks::score_chosen(float* scores, Index t, const std::int32_t* ids, Index n,
                                const Scratch& at) const {
   const Index M = heads_row(), row = packed_row(D_);

@@ -71,6 +71,9 @@ class IndexBlocks {
   void differentiate(const IndexGradient&, float* d_keys, const RowBlock& d_scores,
                      const Scratch&) const;
 
+  /// The share of query t's pairs of a visible key and a head whose dot is not above 0.
+  double dead_share(Index t, const Scratch&) const;
+
   /// Scores of the n keys `ids` of query t; the dots are left in the scratch.
   void score_chosen(float* scores, Index t, const std::int32_t* ids, Index n, const Scratch&) const;
   /// After score_chosen of the same keys.
@@ -78,8 +81,6 @@ class IndexBlocks {
                             const std::int32_t* ids, Index n, const Scratch&) const;
 
   Index heads_row() const { return rounded_up(H_, lanes_of(cpu_.tier)); }
-  /// What multiplies a positive dot of head h.
-  float weight(Index t, Index h) const { return w_[t * H_ + h]; }
   const float* panel(Index s) const { return panels_ + s / panel_keys * D_ * panel_keys; }
 
  private:
