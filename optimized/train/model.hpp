@@ -5,9 +5,10 @@
 // routing, the indexer's teacher, and the indexer's inputs as KlSemantics says. Sums have a fixed
 // order: results are the same bits for any number of threads.
 //
-// Memory: one layer's activations (a layer is run again in the backward pass) and one row of C
-// numbers a token and layer; attention and the indexer's loss stream over the keys, in both stages:
-// O(T K + block), never O(T^2).
+// Memory: one layer's activations (a layer is run again in the backward pass), and what is kept of
+// a token and layer: 2 C numbers of the residual stream, what attention made (N U), the selection
+// (K). Attention and the indexer's loss stream over the keys, in both stages: O(T K + block), never
+// O(T^2).
 #pragma once
 
 #include <functional>

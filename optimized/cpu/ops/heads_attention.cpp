@@ -3,7 +3,7 @@
 #include <cmath>
 #include <limits>
 
-#include "core/failure.hpp"
+#include "core/threads.hpp"
 #include "optimized/cpu/kernels/block_softmax.hpp"
 #include "optimized/cpu/ops/heads_blocks.hpp"
 #include "optimized/shared/pieces.hpp"
@@ -56,12 +56,9 @@ template <class F>
 void for_documents(std::vector<KeyRange> documents, Index N, F f) {
   sort_by_length(documents);
   const Index tasks = static_cast<Index>(documents.size()) * N;
-  Failure failure;
-#pragma omp parallel for schedule(dynamic)
-  for (Index i = 0; i < tasks; ++i)
-    failure.guard(
-        [&] { f(documents[static_cast<std::size_t>(i / N)], i % N, omp_get_thread_num()); });
-  failure.rethrow();
+  parallel_for(tasks, shared_loop_ns, [&](Index i, int thread) {
+    f(documents[static_cast<std::size_t>(i / N)], i % N, thread);
+  });
 }
 
 Index longest(const std::vector<KeyRange>& documents) {

@@ -1,10 +1,8 @@
-#include <omp.h>
-
 #include <cmath>
 #include <limits>
 #include <utility>
 
-#include "core/failure.hpp"
+#include "core/threads.hpp"
 #include "optimized/cpu/ops/heads_blocks.hpp"
 #include "optimized/cpu/ops/interleaved.hpp"
 #include "optimized/shared/pieces.hpp"
@@ -29,6 +27,11 @@ struct Sizes {
         M(lanes) {}
 };
 
+/// About how long one query takes, forward.
+Index query_ns(const HeadsIn& in, Chosen chosen) {
+  return chosen.shape[1] * in.q.shape[1] * (in.q.shape[2] + in.v.shape[2]) / 8 + 1;
+}
+
 /// Which documents are taken by blocks, with a mask, and which by their rows; what a row chose.
 struct Plan {
   std::vector<KeyRange> by_blocks, by_rows;
@@ -47,12 +50,9 @@ Plan::Plan(const HeadsIn& in, Chosen chosen) {
   const Index T = in.q.shape[0], K = chosen.shape[1];
   expect_shape("chosen", chosen, {T, K});
   std::vector<Index> counts(static_cast<std::size_t>(T));
-  Failure failure;
-#pragma omp parallel for schedule(static)
-  for (Index t = 0; t < T; ++t)
-    failure.guard(
-        [&] { counts[static_cast<std::size_t>(t)] = count_chosen(chosen, t, in.begin(t)); });
-  failure.rethrow();
+  parallel_for(T, K + 1, [&](Index t) {
+    counts[static_cast<std::size_t>(t)] = count_chosen(chosen, t, in.begin(t));
+  });
   for (const KeyRange& document : documents_of(in.begin)) {
     Index sum = 0;
     for (Index t = document.begin; t < document.end; ++t)
@@ -241,11 +241,10 @@ void heads_attention(Cpu cpu, HeadsOut y, const HeadsIn& in, Chosen chosen, Trai
   lay.rows(keys.v, in.v);
   const Scratch scratch = memory.threads(bytes_of<ForwardScratch>(z));
   for (const KeyRange& document : plan.by_rows)
-#pragma omp parallel for schedule(dynamic, 16)
-    for (Index t = document.begin; t < document.end; ++t) {
-      Pieces pieces(scratch.of_thread(omp_get_thread_num()));
-      attend(cpu, lay, y, in, chosen, keys, ForwardScratch(pieces, z), t);
-    }
+    parallel_for(document.size(), query_ns(in, chosen), [&](Index i, int thread) {
+      Pieces pieces(scratch.of_thread(thread));
+      attend(cpu, lay, y, in, chosen, keys, ForwardScratch(pieces, z), document.begin + i);
+    });
 }
 
 namespace {
@@ -256,20 +255,17 @@ void differentiate_rows(Cpu cpu, const Interleaved& lay, const HeadsGradient& d,
   const Sizes z(in, chosen, lay.M());
   for (Index t = document.begin; t < document.end; t += kept_queries) {
     const Index count = std::min(kept_queries, document.end - t);
-#pragma omp parallel for schedule(dynamic, 4)
-    for (Index i = 0; i < count; ++i) {
-      Pieces pieces(scratch.of_thread(omp_get_thread_num()));
+    parallel_for(count, 2 * query_ns(in, chosen), [&](Index i, int thread) {
+      Pieces pieces(scratch.of_thread(thread));
       differentiate_query(cpu, lay, d, in, y, chosen, shared, QueryScratch(pieces, z), t + i, i);
-    }
+    });
     // Every key adds up its queries in their order, whoever owns the range it lies in.
-    const Index first = document.begin, keys = t + count - first,
-                ranges = 4 * omp_get_max_threads();
-#pragma omp parallel for schedule(dynamic)
-    for (Index r = 0; r < ranges; ++r) {
-      Pieces pieces(scratch.of_thread(omp_get_thread_num()));
+    const Index first = document.begin, keys = t + count - first, ranges = 4 * threads();
+    parallel_for(ranges, count * query_ns(in, chosen) / ranges + 1, [&](Index r, int thread) {
+      Pieces pieces(scratch.of_thread(thread));
       add_to_keys(cpu, z, chosen, shared, KeyScratch(pieces, z), t, count,
                   {first + keys * r / ranges, first + keys * (r + 1) / ranges});
-    }
+    });
   }
   lay.rows_back(d.d_k, shared.d_keys.k, document);
   lay.rows_back(d.d_v, shared.d_keys.v, document);

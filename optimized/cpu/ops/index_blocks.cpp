@@ -1,5 +1,6 @@
 #include "optimized/cpu/ops/index_blocks.hpp"
 
+#include "core/threads.hpp"
 #include "optimized/cpu/ops/stored.hpp"
 
 namespace dsa::cpu {
@@ -45,14 +46,13 @@ IndexBlocks::IndexBlocks(Cpu cpu, const IndexIn& in, Pieces& shared)
 
 void IndexBlocks::pack() const {
   const float scale = static_cast<float>(in_.dot_scale * in_.weight_scale);
-#pragma omp parallel for schedule(static)
-  for (Index s = 0; s < T_; s += panel_keys) {
-    const Index n = std::min(panel_keys, T_ - s);
+  parallel_for((T_ + panel_keys - 1) / panel_keys, panel_keys * (D_ + H_), [&](Index panel) {
+    const Index s = panel * panel_keys, n = std::min(panel_keys, T_ - s);
     transpose_of[int(cpu_.tier)](panels_ + s * D_, panel_keys, in_.k.data + s * D_, D_, n, D_);
     pack_rows_of[int(cpu_.tier)](keys_ + s * packed_row(D_), in_.k.data + s * D_, D_, n, D_);
     for (Index i = s * H_; i < (s + n) * H_; ++i)
       w_[i] = in_.w.data ? scale * in_.w.data[i] : scale;
-  }
+  });
 }
 
 void IndexBlocks::score(const RowBlock& block, const Scratch& at) const {
@@ -172,14 +172,13 @@ float* KeySums::clear(Index i) const {
 
 void KeySums::write(View<float, 2> d_k) const {
   const Index row = packed_row(D_);
-#pragma omp parallel for schedule(static)
-  for (Index s = 0; s < T_; ++s) {
+  parallel_for(T_, parts_ * D_ / 8 + 1, [&](Index s) {
     std::fill_n(&d_k(s, 0), D_, 0.0f);
     for (Index i = s / each_; i < parts_ && keys(i).begin <= s; ++i) {
       const float* const from = sums_ + (i * T_ + s) * row;
       for (Index c = 0; c < D_; ++c) d_k(s, c) += from[c];
     }
-  }
+  });
 }
 
 }  // namespace dsa::cpu

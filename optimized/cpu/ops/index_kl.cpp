@@ -1,11 +1,9 @@
 #include "optimized/cpu/ops/index_kl.hpp"
 
-#include <omp.h>
-
 #include <cmath>
 #include <optional>
 
-#include "core/failure.hpp"
+#include "core/threads.hpp"
 #include "optimized/cpu/kernels/kl_rows.hpp"
 #include "optimized/cpu/ops/teacher_mass.hpp"
 
@@ -195,16 +193,13 @@ void IndexKl::operator()(TrainMemory& memory) const {
   // Without a gradient there are no sums, and parts of the same size.
   Pieces none;
   const KeySums parts = sums_ ? *sums_ : KeySums(in_.index.begin, D_, none);
-  Failure failure;
-#pragma omp parallel for schedule(dynamic)
-  for (Index i = parts.parts() - 1; i >= 0; --i)
-    failure.guard([&] {
-      Pieces pieces(scratch.of_thread(omp_get_thread_num()));
-      At at(pieces, *this);
-      if (sums_) at.d_keys = parts.clear(i);
-      part(parts.rows(i), at);
-    });
-  failure.rethrow();
+  parallel_for(parts.parts(), shared_loop_ns, [&](Index back, int thread) {
+    const Index i = parts.parts() - 1 - back;
+    Pieces pieces(scratch.of_thread(thread));
+    At at(pieces, *this);
+    if (sums_) at.d_keys = parts.clear(i);
+    part(parts.rows(i), at);
+  });
   if (sums_) parts.write(y_.gradient.d_k);
 }
 

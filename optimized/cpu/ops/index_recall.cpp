@@ -1,11 +1,9 @@
 #include "optimized/cpu/ops/index_recall.hpp"
 
-#include <omp.h>
-
 #include <cmath>
 #include <numeric>
 
-#include "core/failure.hpp"
+#include "core/threads.hpp"
 #include "optimized/cpu/ops/teacher_mass.hpp"
 
 namespace dsa::cpu {
@@ -99,18 +97,14 @@ std::vector<RowRecall> Recalls::operator()(TrainMemory& memory) const {
   const Scratch scratch = memory.threads(sizes.bytes());
   const Index T = in_.q.shape[0], blocks = (T + row_queries - 1) / row_queries;
   std::vector<RowRecall> all(static_cast<std::size_t>(T));
-  Failure failure;
-#pragma omp parallel for schedule(dynamic)
-  for (Index b = blocks - 1; b >= 0; --b)
-    failure.guard([&] {
-      const Index t = b * row_queries, count = std::min(row_queries, T - t);
-      bool any = false;
-      for (Index i = t; i < t + count; ++i) any = any || counts(i);
-      if (!any) return;
-      Pieces pieces(scratch.of_thread(omp_get_thread_num()));
-      rows(all, t, count, At(pieces, in_));
-    });
-  failure.rethrow();
+  parallel_for(blocks, shared_loop_ns, [&](Index back, int thread) {
+    const Index t = (blocks - 1 - back) * row_queries, count = std::min(row_queries, T - t);
+    bool any = false;
+    for (Index i = t; i < t + count; ++i) any = any || counts(i);
+    if (!any) return;
+    Pieces pieces(scratch.of_thread(thread));
+    rows(all, t, count, At(pieces, in_));
+  });
   return all;
 }
 

@@ -1,8 +1,6 @@
 #include "optimized/cpu/ops/index_scores.hpp"
 
-#include <omp.h>
-
-#include "core/failure.hpp"
+#include "core/threads.hpp"
 #include "optimized/cpu/ops/index_blocks.hpp"
 #include "optimized/cpu/ops/indexer_topk.hpp"
 #include "optimized/cpu/ops/interleaved.hpp"
@@ -46,24 +44,21 @@ void index_scores_backward(Cpu cpu, IndexGradient d, const IndexIn& in,
   sizes.take<float>(K + block_lanes);
   IndexBlocks::Scratch(sizes, H, D, K);
   const Scratch scratch = memory.threads(sizes.bytes());
-  Failure failure;
   const IndexBlocks& blocks = index;
   const KeySums& key_sums = sums;
-#pragma omp parallel for schedule(dynamic)
-  for (Index part = key_sums.parts() - 1; part >= 0; --part)
-    failure.guard([&] {
-      Pieces pieces(scratch.of_thread(omp_get_thread_num()));
-      float* const scores = pieces.take<float>(K + block_lanes);
-      const IndexBlocks::Scratch at(pieces, H, D, K);
-      float* const d_keys = key_sums.clear(part);
-      for (Index t = key_sums.rows(part).begin; t < key_sums.rows(part).end; ++t) {
-        const Index n = count_chosen(chosen, t, in.begin(t));
-        const std::int32_t* const ids = chosen.data + t * K;
-        blocks.score_chosen(scores, t, ids, n, at);
-        blocks.differentiate_chosen(d, d_keys, d_scores.data + t * K, t, ids, n, at);
-      }
-    });
-  failure.rethrow();
+  parallel_for(key_sums.parts(), shared_loop_ns, [&](Index back, int thread) {
+    const Index part = key_sums.parts() - 1 - back;
+    Pieces pieces(scratch.of_thread(thread));
+    float* const scores = pieces.take<float>(K + block_lanes);
+    const IndexBlocks::Scratch at(pieces, H, D, K);
+    float* const d_keys = key_sums.clear(part);
+    for (Index t = key_sums.rows(part).begin; t < key_sums.rows(part).end; ++t) {
+      const Index n = count_chosen(chosen, t, in.begin(t));
+      const std::int32_t* const ids = chosen.data + t * K;
+      blocks.score_chosen(scores, t, ids, n, at);
+      blocks.differentiate_chosen(d, d_keys, d_scores.data + t * K, t, ids, n, at);
+    }
+  });
   key_sums.write(d.d_k);
 }
 

@@ -2,6 +2,7 @@
 // (kernels/gathered_heads.hpp).
 #pragma once
 
+#include "core/threads.hpp"
 #include "optimized/cpu/kernels/block_products.hpp"
 #include "optimized/cpu/kernels/gathered_heads.hpp"
 #include "optimized/shared/key_range.hpp"
@@ -20,14 +21,14 @@ class Interleaved {
   void row_back(float* to, const float* from, Index C) const { transpose_(to, C, from, M_, C, N_); }
   void rows(float* to, View<const float, 3> x) const {
     const Index T = x.shape[0], C = x.shape[2];
-#pragma omp parallel for schedule(static)
-    for (Index t = 0; t < T; ++t) row(to + t * C * M_, x.data + t * N_ * C, C);
+    parallel_for(T, N_ * C / 4, [&](Index t) { row(to + t * C * M_, x.data + t * N_ * C, C); });
   }
   void rows_back(View<float, 3> x, const float* from, KeyRange rows) const {
     const Index C = x.shape[2];
-#pragma omp parallel for schedule(static)
-    for (Index t = rows.begin; t < rows.end; ++t)
+    parallel_for(rows.size(), N_ * C / 4, [&](Index i) {
+      const Index t = rows.begin + i;
       row_back(x.data + t * N_ * C, from + t * C * M_, C);
+    });
   }
 
  private:

@@ -89,9 +89,11 @@ LinearPiece piece_of(const Product& p, Index block, Index first, Index last, std
   const Index row = first_row(p, block);
   LinearPiece piece{};
   piece.bf16 = is_bf16;
-  piece.x =
-      p.which ? p.x : static_cast<const std::byte*>(p.x) + row * p.x_stride * (is_bf16 ? 2 : 4);
+  const Index before = p.which ? 0 : row * (p.by_column ? 1 : p.x_stride);  // elements
+  piece.x = static_cast<const std::byte*>(p.x) + before * (is_bf16 ? 2 : 4);
   piece.x_stride = p.x_stride;
+  piece.by_column = p.by_column;
+  piece.in_place = p.in_place && !is_bf16;
   piece.which = p.which ? p.which + row : nullptr;
   piece.rows = rows_of(p, block);
   piece.w = reinterpret_cast<const std::uint32_t*>(p.w->packed());
@@ -103,6 +105,7 @@ LinearPiece piece_of(const Product& p, Index block, Index first, Index last, std
   piece.y_bf16 = p.y_bf16 ? &p.y_bf16[row * p.y_stride].bits : nullptr;
   piece.y_stride = p.y_stride;
   piece.bias = p.bias;
+  piece.add = p.add;
   piece.scratch = scratch;
   return piece;
 }
@@ -132,6 +135,16 @@ Matrix::Matrix(Cpu cpu, View<const float, 2> w, Dtype dtype)
     : out_(w.shape[0]), in_(w.shape[1]), dtype_(dtype) {
   packed_ = pack(cpu, out_, in_, dtype,
                  [&](Index o, Index n, float* to) { std::copy_n(w.data + o * in_, n * in_, to); });
+}
+
+Matrix::Matrix(Index out, Index in, Dtype dtype)
+    : out_(out), in_(in), dtype_(dtype), packed_(allocate(bytes_of(out, in, dtype))) {}
+
+Matrix::Matrix(std::byte* memory, Index out, Index in, Dtype dtype)
+    : out_(out), in_(in), dtype_(dtype), packed_(std::shared_ptr<std::byte>(), memory) {}
+
+Index Matrix::bytes_of(Index out, Index in, Dtype dtype) {
+  return 4 * packed_words(out, in, dtype);
 }
 
 Index Matrix::bytes() const { return 4 * packed_words(out_, in_, dtype_); }

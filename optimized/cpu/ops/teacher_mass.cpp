@@ -2,6 +2,7 @@
 
 #include <limits>
 
+#include "core/threads.hpp"
 #include "optimized/cpu/kernels/block_softmax.hpp"
 
 namespace dsa::cpu {
@@ -24,12 +25,13 @@ MassOfVisible::MassOfVisible(Cpu cpu, const Teacher& in, View<const std::int32_t
       panels_(shared.take<float>(panels_of(T_) * block_keys * N_ * C_)) {}
 
 void MassOfVisible::pack() const {
-#pragma omp parallel for schedule(static)
-  for (Index s = 0; s < T_; s += block_keys)
+  parallel_for((T_ + block_keys - 1) / block_keys, block_keys * N_ * C_ / 4, [&](Index block) {
+    const Index s = block * block_keys;
     for (Index n = 0; n < N_; ++n)
       transpose_of[int(cpu_.tier)](panels_ + (s * N_ + n * block_keys) * C_, block_keys,
                                    in_.k.data + (s * N_ + n) * C_, N_ * C_,
                                    std::min(block_keys, T_ - s), C_);
+  });
 }
 
 void MassOfVisible::operator()(const RowBlock& block, float* scratch) const {

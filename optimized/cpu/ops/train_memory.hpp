@@ -5,10 +5,9 @@
 // nothing of value in it. Contents begin as anything.
 #pragma once
 
-#include <omp.h>
-
 #include <memory>
 
+#include "core/threads.hpp"
 #include "optimized/cpu/ops/scratch.hpp"
 #include "optimized/shared/memory.hpp"
 
@@ -19,7 +18,7 @@ class TrainMemory {
   /// A piece for every thread that a parallel region may have now. Invalidates earlier ones.
   Scratch threads(Index bytes_each) {
     const Index each = rounded_up(bytes_each, 64);
-    return {threads_.at_least(each * omp_get_max_threads()), each};
+    return {threads_.at_least(each * dsa::threads()), each};
   }
   /// One array for all threads. Invalidates the earlier one.
   std::byte* shared(Index bytes) { return shared_.at_least(bytes); }
