@@ -1,0 +1,102 @@
+#include "verify/training/rehearsal.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/threads.hpp"
+#include "verify/measure/stats.hpp"
+
+namespace dsa::verify {
+namespace {
+
+using reference::Precision;
+
+std::vector<std::string> quantities_of(const Trajectory& t) {
+  std::vector<std::string> names;
+  for (const auto& [name, value] : t.steps.front()) names.push_back(name);
+  return names;
+}
+
+/// One step of the definition and of every draw.
+void step(Rehearsal& out, Replay& base, std::vector<Replay>& draws, const Sequence& batch,
+          const Recipe& recipe, bool held) {
+  const Index n = base.steps(), runs = static_cast<Index>(draws.size());
+  Decisions mine;
+  std::vector<Decisions> theirs(draws.size());
+  const Replay before = base;
+  Watch watch(mine, nullptr);
+  out.base.push_back(base.step(batch, watch.alter(), watch.tap()));
+  std::vector<StepRecord> records(draws.size());
+  parallel_for(runs, 1'000'000, [&](Index r) {
+    const auto i = static_cast<std::size_t>(r);
+    Watch along(theirs[i], held ? &mine : nullptr);
+    records[i] = draws[i].step(batch, along.alter(), along.tap());
+  });
+  StepRecord spread;
+  for (const auto& [name, value] : out.base.back()) {
+    double squares = 0;
+    for (const StepRecord& record : records) squares += std::pow(record.at(name) - value, 2);
+    spread[name] = std::sqrt(squares / static_cast<double>(runs));
+  }
+  out.spread.push_back(std::move(spread));
+  out.near.push_back(held ? near_decisions(mine, theirs, n, recipe) : std::vector<NearDecision>{});
+  if (!out.near.back().empty()) out.before.emplace(n, before);
+}
+
+}  // namespace
+
+Rehearsal rehearse(const Model& model, const Recipe& recipe, const Trajectory& recorded,
+                   Precision precision, const Draws& draws) {
+  const auto quantities = quantities_of(recorded);
+  Replay base(model, {recipe}, quantities);
+  std::vector<Replay> rounded;
+  for (int run = 0; run < draws.runs; ++run)
+    rounded.emplace_back(model, Procedure{recipe}, quantities,
+                         Roundings{precision, draws.seed + static_cast<std::uint64_t>(run)});
+  Rehearsal out;
+  for (const Sequence& batch : recorded.batches)
+    step(out, base, rounded, batch, recipe, precision != Precision::hf_bf16);
+  for_each_tensor(model.weights, model.config, [&](const std::string& name, auto&&...) {
+    if (!base.trains(name) || norm(base[name]) == 0) return;
+    out.finals.emplace_back(name, base[name]);
+    std::vector<double> whole, element;
+    for (const Replay& run : rounded) {
+      const GradientDistance d = distance(run[name], base[name]);
+      whole.push_back(d.whole), element.push_back(d.element);
+    }
+    out.whole.push_back(std::move(whole)), out.element.push_back(std::move(element));
+  });
+  out.end = std::move(base);
+  return out;
+}
+
+TrainingLimits::TrainingLimits(const Rehearsal& rehearsal, const Model& model,
+                               const Trajectory& recorded, Precision precision, const Draws& draws)
+    : rehearsal_(rehearsal),
+      unit_(precision == Precision::fp64 ? 0x1p-53 : 0x1p-24),
+      runs_(draws.runs),
+      choices_(
+          static_cast<double>(std::max(model.config.vocab_size, recorded.batches.front().size()))),
+      rows_(static_cast<double>(recorded.batches.front().size())),
+      whole_(rehearsal.whole),
+      element_(rehearsal.element) {
+  const std::size_t checks =
+      recorded.steps.size() * recorded.steps.front().size() + 2 * rehearsal.finals.size();
+  tail_ = draws.alpha / static_cast<double>(2 * checks);
+  quantile_ = student_quantile(runs_, tail_);
+}
+
+/// Student's t times the spread of the draws and of the loss's own arithmetic, which the draws
+/// leave out: a mean over rows of logarithms of at most ln(choices), each rounded twice. And what
+/// the format of the printed number takes; a rate is four operations.
+double TrainingLimits::of(const std::string& quantity, Index step) const {
+  const auto n = static_cast<std::size_t>(step);
+  const double value = std::abs(rehearsal_.base[n].at(quantity));
+  if (quantity == "lr") return 8 * unit_ * value;
+  const double own =
+      quantity == "grad_norm" ? 0 : unit_ * 2 * std::log(choices_) / std::sqrt(rows_);
+  const double drawn = rehearsal_.spread[n].at(quantity);
+  return quantile_ * std::sqrt(drawn * drawn * (1 + 1 / runs_) + own * own) + unit_ * value;
+}
+
+}  // namespace dsa::verify
