@@ -130,24 +130,32 @@ void add_indexer(Defects& all) {
                  [](Procedure& p) { p.recipe.semantics.tokens = KlSemantics::Reduction::sum; }});
 }
 
-bool explains(const TrainingDefect& defect, const Comparison& comparison, const Model& model,
-              const Recipe& recipe, const Trajectory& found) {
-  Procedure procedure{recipe};
-  defect.alter(procedure);
-  std::vector<std::string> recorded;
-  for (const auto& [name, value] : found.steps.front()) recorded.push_back(name);
-  Replay replay(model, procedure, recorded);
-  const Rehearsal& own = comparison.rehearsal();
-  double moved = 0;  // away from the recipe's own run
-  for (Index n = 0; n < found.size(); ++n) {
-    const auto i = static_cast<std::size_t>(n);
-    const StepRecord record = replay.step(found.batches[i]);
-    if (comparison.of_step(n, record, elsewhere) > 1) return false;
-    moved = std::max(moved, comparison.between(n, record, own.base[i]));
+/// One run held against every defect.
+struct Suspects {
+  const Comparison& comparison;
+  const Model& model;
+  const Recipe& recipe;
+  const Trajectory& found;
+  std::vector<std::string> recorded = {};
+  BeforeUpdate first = {};  // the first step's losses and gradients, by the recipe
+
+  bool explains(const TrainingDefect& defect) const {
+    Procedure procedure{recipe};
+    defect.alter(procedure);
+    Replay replay(model, procedure, recorded);
+    const Rehearsal& own = comparison.rehearsal();
+    double moved = 0;  // away from the recipe's own run
+    for (Index n = 0; n < found.size(); ++n) {
+      const auto i = static_cast<std::size_t>(n);
+      const bool known = n == 0 && !defect.of_losses;
+      const StepRecord record = known ? replay.step(first) : replay.step(found.batches[i]);
+      if (comparison.of_step(n, record, elsewhere) > 1) return false;
+      moved = std::max(moved, comparison.between(n, record, own.base[i]));
+    }
+    moved = std::max(moved, comparison.of_finals(*own.end, elsewhere));
+    return moved > 1 && comparison.of_finals(replay, elsewhere) <= 1;
   }
-  moved = std::max(moved, comparison.of_finals(*own.end, elsewhere));
-  return moved > 1 && comparison.of_finals(replay, elsewhere) <= 1;
-}
+};
 
 }  // namespace
 
@@ -158,17 +166,23 @@ std::vector<TrainingDefect> training_defects(Index sequences, bool has_indexer) 
   add_moments(all);
   add_decays(all);
   add_gradients(all, sequences);
-  if (has_indexer) add_indexer(all);
+  if (!has_indexer) return all;
+  const std::size_t others = all.size();
+  add_indexer(all);
+  for (std::size_t i = others; i < all.size(); ++i) all[i].of_losses = true;
   return all;
 }
 
 std::vector<KnownCause> causes_of(const Comparison& comparison, const Model& model,
                                   const Recipe& recipe, const Trajectory& found) {
   const Defects all = training_defects(found.sequences, model.config.indexer.has_value());
+  Suspects suspects{comparison, model, recipe, found};
+  for (const auto& [name, value] : found.steps.front()) suspects.recorded.push_back(name);
+  suspects.first = Replay(model, {recipe}, suspects.recorded).before_update(found.batches.front());
   std::vector<char> explained(all.size());
   parallel_for(static_cast<Index>(all.size()), 1'000'000, [&](Index i) {
     const auto at = static_cast<std::size_t>(i);
-    explained[at] = explains(all[at], comparison, model, recipe, found);
+    explained[at] = suspects.explains(all[at]);
   });
   std::vector<KnownCause> causes;
   for (std::size_t i = 0; i < all.size(); ++i)

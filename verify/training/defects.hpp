@@ -13,6 +13,7 @@ struct TrainingDefect {
   std::string name;      // "no-clip"
   std::string sentence;  // what the trainer does
   std::function<void(Procedure&)> alter;
+  bool of_losses = false;  // it changes losses or gradients; otherwise what is done with them
 };
 
 /// All of them that a model with, or without, an indexer may have. `sequences`: of a batch, which

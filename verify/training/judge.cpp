@@ -67,10 +67,9 @@ std::string names_of(const std::vector<KnownCause>& causes) {
 void conclude_departed(TrainingVerdict& v) {
   const auto wrong_finals = std::count_if(v.finals.begin(), v.finals.end(),
                                           [](const auto& r) { return !r.missing && !r.ok(); });
-  const std::string where = fmt::format(
-      "the first departure from the recipe is {}; {} of {} in the end", *v.first_departure,
-      plural(wrong_finals, "parameter") + (wrong_finals == 1 ? " departs" : " depart"),
-      v.finals.size());
+  const std::string where =
+      fmt::format("the first departure from the recipe is {}; {} of {} depart", *v.first_departure,
+                  wrong_finals, plural(static_cast<Index>(v.finals.size()), "final parameter"));
   if (!v.causes.empty()) {
     v.outcome = Outcome::fail;
     v.why = names_of(v.causes) + ": " + v.causes.front().sentence + "; " + where;
@@ -107,10 +106,26 @@ void conclude(TrainingVerdict& v, bool sees) {
   }
 }
 
+/// Routed experts are most of a model, and often left out: the losses see them. What else is
+/// missing counts.
+void leave_out_experts(TrainingVerdict& v) {
+  const auto missing_expert = [](const FinalResult& r) {
+    return r.missing && r.name.find(".mlp.experts.") != r.name.npos;
+  };
+  const auto all = std::count_if(v.finals.begin(), v.finals.end(), [](const FinalResult& r) {
+    return r.name.find(".mlp.experts.") != r.name.npos;
+  });
+  const auto missing = std::count_if(v.finals.begin(), v.finals.end(), missing_expert);
+  if (missing == 0 || missing < all) return;
+  std::erase_if(v.finals, missing_expert);
+  v.notes.push_back("your file leaves the routed experts out: " + plural(missing, "parameter") +
+                    " of the trajectory");
+}
+
 void judge(TrainingVerdict& v, const Model& model, const Trajectory& trusted,
            const Trajectory& file, Precision precision, const Draws& draws) {
   const Rehearsal rehearsal = rehearse(model, v.recipe, file, precision, draws);
-  const TrainingLimits limits(rehearsal, model, file, precision, draws);
+  const TrainingLimits limits(rehearsal, model, v.recipe, file, precision, draws);
   const Comparison comparison(file, rehearsal, limits);
   v.quantities = comparison.quantities(rehearsal.base);
   v.finals = comparison.finals(*rehearsal.end, trusted.finals);
@@ -127,6 +142,7 @@ void judge(TrainingVerdict& v, const Model& model, const Trajectory& trusted,
       if (turned.may_explain) v.undecided_from = turned.first;
     }
   }
+  leave_out_experts(v);
   conclude(v, sees_selection(file, v.recipe, model.config));
 }
 

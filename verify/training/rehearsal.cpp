@@ -70,33 +70,44 @@ Rehearsal rehearse(const Model& model, const Recipe& recipe, const Trajectory& r
   return out;
 }
 
-TrainingLimits::TrainingLimits(const Rehearsal& rehearsal, const Model& model,
+/// A loss is a mean over rows of logarithms of at most ln(choices), each rounded twice: its own
+/// arithmetic, which the draws leave out.
+TrainingLimits::TrainingLimits(const Rehearsal& rehearsal, const Model& model, const Recipe& recipe,
                                const Trajectory& recorded, Precision precision, const Draws& draws)
     : rehearsal_(rehearsal),
       unit_(precision == Precision::fp64 ? 0x1p-53 : 0x1p-24),
       runs_(draws.runs),
-      choices_(
-          static_cast<double>(std::max(model.config.vocab_size, recorded.batches.front().size()))),
-      rows_(static_cast<double>(recorded.batches.front().size())),
+      rate_(recipe.schedule.lr),
       whole_(rehearsal.whole),
       element_(rehearsal.element) {
+  const Index T = recorded.batches.front().size();
+  own_ = unit_ * 2 * std::log(static_cast<double>(std::max(model.config.vocab_size, T))) /
+         std::sqrt(static_cast<double>(T));
   const std::size_t checks =
       recorded.steps.size() * recorded.steps.front().size() + 2 * rehearsal.finals.size();
   tail_ = draws.alpha / static_cast<double>(2 * checks);
-  quantile_ = student_quantile(runs_, tail_);
 }
 
-/// Student's t times the spread of the draws and of the loss's own arithmetic, which the draws
-/// leave out: a mean over rows of logarithms of at most ln(choices), each rounded twice. And what
-/// the format of the printed number takes; a rate is four operations.
+/// Student's t times the spread of the draws, which is that of the step, or of the five around it
+/// where that is more; and the loss's own arithmetic; and what the printed format takes. A rate is
+/// a few operations on the schedule's full rate.
 double TrainingLimits::of(const std::string& quantity, Index step) const {
-  const auto n = static_cast<std::size_t>(step);
-  const double value = std::abs(rehearsal_.base[n].at(quantity));
-  if (quantity == "lr") return 8 * unit_ * value;
-  const double own =
-      quantity == "grad_norm" ? 0 : unit_ * 2 * std::log(choices_) / std::sqrt(rows_);
-  const double drawn = rehearsal_.spread[n].at(quantity);
-  return quantile_ * std::sqrt(drawn * drawn * (1 + 1 / runs_) + own * own) + unit_ * value;
+  constexpr Index around = 2;
+  if (quantity == "lr") return 8 * unit_ * rate_;
+  const auto N = static_cast<Index>(rehearsal_.spread.size());
+  const auto spread = [&](Index n) {
+    return rehearsal_.spread[static_cast<std::size_t>(n)].at(quantity);
+  };
+  const Index first = std::max<Index>(0, step - around), end = std::min(N, step + around + 1);
+  const auto steps = static_cast<double>(end - first);
+  double squares = 0;
+  for (Index n = first; n < end; ++n) squares += spread(n) * spread(n) / steps;
+  const double drawn = std::max(spread(step), std::sqrt(squares)),
+               own = quantity == "grad_norm" ? 0 : own_,
+               value = std::abs(rehearsal_.base[static_cast<std::size_t>(step)].at(quantity));
+  return student_quantile(runs_ * steps, tail_) *
+             std::sqrt(drawn * drawn * (1 + 1 / (runs_ * steps)) + own * own) +
+         unit_ * value;
 }
 
 }  // namespace dsa::verify

@@ -28,9 +28,8 @@ Rehearsal rehearse(const Model&, const Recipe&, const Trajectory& recorded, refe
 /// How far each number of a right run may lie from the rehearsal's.
 class TrainingLimits {
  public:
-  /// `checks`: numbers that share alpha.
-  TrainingLimits(const Rehearsal&, const Model&, const Trajectory&, reference::Precision,
-                 const Draws&);
+  TrainingLimits(const Rehearsal&, const Model&, const Recipe&, const Trajectory&,
+                 reference::Precision, const Draws&);
 
   double of(const std::string& quantity, Index step) const;
   double whole_of_final(std::size_t i) const { return whole_.of(i, tail_); }
@@ -38,8 +37,9 @@ class TrainingLimits {
 
  private:
   const Rehearsal& rehearsal_;
-  double tail_, quantile_, unit_, runs_;
-  double choices_, rows_;  // of the losses' own arithmetic
+  double tail_, unit_, runs_;
+  double own_;   // standard deviation of a loss by its own arithmetic
+  double rate_;  // the schedule's full rate
   DistanceLimits whole_, element_;
 };
 

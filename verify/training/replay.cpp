@@ -107,31 +107,39 @@ Replay::Ops Replay::ops_of_step() const {
           reference::backward_ops_of(roundings_.precision, rounding)};
 }
 
-StepRecord Replay::step(const Sequence& batch, const Alter& alter,
-                        const reference::Tap<double>& tap) {
+BeforeUpdate Replay::before_update(const Sequence& batch, const Alter& alter,
+                                   const reference::Tap<double>& tap) {
   Ops ops = ops_of_step();
   if (alter) alter(ops.forward, ops.backward);
-  StepRecord record;
-  Gradients gradients;
-  std::map<std::string, std::vector<Index>> loads;  // by name of the routing
   reference::Tap<double> counting = tap;
   counting.decision = [&](const std::string& name, View<const double, 2> scores,
                           View<Index, 2> chosen) {
     if (tap.decision) tap.decision(name, scores, chosen);
     if (!name.ends_with(".mlp.gate.experts")) return;
-    std::vector<Index>& load = loads[name];
+    std::vector<Index>& load = loads_[name];
     load.assign(static_cast<std::size_t>(scores.shape[1]), 0);
     for (const Index expert : chosen) ++load[static_cast<std::size_t>(expert)];
   };
-  losses(record, gradients, batch, ops, counting);
-  const double norm = norm_of(gradients), rate = rate_of(steps_);
+  BeforeUpdate before;
+  losses(before.losses, before.gradients, batch, ops, counting);
+  return before;
+}
+
+StepRecord Replay::step(const Sequence& batch, const Alter& alter,
+                        const reference::Tap<double>& tap) {
+  return step(before_update(batch, alter, tap));
+}
+
+StepRecord Replay::step(BeforeUpdate before) {
+  StepRecord record = std::move(before.losses);
+  const double norm = norm_of(before.gradients), rate = rate_of(steps_);
   const double kept = reference::clip_factor(norm, procedure_.recipe.clip);
   record["grad_norm"] = procedure_.clipped_norm_recorded ? norm * kept : norm;
   record["lr"] = rate;
-  clip(gradients, norm);
+  clip(before.gradients, norm);
   ++steps_;
-  update(gradients, rate);
-  if (procedure_.recipe.bias_update_rate != 0) update_biases(loads);
+  update(before.gradients, rate);
+  if (procedure_.recipe.bias_update_rate != 0) update_biases();
   return record;
 }
 
@@ -244,8 +252,8 @@ void Replay::update(const Gradients& gradients, double rate) {
   }
 }
 
-void Replay::update_biases(const std::map<std::string, std::vector<Index>>& loads) {
-  for (const auto& [name, load] : loads) {
+void Replay::update_biases() {
+  for (const auto& [name, load] : loads_) {
     const auto found =
         weights_.find(name.substr(0, name.rfind('.') + 1) + "e_score_correction_bias");
     if (found == weights_.end()) continue;

@@ -49,6 +49,12 @@ struct Roundings {
 /// Changes the ops of one step; a forced decision is one.
 using Alter = std::function<void(reference::Ops<double>&, reference::BackwardOps<double>&)>;
 
+/// What a step computes before its update.
+struct BeforeUpdate {
+  StepRecord losses;
+  std::map<std::string, std::vector<double>> gradients;
+};
+
 class Replay {
  public:
   /// Starts at the model's parameters. `recorded`: which quantities are asked for.
@@ -57,6 +63,13 @@ class Replay {
   /// Takes the next step. `tap` sees the forward pass.
   StepRecord step(const Sequence& batch, const Alter& alter = {},
                   const reference::Tap<double>& tap = {});
+
+  /// The same, where losses and gradients are known.
+  StepRecord step(BeforeUpdate);
+
+  /// Losses and gradients of the step that is next.
+  BeforeUpdate before_update(const Sequence& batch, const Alter& alter = {},
+                             const reference::Tap<double>& tap = {});
 
   Index steps() const { return steps_; }
   bool trains(const std::string& parameter) const;
@@ -77,7 +90,8 @@ class Replay {
     reference::Ops<double> forward;
     reference::BackwardOps<double> backward;
   };
-  using Gradients = std::map<std::string, std::vector<double>>;
+  using Gradients = decltype(BeforeUpdate::gradients);
+  using Loads = std::map<std::string, std::vector<Index>>;  // by name of the routing
 
   Ops ops_of_step() const;
   bool asks(const std::string& quantity) const;
@@ -87,7 +101,7 @@ class Replay {
   double rate_of(Index step) const;
   void clip(Gradients&, double norm) const;
   void update(const Gradients&, double rate);
-  void update_biases(const std::map<std::string, std::vector<Index>>& loads);
+  void update_biases();
   void round_all(std::vector<double>&, const std::string& name, int times) const;
 
   Model start_;  // config and names; its parameters are read from weights_
@@ -95,6 +109,7 @@ class Replay {
   std::vector<std::string> recorded_;
   Roundings roundings_;
   std::map<std::string, Weight> weights_;
+  Loads loads_;  // of the next step's forward pass
   Index steps_ = 0;
 };
 

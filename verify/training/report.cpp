@@ -77,15 +77,13 @@ std::string table(const TrainingVerdict& v, bool colour) {
   std::string out = opening_line(v.outcome, v.why, colour);
   out += fmt::format("{} ({}, {})\n", clean(v.candidate.empty() ? v.trajectory : v.candidate),
                      plural(v.steps, "step"), v.precision);
-  out += wrapped("recipe: " + clean(v.recipe_from), 2) + "\n";
-  for (const std::string& note : v.notes) out += wrapped(clean(note), 2) + "\n";
+  out += wrapped("recipe: " + clean(v.recipe_from), 2);
+  for (const std::string& note : v.notes) out += wrapped(clean(note), 2);
   out += table_of_steps(v) + table_of_finals(v);
-  for (const NearDecision& d : v.turned)
-    out += "\n" + wrapped("turned by rounding: " + in_words(d), 2);
-  if (!v.turned.empty()) out += "\n";
+  if (!v.turned.empty() || !v.causes.empty()) out += "\n";
+  for (const NearDecision& d : v.turned) out += wrapped("turned by rounding: " + in_words(d), 2);
   for (const KnownCause& cause : v.causes)
-    out += "\n" + wrapped("explained by " + cause.name + ": " + cause.sentence, 2);
-  if (!v.causes.empty()) out += "\n";
+    out += wrapped("explained by " + cause.name + ": " + cause.sentence, 2);
   return out + "\n" + closing_line(v.outcome, v.why, colour);
 }
 
