@@ -70,8 +70,8 @@ Rehearsal rehearse(const Model& model, const Recipe& recipe, const Trajectory& r
   return out;
 }
 
-/// A loss is a mean over rows of logarithms of at most ln(choices), each rounded twice: its own
-/// arithmetic, which the draws leave out.
+/// The draws leave out a loss's own arithmetic: a mean over rows of logarithms of at most
+/// ln(choices), each rounded twice, and their sum, in the worst order.
 TrainingLimits::TrainingLimits(const Rehearsal& rehearsal, const Model& model, const Recipe& recipe,
                                const Trajectory& recorded, Precision precision, const Draws& draws)
     : rehearsal_(rehearsal),
@@ -81,8 +81,10 @@ TrainingLimits::TrainingLimits(const Rehearsal& rehearsal, const Model& model, c
       whole_(rehearsal.whole),
       element_(rehearsal.element) {
   const Index T = recorded.batches.front().size();
+  const auto rows = static_cast<double>(T);
   own_ = unit_ * 2 * std::log(static_cast<double>(std::max(model.config.vocab_size, T))) /
-         std::sqrt(static_cast<double>(T));
+         std::sqrt(rows);
+  summed_ = unit_ * std::sqrt(rows) / 3;
   const std::size_t checks =
       recorded.steps.size() * recorded.steps.front().size() + 2 * rehearsal.finals.size();
   tail_ = draws.alpha / static_cast<double>(2 * checks);
@@ -102,9 +104,10 @@ double TrainingLimits::of(const std::string& quantity, Index step) const {
   const auto steps = static_cast<double>(end - first);
   double squares = 0;
   for (Index n = first; n < end; ++n) squares += spread(n) * spread(n) / steps;
+  const bool is_loss = quantity != "grad_norm";
   const double drawn = std::max(spread(step), std::sqrt(squares)),
-               own = quantity == "grad_norm" ? 0 : own_,
-               value = std::abs(rehearsal_.base[static_cast<std::size_t>(step)].at(quantity));
+               value = std::abs(rehearsal_.base[static_cast<std::size_t>(step)].at(quantity)),
+               own = is_loss ? std::hypot(own_, summed_ * value) : 0;
   return student_quantile(runs_ * steps, tail_) *
              std::sqrt(drawn * drawn * (1 + 1 / (runs_ * steps)) + own * own) +
          unit_ * value;

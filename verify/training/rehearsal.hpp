@@ -38,7 +38,8 @@ class TrainingLimits {
  private:
   const Rehearsal& rehearsal_;
   double tail_, unit_, runs_;
-  double own_;   // standard deviation of a loss by its own arithmetic
+  double own_;  // standard deviation of a loss by its own arithmetic, and of its sum, relative
+  double summed_;
   double rate_;  // the schedule's full rate
   DistanceLimits whole_, element_;
 };

@@ -8,7 +8,7 @@ namespace dsa::verify {
 namespace {
 
 constexpr std::size_t most_turns = 8;    // of one run
-constexpr std::size_t most_trials = 32;  // for one turn: those nearest to the departure
+constexpr std::size_t most_trials = 12;  // for one turn: those nearest to the departure
 constexpr double helps = 0.5;            // of the error at a departure that stays where it is
 
 /// How far a replay follows the found run.
