@@ -81,6 +81,7 @@ const std::vector<Strings> floors = {
     {"verify/limits/"},
     {"verify/judge/"},
     {"verify/localise/", "verify/invariants/", "verify/gradients/"},
+    {"verify/training/"},
     {"verify/diagnose/"},
     {"verify/commands/"},
     {"verify/main."},

@@ -14,6 +14,7 @@ attention. Limits are derived from perturbed runs of it at the declared precisio
   dsa-verify localise CHECKPOINT CANDIDATE               which op of my implementation is wrong?
   dsa-verify power CHECKPOINT GOLDEN                     which known defects could it see?
   dsa-verify gradients CHECKPOINT GOLDEN                 are these the right gradients?
+  dsa-verify training CHECKPOINT TRAJECTORY              does this run follow its recipe?
   dsa-verify invariants CHECKPOINT                       what needs no golden
   dsa-verify ops                                         are the kernels right, one by one?
   dsa-verify samples DIR                                 judge every golden of a directory
@@ -24,10 +25,10 @@ Exit status: 0 pass, 1 fail, 2 usage or bad input, 3 inconclusive, 130 interrupt
 
 int main(int argc, char** argv) {
   using namespace dsa::verify;
-  return dsa::cli::run({"dsa-verify",
-                        about,
-                        {golden_command, gradients_command, diagnose_command, defects_command,
-                         localise_command, power_command, invariants_command, ops_command,
-                         samples_command}},
-                       argc, argv);
+  return dsa::cli::run(
+      {"dsa-verify",
+       about,
+       {golden_command, gradients_command, training_command, diagnose_command, defects_command,
+        localise_command, power_command, invariants_command, ops_command, samples_command}},
+      argc, argv);
 }

@@ -25,6 +25,7 @@ Command invariants_command(CLI::App&);
 Command ops_command(CLI::App&);
 Command power_command(CLI::App&);
 Command samples_command(CLI::App&);
+Command training_command(CLI::App&);
 
 /// What most commands are told. Held by a shared_ptr: CLI11 keeps references.
 struct Arguments {

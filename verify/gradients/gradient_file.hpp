@@ -12,19 +12,15 @@
 
 #include "core/config.hpp"
 #include "core/recording.hpp"
+#include "verify/gradients/parameters.hpp"
 
 namespace dsa::verify {
-
-struct StoredGradient {
-  Dtype dtype = Dtype::f64;
-  std::vector<double> values;
-};
 
 struct GradientFile {
   std::filesystem::path path;
   std::vector<Sequence> sequences;
-  std::map<std::string, double> losses;                                    // "lm", "kl", ...
-  std::map<std::string, std::map<std::string, StoredGradient>> gradients;  // by loss and parameter
+  std::map<std::string, double> losses;          // "lm", "kl", ...
+  std::map<std::string, ByParameter> gradients;  // by loss
   std::string precision;  // "fp64", "hf-fp32" or "hf-bf16": what its numbers look like
 
   bool has(const std::string& loss) const {

@@ -235,7 +235,7 @@ class Judge {
 
   void judge_parameter(const std::string& loss, const std::pair<std::string, Values>& base,
                        const Drawn& draws, std::size_t p, double tail,
-                       const std::map<std::string, StoredGradient>& gradients) {
+                       const ByParameter& gradients) {
     const auto& [name, want] = base;
     const auto mine = gradients.find(name);
     const double size = norm(want);
