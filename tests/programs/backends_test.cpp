@@ -22,7 +22,7 @@ TEST_CASE("only cpu has tiers and forms", "[backends]") {
   check_options({"cpu", "bf16", "", "expanded"});
   check_options({"reference", "fp64"});
   CHECK_THROWS_WITH(check_options({"cuda", "bf16", "avx2"}),
-                    Contains("--cpu") && Contains("for cuda"));
+                    Contains("--isa") && Contains("for cuda"));
   CHECK_THROWS_WITH(check_options({"cuda", "bf16", "", "expanded"}),
                     Contains("--mla") && Contains("for cuda"));
 }
