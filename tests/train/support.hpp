@@ -153,12 +153,16 @@ inline Noise noise_of(const Model& model, const Sequence& sequence,
 
 inline void check_gradients(const Gradients& got, const Defined& want, const Noise& noise) {
   constexpr double tail = 1e-6;  // of a right run beyond the limit, a parameter
+  // The draws round an exponential to half a unit in the last place; the kernels' is good to two
+  // (kernels/native.hpp). What the indexer learns is a difference of exponentials, q - p.
+  const auto exponentials = [](const std::string& name) { return of_indexer(name) ? 4.0 : 1.0; };
   const verify::DistanceLimits limits(noise.distances);
   for (std::size_t p = 0; p < noise.names.size(); ++p) {
     const std::string& name = noise.names[p];
     const double whole = verify::distance(got.at(name), want.gradients.at(name)).whole;
-    INFO(name << " is " << whole << " from the definition, allowed " << limits.of(p, tail));
-    CHECK(whole <= limits.of(p, tail));
+    const double limit = exponentials(name) * limits.of(p, tail);
+    INFO(name << " is " << whole << " from the definition, allowed " << limit);
+    CHECK(whole <= limit);
   }
   for (const auto& [name, g] : want.gradients) {
     if (verify::norm(g) > 0) continue;
