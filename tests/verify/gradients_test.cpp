@@ -99,6 +99,8 @@ TEST_CASE("what is wrong with a candidate's gradients is named", "[gradients]") 
     CHECK(to_json(v)["first_departure"] == norm.substr(3));
     CHECK(to_json(v)["exit_code"] == 1);
     CHECK_THAT(table(v, false), Contains("FAIL") || Contains("fail"));
+    CHECK_THAT(to_html(v), Contains("Gradients of loss.lm") && Contains("heat3"));
+    CHECK_THAT(to_junit(v), Contains("failures=\"2\"") && Contains(norm.substr(3)));
   }
   SECTION("one element is NaN") {
     tensors.at(norm).values[3] = std::numeric_limits<double>::quiet_NaN();

@@ -1,5 +1,7 @@
 // dsa-verify training: a right run passes, a defect of the optimiser is named.
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <map>
 
 #include "core/checkpoint.hpp"
@@ -14,6 +16,7 @@
 #include "verify/training/judge.hpp"
 #include "verify/training/recipe_of.hpp"
 #include "verify/training/report.hpp"
+#include "verify/training/turned.hpp"
 
 using namespace dsa;
 using namespace dsa::test;
@@ -177,6 +180,8 @@ TEST_CASE("a frozen parameter that moved is named", "[training][judge]") {
   const TrainingVerdict v = judged(tensors, recipe);
   CHECK(v.outcome == Outcome::fail);
   CHECK(v.first_departure == "final model.norm.weight");
+  CHECK_THAT(to_html(v), Contains("heat3") && Contains("model.norm.weight"));
+  CHECK_THAT(to_junit(v), Contains("failures=\"2\"") && Contains("loss.kl"));
   CHECK(std::any_of(v.finals.begin(), v.finals.end(),
                     [](const FinalResult& r) { return r.frozen && !r.ok(); }));
 }
@@ -233,4 +238,54 @@ TEST_CASE("files that are no runs of this model are refused in a sentence", "[tr
     tensors = odd;
     CHECK_THROWS_WITH(refused(""), Contains("--recipe FILE.json"));
   }
+}
+
+TEST_CASE("a run is followed through a decision that rounding turned", "[training][judge]") {
+  Recipe recipe = default_recipe(Recipe::Stage::warmup);
+  recipe.schedule = {Schedule::Kind::constant, 1e-3, 0, 2, 0, 0};
+  const Scratch scratch;
+  const std::string file = (scratch / "run.safetensors").string();
+  write(file, trained({recipe}, 2, 24), "");
+  Trajectory run = read_trajectory(file, model().config);
+
+  // The dot product nearest to the ReLU's kink in the first step, and a run that falls on its other
+  // side there.
+  const std::string name = "model.layers.2.self_attn.indexer.scores";
+  Replay plain(model(), {recipe}, {"loss.lm"});
+  Decisions seen;
+  Watch watch(seen, nullptr);
+  plain.before_update(run.batches[0], watch.alter(), watch.tap());
+  const IndexDots& dots = seen.dots.at(name);
+  NearDecision nearest{NearDecision::Kind::kink, 0, name, 0, 0, 0, 1e300, 1e300};
+  for (Index t = 0; t < 24; ++t)
+    for (Index s = 0; s < t; ++s)
+      for (Index h = 0; h < dots.q.shape()[1]; ++h)
+        if (std::abs(dots.at(t, h, s)) < nearest.margin)
+          nearest = {NearDecision::Kind::kink, 0, name, t, s, h, std::abs(dots.at(t, h, s)), 1};
+  Replay other(model(), {recipe}, {"loss.lm", "loss.kl", "grad_norm", "lr"});
+  Decisions unused;
+  Watch turning(unused, nullptr, {nearest});
+  run.steps[0] = other.step(run.batches[0], turning.alter(), turning.tap());
+  run.steps[1] = other.step(run.batches[1]);
+  run.finals.clear();
+
+  const TrainingOptions options;
+  Rehearsal rehearsal = rehearse(model(), recipe, run, reference::Precision::fp64, options);
+  const TrainingLimits limits(rehearsal, model(), recipe, run, reference::Precision::fp64, options);
+  const Comparison comparison(run, rehearsal, limits);
+  CHECK(comparison.of_step(1, rehearsal.base[1]) > 1);
+  const Turned without = turn_decisions(comparison, rehearsal, run.batches);
+  CHECK_FALSE(without.explains);
+  CHECK_FALSE(without.may_explain);
+  CHECK(without.first == -1);
+
+  NearDecision irrelevant = nearest;
+  irrelevant.row += nearest.row < 23 ? 1 : -1;
+  rehearsal.near[0] = {irrelevant, nearest};
+  rehearsal.before.emplace(0, Replay(model(), {recipe}, {"loss.lm", "loss.kl"}));
+  const Turned with = turn_decisions(comparison, rehearsal, run.batches);
+  CHECK(with.explains);
+  REQUIRE(with.turns.size() == 1);
+  CHECK(with.turns.front().row == nearest.row);
+  CHECK_THAT(in_words(with.turns.front()), Contains("ReLU's kink") && Contains("step 0"));
 }

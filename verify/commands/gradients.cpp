@@ -22,6 +22,8 @@ int run(const GradientArguments& a, const std::string& command_line) {
   verdict.receipt.seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   write_if_asked(a.json, json_text(to_json(verdict)));
+  write_if_asked(a.junit, to_junit(verdict));
+  write_if_asked(a.html, to_html(verdict));
   print(table(verdict, is_coloured()));
   return exit_code(verdict.outcome);
 }
@@ -52,6 +54,8 @@ Command gradients_command(CLI::App& parent) {
                 "Probability of rejecting what is right, over all checks of a judgement")
       ->capture_default_str();
   add_json(*app, *a, "the verdict");
+  app->add_option("--junit", a->junit, "Write it as JUnit XML to this file");
+  add_html(*app, *a);
   return {app, [=](const std::string& command_line) { return run(*a, command_line); }};
 }
 

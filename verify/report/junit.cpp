@@ -1,4 +1,6 @@
 // JUnit XML, as CI servers read it: a suite a golden, a case a check.
+#include "verify/report/junit.hpp"
+
 #include <fmt/format.h>
 
 #include <pugixml.hpp>
@@ -93,28 +95,32 @@ void add_judgement(Suite& suite, const std::string& group, const Judgement& j) {
   for (const Check& c : logits.user) add_check(suite, group, "logits: " + c.from, c);
 }
 
+void add_property(pugi::xml_node properties, const std::string& name, const std::string& value) {
+  if (value.empty()) return;
+  pugi::xml_node property = properties.append_child("property");
+  set(property, "name", name);
+  set(property, "value", value);
+}
+
+void add_receipt(pugi::xml_node properties, const Receipt& r) {
+  add_property(properties, "command", r.command);
+  add_property(properties, "version", r.version);
+  add_property(properties, "commit", r.commit);
+  add_property(properties, "compiler", r.compiler);
+  add_property(properties, "device", r.device);
+  add_property(properties, "seed", std::to_string(r.draws.seed));
+  add_property(properties, "checkpoint_sha256", r.checkpoint_sha256);
+  add_property(properties, "golden_sha256", r.golden_sha256);
+  add_property(properties, "candidate_sha256", r.candidate_sha256);
+}
+
 void add_properties(Suite& suite, const Verdict& v) {
   pugi::xml_node properties = suite.node().append_child("properties");
-  const auto add = [&](const char* name, const std::string& value) {
-    if (value.empty()) return;
-    pugi::xml_node property = properties.append_child("property");
-    set(property, "name", name);
-    set(property, "value", value);
-  };
-  const Receipt& r = v.receipt;
-  add("checkpoint", v.checkpoint);
-  add("golden", v.golden);
-  add("candidate", v.candidate);
-  add("precision", v.judged.precision);
-  add("command", r.command);
-  add("version", r.version);
-  add("commit", r.commit);
-  add("compiler", r.compiler);
-  add("device", r.device);
-  add("seed", std::to_string(r.draws.seed));
-  add("checkpoint_sha256", r.checkpoint_sha256);
-  add("golden_sha256", r.golden_sha256);
-  add("candidate_sha256", r.candidate_sha256);
+  add_property(properties, "checkpoint", v.checkpoint);
+  add_property(properties, "golden", v.golden);
+  add_property(properties, "candidate", v.candidate);
+  add_property(properties, "precision", v.judged.precision);
+  add_receipt(properties, v.receipt);
 }
 
 Counts add_suite(pugi::xml_node suites, const Verdict& v) {
@@ -126,9 +132,9 @@ Counts add_suite(pugi::xml_node suites, const Verdict& v) {
   return suite.finish(v.receipt.seconds);
 }
 
-}  // namespace
-
-std::string to_junit(const std::vector<Verdict>& verdicts) {
+/// The document around suites that `add` makes; each hands back its counts and seconds.
+template <class Add>
+std::string document_of(Add&& add) {
   pugi::xml_document document;
   pugi::xml_node declaration = document.append_child(pugi::node_declaration);
   declaration.append_attribute("version") = "1.0";
@@ -139,17 +145,36 @@ std::string to_junit(const std::vector<Verdict>& verdicts) {
     suites.append_attribute(later);
   Counts total;
   double seconds = 0;
-  for (const Verdict& v : verdicts) {
-    const Counts counts = add_suite(suites, v);
+  add(suites, [&](const Counts& counts, double taken) {
     total.tests += counts.tests;
     total.failures += counts.failures;
     total.skipped += counts.skipped;
-    seconds += v.receipt.seconds;
-  }
+    seconds += taken;
+  });
   Suite::write(suites, total, seconds);
   std::ostringstream text;
   document.save(text, "  ", pugi::format_default, pugi::encoding_utf8);
   return text.str();
+}
+
+}  // namespace
+
+std::string to_junit(const std::vector<Verdict>& verdicts) {
+  return document_of([&](pugi::xml_node suites, auto&& count) {
+    for (const Verdict& v : verdicts) count(add_suite(suites, v), v.receipt.seconds);
+  });
+}
+
+std::string to_junit(const JunitSuite& asked) {
+  return document_of([&](pugi::xml_node suites, auto&& count) {
+    Suite suite(suites, asked.name);
+    pugi::xml_node properties = suite.node().append_child("properties");
+    for (const auto& [name, value] : asked.properties) add_property(properties, name, value);
+    add_receipt(properties, asked.receipt);
+    for (const JunitCase& c : asked.cases) suite.add(c.group, c.name, c.outcome, c.problem);
+    suite.add("verdict", "verdict", asked.outcome, asked.why, asked.receipt.seconds);
+    count(suite.finish(asked.receipt.seconds), asked.receipt.seconds);
+  });
 }
 
 }  // namespace dsa::verify

@@ -1,4 +1,5 @@
-// verify/training/report.hpp — a verdict on a run of training, as a table and as JSON.
+// verify/training/report.hpp — a verdict on a run of training, as a table, JSON, JUnit XML and one
+// HTML page.
 #pragma once
 
 #include <string>
@@ -14,5 +15,12 @@ std::string table(const TrainingVerdict&, bool colour);
 
 /// docs/report.md.
 Json to_json(const TrainingVerdict&);
+
+/// One self-contained page: the verdict on top, error over what is allowed as a picture, and
+/// tables.
+std::string to_html(const TrainingVerdict&);
+
+/// A test suite: a case for each number that was judged.
+std::string to_junit(const TrainingVerdict&);
 
 }  // namespace dsa::verify
