@@ -1,5 +1,4 @@
 #include <fmt/format.h>
-#include <omp.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -84,7 +83,7 @@ void print_plan(const Settings& settings) {
 
 int train(const Settings& settings, const std::string& command_line) {
   const Index wanted = settings.integer("run.threads");
-  const int threads = wanted > 0 ? static_cast<int>(wanted) : omp_get_max_threads();
+  const int threads = wanted > 0 ? static_cast<int>(wanted) : dsa::threads();
   const Threads scope(threads);
   const cli::PostponedInterrupts interrupts;
   ProgressLine line;

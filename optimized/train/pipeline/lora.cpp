@@ -5,6 +5,7 @@
 #include <regex>
 
 #include "core/random.hpp"
+#include "core/threads.hpp"
 
 namespace dsa::train {
 namespace {
@@ -69,8 +70,7 @@ void Adapters::apply() {
   const auto scale = static_cast<float>(lora_.alpha / static_cast<double>(lora_.r));
   for (Adapter& x : adapters_) {
     const Index O = x.base.shape()[0], I = x.base.shape()[1];
-#pragma omp parallel for schedule(static)
-    for (Index o = 0; o < O; ++o) {
+    parallel_for(O, lora_.r * I / 8 + 1, [&](Index o) {
       float* row = x.matrix->data() + o * I;
       std::copy_n(x.base.data() + o * I, I, row);
       for (Index r = 0; r < lora_.r; ++r) {
@@ -78,7 +78,7 @@ void Adapters::apply() {
         const float* a = x.a.data() + r * I;
         for (Index i = 0; i < I; ++i) row[i] += factor * a[i];
       }
-    }
+    });
   }
 }
 
@@ -86,15 +86,14 @@ void Adapters::project() {
   const auto scale = static_cast<float>(lora_.alpha / static_cast<double>(lora_.r));
   for (Adapter& x : adapters_) {
     const Index O = x.base.shape()[0], I = x.base.shape()[1];
-#pragma omp parallel for schedule(static)
-    for (Index o = 0; o < O; ++o)
+    parallel_for(O, lora_.r * I, [&](Index o) {
       for (Index r = 0; r < lora_.r; ++r) {
         float sum = 0;
         for (Index i = 0; i < I; ++i) sum += x.gradient->data()[o * I + i] * x.a(r, i);
         x.d_b(o, r) = scale * sum;
       }
-#pragma omp parallel for schedule(static)
-    for (Index r = 0; r < lora_.r; ++r) {
+    });
+    parallel_for(lora_.r, O * I / 8 + 1, [&](Index r) {
       float* row = x.d_a.data() + r * I;
       std::fill_n(row, I, 0.0f);
       for (Index o = 0; o < O; ++o) {
@@ -102,7 +101,7 @@ void Adapters::project() {
         const float* g = x.gradient->data() + o * I;
         for (Index i = 0; i < I; ++i) row[i] += factor * g[i];
       }
-    }
+    });
   }
 }
 

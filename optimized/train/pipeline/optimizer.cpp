@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/threads.hpp"
+
 namespace dsa::train {
 namespace {
 
@@ -55,13 +57,12 @@ Step step_of(const AdamW& a, const Trained& parameter, double lr, double clip, I
 double square_of(const Leaf& x) {
   const Index blocks = (x.size() + block - 1) / block;
   std::vector<double> sums(static_cast<std::size_t>(blocks), 0);
-#pragma omp parallel for schedule(static)
-  for (Index b = 0; b < blocks; ++b) {
+  parallel_for(blocks, block, [&](Index b) {
     double sum = 0;
     for (Index i = b * block; i < std::min((b + 1) * block, x.size()); ++i)
       sum += static_cast<double>(x.data()[i]) * static_cast<double>(x.data()[i]);
     sums[static_cast<std::size_t>(b)] = sum;
-  }
+  });
   double sum = 0;
   for (const double one : sums) sum += one;
   return sum;
@@ -97,10 +98,10 @@ double Optimizer::step(const std::vector<Trained>& trained, const AdamW& adamw, 
     Moments& moments = moments_.at(one.name);
     const Step step = step_of(adamw, one, lr, factor, ++moments.steps);
     const Index n = one.value->size();
-#pragma omp parallel for schedule(static)
-    for (Index begin = 0; begin < n; begin += block)
+    parallel_for((n + block - 1) / block, 2 * block, [&](Index b) {
       update(step, one.value->data(), moments.m.data(), moments.v.data(), one.gradient->data(),
-             begin, std::min(begin + block, n));
+             b * block, std::min((b + 1) * block, n));
+    });
   }
   return norm;
 }
