@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <map>
@@ -92,6 +93,14 @@ std::vector<Row> speaking(const Claim& claim, const std::vector<Row>& rows) {
   return all;
 }
 
+/// Takes out the values of the pairing axis that lack runs which others have: a mean over other
+/// conditions is no partner. Returns how many.
+std::size_t drop_incomplete(Groups& groups) {
+  std::size_t most = 0;
+  for (const auto& [value, numbers] : groups) most = std::max(most, numbers.size());
+  return std::erase_if(groups, [&](const auto& group) { return group.second.size() < most; });
+}
+
 std::string note_of(const Estimate& e) {
   if (e.n == 1) return "one pair has no interval";
   if (e.n > 24) return "the exact test is computed up to 24 pairs";
@@ -115,9 +124,10 @@ Finding examine(const Sweep& sweep, const Claim& claim, const std::vector<Row>& 
   Finding finding;
   finding.claim = claim;
   const std::vector<Row> heard = speaking(claim, rows);
-  const Groups groups = claim.growth         ? exponents(claim, sweep.pair, heard)
-                        : claim.axis.empty() ? levels(claim, sweep.pair, heard)
-                                             : contrasts(claim, sweep.pair, heard);
+  Groups groups = claim.growth         ? exponents(claim, sweep.pair, heard)
+                  : claim.axis.empty() ? levels(claim, sweep.pair, heard)
+                                       : contrasts(claim, sweep.pair, heard);
+  const std::size_t dropped = drop_incomplete(groups);
   std::vector<double> differences;
   for (const auto& [value, numbers] : groups) {
     double mean = 0;
@@ -135,6 +145,10 @@ Finding examine(const Sweep& sweep, const Claim& claim, const std::vector<Row>& 
       *end = std::exp(*end);
   finding.verdict = judge(finding.estimate, claim.gate);
   finding.note = note_of(finding.estimate);
+  if (dropped > 0)
+    finding.note += fmt::format("{}{} of {} {}s left out, for not all their runs finished",
+                                finding.note.empty() ? "" : "; ", dropped,
+                                dropped + differences.size(), sweep.pair);
   return finding;
 }
 

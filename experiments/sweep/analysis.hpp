@@ -26,7 +26,8 @@ struct Finding {
 ///   from, to:  the mean over runs that agree in every other axis of
 ///              (metric - minus) at `to` less that at `from`, or of the logarithms (ratio);
 ///   growth:    the slope of log metric on log axis, by least squares.
-/// Without a single pair the verdict is "cannot tell", and the note says why.
+/// A value of the pairing axis that lacks a run which others have is left out, and the note says
+/// so. Without a single pair the verdict is "cannot tell", and the note says why.
 Finding examine(const Sweep&, const Claim&, const std::vector<Row>&);
 
 }  // namespace dsa::sweep

@@ -56,9 +56,8 @@ bool takes(const AxisKind& kind, const std::string& value) {
 
 std::string expected(const AxisKind& kind) {
   if (kind.values == AxisKind::Values::words) return alternatives(words_of(kind));
-  return fmt::format("{} from {} to {}",
-                     kind.values == AxisKind::Values::reals ? "a number" : "an integer", kind.least,
-                     kind.most);
+  const bool whole = kind.values == AxisKind::Values::integers;
+  return fmt::format("{} from {}", whole ? "an integer" : "a number", kind.least);
 }
 
 /// Pieces between the commas that lie outside of brackets.
@@ -141,7 +140,7 @@ Settings settings_of(const std::string& axis, const std::string& value) {
 std::string list_of_axes() {
   std::string all;
   for (const AxisKind& kind : axis_kinds())
-    all += fmt::format("  {:<14} {}; {}\n", kind.name, kind.meaning, expected(kind));
+    all += fmt::format("  {:<18} {}; {}\n", kind.name, kind.meaning, expected(kind));
   return all;
 }
 

@@ -10,6 +10,7 @@
 #include "core/keys.hpp"
 #include "core/outputs.hpp"
 #include "core/sha256.hpp"
+#include "experiments/sweep/lock.hpp"
 
 namespace dsa::sweep {
 namespace {
@@ -82,10 +83,14 @@ void check_axes(const Sweep& sweep) {
                                      " points; give fewer values, or several sweeps");
 }
 
+/// The first part of the plan that differs, for a sentence.
 std::string difference(const Json& there, const Json& ours) {
-  for (const char* key : {"program", "config_sha256", "sweep"})
+  for (const char* key : {"program", "config_sha256"})
     if (there.value(key, Json()) != ours.at(key)) return key;
-  return "points";
+  const Json sweep = there.value("sweep", Json::object());
+  for (const auto& [key, value] : ours.at("sweep").items())
+    if (!sweep.is_object() || sweep.value(key, Json()) != value) return key;
+  return "sweep";
 }
 
 /// "2/8": part and parts, from 1.
@@ -163,6 +168,7 @@ void freeze(const Plan& plan, const fs::path& directory) {
   std::error_code reason;
   fs::create_directories(directory, reason);
   require(!reason, "cannot create " + directory.string() + ": " + reason.message());
+  const Lock lock(directory / "plan.lock");
   if (!fs::exists(file)) return write_text(file, json_text(ours));
   const Json there = read_json(file);
   require(there == ours, directory.string() + " holds another sweep: its plan.json differs in \"" +

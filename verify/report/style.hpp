@@ -186,7 +186,7 @@ details.box[open] > summary { margin-bottom: 4px; }
     --pass: #14774a; --fail: #be2f28; --open: #8f6400;
     --pass-bg: #e8f4ee; --fail-bg: #fbeae8; --open-bg: #faf1dc;
     --data: #2a6cb0; --limit: #be2f28; --above: #be2f2810;
-  --series1: #b4560b; --series2: #2b8a6b; --series3: #8a4fa3; --series4: #a3872a; --series5: #5a656e;
+    --series1: #b4560b; --series2: #2b8a6b; --series3: #8a4fa3; --series4: #a3872a; --series5: #5a656e;
     --heat0: #e3e8ec; --heat1: #fbd7a1; --heat2: #f0a052; --heat3: #d1622a; --heat4: #8a2410;
   }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }

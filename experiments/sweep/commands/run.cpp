@@ -21,7 +21,7 @@ namespace fs = std::filesystem;
 struct Options {
   std::vector<std::string> words;
   std::string config, out, only, trainer;
-  bool dry_run = false;
+  bool dry_run = false, plan = false;
 };
 
 bool is_file(const std::string& word) {
@@ -113,6 +113,11 @@ int run(const Options& options) {
     return 0;
   }
   freeze(plan, options.out);
+  if (options.plan) {
+    std::cout << plan.points.size() << " points in "
+              << (fs::path(options.out) / "plan.json").string() << '\n';
+    return 0;
+  }
   std::unique_ptr<Lock> alone;
   if (options.only.empty())
     alone = std::make_unique<Lock>(fs::path(options.out) / "sweep.lock",
@@ -148,6 +153,7 @@ cli::Command run_command(CLI::App& app) {
   command->add_option("--only", options->only,
                       "one point by its id, or I/N: the I-th of N parts of the plan");
   command->add_option("--trainer", options->trainer, "another program in place of dsa-train");
+  command->add_flag("--plan", options->plan, "write the plan, and run nothing");
   command->add_flag("--dry-run", options->dry_run, "print the points, and what they will take");
   command->footer("Axes, besides any key of the configuration (section.key=VALUE,VALUE):\n" +
                   list_of_axes());
