@@ -82,13 +82,17 @@ Claim claim_of(const Keys& keys, const std::string& what) {
 }
 
 Figure figure_of(const Keys& keys, const std::string& what) {
-  Figure figure{sentence(keys, "title", true),
-                sentence(keys, "x", true),
-                sentence(keys, "series"),
-                sentence(keys, "unit"),
-                {},
-                keys.boolean_or("log_x", false),
-                keys.boolean_or("log_y", false)};
+  Figure figure;
+  figure.title = sentence(keys, "title", true);
+  figure.x = sentence(keys, "x", true);
+  figure.series = sentence(keys, "series");
+  figure.unit = sentence(keys, "unit");
+  figure.log_x = keys.boolean_or("log_x", false);
+  figure.log_y = keys.boolean_or("log_y", false);
+  figure.together = keys.boolean_or("together", false);
+  require(!figure.together || figure.series.empty(),
+          what + ": the figure " + in_quotes(figure.title) +
+              " has together and series; colours can tell one of them apart, give one");
   const Json* metrics = keys.find("metrics");
   if (metrics == nullptr || !metrics->is_array() || metrics->empty())
     keys.fail_expected("metrics", "a list of metrics");
@@ -129,6 +133,7 @@ Json json_of(const Figure& figure) {
   put(out, "unit", figure.unit);
   if (figure.log_x) out["log_x"] = true;
   if (figure.log_y) out["log_y"] = true;
+  if (figure.together) out["together"] = true;
   return out;
 }
 
@@ -144,6 +149,7 @@ std::string text_of(const Json& value, const std::string& what) {
 Sweep parse_sweep(const Json& json, const std::string& what) {
   const Keys keys(json, what);
   Sweep sweep;
+  sweep.file = sentence(keys, "file");
   sweep.title = sentence(keys, "title");
   sweep.question = sentence(keys, "question");
   sweep.prediction = sentence(keys, "prediction");
@@ -163,6 +169,7 @@ Json to_json(const Sweep& sweep) {
   for (const Claim& claim : sweep.claims) claims.push_back(json_of(claim));
   for (const Figure& figure : sweep.figures) figures.push_back(json_of(figure));
   Json out = {{"config", sweep.config}, {"pair", sweep.pair}, {"axes", axes}};
+  put(out, "file", sweep.file);
   put(out, "title", sweep.title);
   put(out, "question", sweep.question);
   put(out, "prediction", sweep.prediction);
@@ -181,6 +188,7 @@ Sweep read_sweep(const fs::path& file) {
           what +
               " registers nothing; expected title, question, prediction, config, [axes], "
               "[[claims]] and [[figures]]");
+  sweep.file = file.string();
   sweep.config = (file.parent_path() / sweep.config).lexically_normal().string();
   return sweep;
 }

@@ -23,6 +23,7 @@
 //   [[figures]]                                  at least one
 //   title = "..."   metrics = ["recall.indexer"]   x = "topk"   series = "context"
 //   log_x = true    log_y = false    unit = "share of the mass"
+//   together = true                              the metrics in one picture, without series
 #pragma once
 
 #include <filesystem>
@@ -45,10 +46,11 @@ struct Claim {
 struct Figure {
   std::string title, x, series, unit;
   std::vector<std::string> metrics;
-  bool log_x = false, log_y = false;
+  bool log_x = false, log_y = false, together = false;
 };
 
 struct Sweep {
+  std::string file;  // as the user named it; empty: none
   std::string title, question, prediction, config, pair = "seed";
   std::vector<Axis> axes;
   Settings fixed;

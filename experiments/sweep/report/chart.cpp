@@ -29,14 +29,18 @@ struct Dot {
 /// series -> value of x -> runs
 using Dots = std::map<std::string, std::map<std::string, std::vector<Dot>>>;
 
-Dots dots_of(const Figure& figure, const std::string& metric, const std::vector<Row>& rows) {
+Dots dots_of(const Figure& figure, const std::vector<std::string>& metrics,
+             const std::vector<Row>& rows) {
   Dots dots;
-  for (const Row& row : rows) {
-    const auto value = value_of(row, metric);
-    if (!row.done || !value || (figure.log_y && *value <= 0)) continue;
-    const std::string series = figure.series.empty() ? "" : row.axes.at(figure.series);
-    dots[series][row.axes.at(figure.x)].push_back({*value, &row});
-  }
+  for (const std::string& metric : metrics)
+    for (const Row& row : rows) {
+      const auto value = value_of(row, metric);
+      if (!row.done || !value || (figure.log_y && *value <= 0)) continue;
+      const std::string series = figure.together         ? metric
+                                 : figure.series.empty() ? ""
+                                                         : row.axes.at(figure.series);
+      dots[series][row.axes.at(figure.x)].push_back({*value, &row});
+    }
   return dots;
 }
 
@@ -165,17 +169,18 @@ std::vector<double> shown_values(const Sweep& sweep, const Dots& dots, bool log_
 }  // namespace
 
 std::vector<std::string> series_of(const Sweep& sweep, const Figure& figure) {
+  if (figure.together) return figure.metrics;
   return figure.series.empty() ? std::vector<std::string>{""}
                                : axis_of(sweep, figure.series).values;
 }
 
-std::string chart(const Sweep& sweep, const Figure& figure, const std::string& metric,
+std::string chart(const Sweep& sweep, const Figure& figure, const std::vector<std::string>& metrics,
                   const std::vector<Row>& rows) {
-  const Dots dots = dots_of(figure, metric, rows);
+  const Dots dots = dots_of(figure, metrics, rows);
   if (dots.empty()) return "";
   const Columns x(axis_of(sweep, figure.x), figure.log_x);
   const Scale y(shown_values(sweep, dots, figure.log_y), figure.log_y, bottom, top);
-  std::string out = opened(width, height, metric + " against " + figure.x) + y_axis(y) +
+  std::string out = opened(width, height, figure.title + " against " + figure.x) + y_axis(y) +
                     x.drawn(figure.x + (figure.log_x ? " (log)" : ""));
   const std::vector<std::string> names = series_of(sweep, figure);
   const double middle = static_cast<double>(names.size() - 1) / 2;

@@ -1,4 +1,4 @@
-// experiments/sweep/report/chart.hpp — one metric against one axis: every run a dot, the mean of
+// experiments/sweep/report/chart.hpp — metrics against one axis: every run a dot, the mean of
 // each value with its 95 % interval, a colour a series.
 #pragma once
 
@@ -9,11 +9,13 @@
 
 namespace dsa::sweep {
 
-/// The values of a figure's series that have runs, in the order of the axis; one empty name where
-/// the figure has no series.
+/// What the colours of a figure stand for: the values of its series, its metrics where they are
+/// drawn together, or one empty name.
 std::vector<std::string> series_of(const Sweep&, const Figure&);
 
-/// "" where no finished run has the metric. Readable at a phone's width.
-std::string chart(const Sweep&, const Figure&, const std::string& metric, const std::vector<Row>&);
+/// Of one metric, or of all of a figure that draws them together. "" where no finished run has any.
+/// Readable at a phone's width.
+std::string chart(const Sweep&, const Figure&, const std::vector<std::string>& metrics,
+                  const std::vector<Row>&);
 
 }  // namespace dsa::sweep

@@ -13,8 +13,7 @@
 namespace dsa::sweep {
 namespace {
 
-using verify::cell, verify::escaped, verify::fact, verify::number, verify::table_of, verify::th,
-    verify::th_number;
+using verify::cell, verify::escaped, verify::fact, verify::number, verify::table_of, verify::th;
 
 std::string title_of(const Study& study) {
   return study.plan.sweep.title.empty() ? study.directory : study.plan.sweep.title;
@@ -45,24 +44,36 @@ std::string measured_as(const Claim& claim) {
   return what;
 }
 
-std::string claims_table(const std::vector<Finding>& findings) {
-  if (findings.empty()) return "";
+/// "0.517 [0.507, 0.528], gate >= 0.1, p = 0.0156, 7 seeds"
+std::string numbers_of(const Finding& finding, const std::string& pair) {
+  const Estimate& e = finding.estimate;
+  if (e.n == 0) return "gate " + text_of(finding.claim.gate);
+  return interval_of(e) + ", gate " + text_of(finding.claim.gate) +
+         (std::isnan(e.p) ? "" : fmt::format(", p = {:.3g}", e.p)) + ", " +
+         verify::plural(e.n, pair);
+}
+
+std::string claims_table(const Study& study) {
   std::string body;
-  for (const Finding& finding : findings) {
-    const Estimate& e = finding.estimate;
-    std::string about = escaped(finding.claim.says) + "<br><span class=\"soft small\">" +
-                        escaped(measured_as(finding.claim)) +
-                        (finding.note.empty() ? "" : "; " + escaped(finding.note)) + "</span>";
-    body += "<tr><td>" + word_of(finding.verdict) + "</td><td>" + about + "</td>" +
-            cell("num", interval_of(e)) + cell("num", text_of(finding.claim.gate)) +
-            cell("num", e.n == 0          ? ""
-                        : std::isnan(e.p) ? "-"
-                                          : fmt::format("{:.3g}", e.p)) +
-            cell("num", std::to_string(e.n)) + "</tr>\n";
+  for (const Finding& finding : findings_of(study))
+    body += "<tr><td>" + word_of(finding.verdict) + "</td><td>" + escaped(finding.claim.says) +
+            "<br><b>" + escaped(numbers_of(finding, study.plan.sweep.pair)) +
+            "</b><br><span class=\"soft small\">" + escaped(measured_as(finding.claim)) +
+            (finding.note.empty() ? "" : "; " + escaped(finding.note)) + "</span></td></tr>\n";
+  if (body.empty()) return "";
+  return table_of(th("verdict") + th("claim, mean difference [95 % interval]"), body);
+}
+
+/// The name without the words that all of the figure's metrics begin with: "recall.indexer".
+std::string short_name(const Figure& figure, const std::string& metric) {
+  std::size_t shared = 0;
+  for (auto dot = metric.find('.'); dot != std::string::npos; dot = metric.find('.', dot + 1)) {
+    const std::string begin = metric.substr(0, dot + 1);
+    if (std::all_of(figure.metrics.begin(), figure.metrics.end(),
+                    [&](const std::string& other) { return other.starts_with(begin); }))
+      shared = dot + 1;
   }
-  return table_of(th("verdict") + th("claim") + th_number("mean [95 % interval]") +
-                      th_number("gate") + th_number("p") + th_number("pairs"),
-                  body);
+  return figure.metrics.size() == 1 ? metric : metric.substr(shared);
 }
 
 std::string legend_of(const Sweep& sweep, const Figure& figure) {
@@ -70,22 +81,29 @@ std::string legend_of(const Sweep& sweep, const Figure& figure) {
   const auto names = series_of(sweep, figure);
   for (std::size_t i = 0; i < names.size(); ++i)
     if (!names[i].empty())
-      out += verify::key(fmt::format("series{}", i % 6), escaped(figure.series + "=" + names[i]));
+      out += verify::key(
+          fmt::format("series{}", i % 6),
+          escaped(figure.together ? short_name(figure, names[i]) : figure.series + "=" + names[i]));
   return out;
+}
+
+std::string panel_of(const Study& study, const Figure& figure, const std::string& title,
+                     const std::vector<std::string>& metrics) {
+  const std::string picture = chart(study.plan.sweep, figure, metrics, study.rows.rows);
+  if (picture.empty())
+    return "<p class=\"soft small\">No finished run has " + escaped(metrics.front()) + ".</p>\n";
+  return "<div><h5>" + escaped(title) +
+         (figure.unit.empty() ? "" : " <span class=\"soft\">" + escaped(figure.unit) + "</span>") +
+         "</h5><div class=\"picture narrow\">" + picture + "</div></div>\n";
 }
 
 std::string figure_of(const Study& study, const Figure& figure) {
   std::string panels;
-  for (const std::string& metric : figure.metrics) {
-    const std::string picture = chart(study.plan.sweep, figure, metric, study.rows.rows);
-    if (picture.empty())
-      panels += "<p class=\"soft small\">No finished run has " + escaped(metric) + ".</p>\n";
-    else
-      panels +=
-          "<div><h5>" + escaped(metric) +
-          (figure.unit.empty() ? "" : " <span class=\"soft\">" + escaped(figure.unit) + "</span>") +
-          "</h5><div class=\"picture narrow\">" + picture + "</div></div>\n";
-  }
+  if (figure.together)
+    panels = panel_of(study, figure, "", figure.metrics);
+  else
+    for (const std::string& metric : figure.metrics)
+      panels += panel_of(study, figure, short_name(figure, metric), {metric});
   return "<figure><figcaption><h4>" + escaped(figure.title) +
          "</h4><p>A dot is a run; a bar is the mean, its line the 95 % interval over " +
          escaped(study.plan.sweep.pair) + "s.</p></figcaption>\n<div class=\"legend\">" +
@@ -125,7 +143,7 @@ double sum_of(const Study& study, const char* key) {
 std::string axes_of(const Study& study) {
   std::string text;
   for (const Axis& axis : study.plan.sweep.axes) {
-    text += (text.empty() ? "" : "  ") + axis.name + "=";
+    text += (text.empty() ? "" : " ") + axis.name + "=";
     for (std::size_t i = 0; i < axis.values.size(); ++i)
       text += (i == 0 ? "" : ",") + axis.values[i];
   }
@@ -135,9 +153,10 @@ std::string axes_of(const Study& study) {
 std::string receipt_of(const Study& study) {
   const Index done = std::count_if(study.rows.rows.begin(), study.rows.rows.end(),
                                    [](const Row& row) { return row.done; });
-  std::string rerun = "dsa-sweep " + axes_of(study) + " --config " + study.plan.sweep.config +
-                      " --out " + study.directory;
-  for (const auto& [key, value] : study.plan.sweep.fixed) rerun += " " + key + "=" + value;
+  const Sweep& sweep = study.plan.sweep;
+  std::string rerun = "dsa-sweep " +
+                      (sweep.file.empty() ? "--config " + sweep.config : sweep.file) + " " +
+                      axes_of(study) + " --out " + study.directory;
   return "<section class=\"box\"><h4>How to run it again</h4><dl class=\"facts\">\n" +
          fact("command", rerun, true) +
          fact("runs", fmt::format("{} of {} points are done", done, study.plan.points.size())) +
@@ -157,7 +176,7 @@ std::string section_of(const Study& study) {
          fact("asked",
               sweep.question.empty() ? "nothing was registered before the runs" : sweep.question) +
          fact("predicted", sweep.prediction) + fact("note", study.rows.repaired) + "</dl>\n";
-  out += claims_table(findings_of(study));
+  out += claims_table(study);
   for (const Figure& figure : sweep.figures) out += figure_of(study, figure);
   return out + failures_of(study) + receipt_of(study) + "</section>\n";
 }
