@@ -16,11 +16,15 @@ namespace {
 // thread that waits for it removes the files.
 sem_t arrived;
 std::atomic<bool> is_over = false;
+std::atomic<bool> is_postponed = false, has_arrived = false;
 
 void wait_and_end(const std::string& program) {
-  while (sem_wait(&arrived) != 0 && errno == EINTR) {
-  }
-  if (is_over) return;
+  do {
+    while (sem_wait(&arrived) != 0 && errno == EINTR) {
+    }
+    if (is_over) return;
+    has_arrived = true;
+  } while (is_postponed);
   const auto nobody_writes_now = remove_temporaries();
   end_progress();
   const std::string line = program + ": interrupted\n";
@@ -54,5 +58,14 @@ Interrupts::~Interrupts() {
   watcher_.join();
   sem_destroy(&arrived);
 }
+
+PostponedInterrupts::PostponedInterrupts() {
+  has_arrived = false;
+  is_postponed = true;
+}
+
+PostponedInterrupts::~PostponedInterrupts() { is_postponed = false; }
+
+bool PostponedInterrupts::arrived() const { return has_arrived; }
 
 }  // namespace dsa::cli

@@ -27,4 +27,16 @@ class Interrupts {
   std::thread watcher_;
 };
 
+/// While it lives, the first SIGINT, SIGTERM or SIGHUP ends nothing: the program asks, saves what
+/// it has, and returns 130 itself. The second of the same kind ends the process at once.
+class PostponedInterrupts {
+ public:
+  PostponedInterrupts();
+  ~PostponedInterrupts();
+  PostponedInterrupts(const PostponedInterrupts&) = delete;
+  PostponedInterrupts& operator=(const PostponedInterrupts&) = delete;
+
+  bool arrived() const;
+};
+
 }  // namespace dsa::cli

@@ -78,18 +78,37 @@ std::string command_line_of(const std::string& program, int argc, const char* co
   return line;
 }
 
+namespace {
+
+/// The words, with the implied command where the first names none and asks for no help.
+std::vector<const char*> words_of(const Program& program, const std::vector<Command>& commands,
+                                  int argc, char** argv) {
+  std::vector<const char*> words(argv, argv + argc);
+  if (program.implied.empty() || argc < 2) return words;
+  const std::string first = argv[1];
+  const bool is_own = first == "--help" || first == "-h" || first == "--version" ||
+                      std::any_of(commands.begin(), commands.end(),
+                                  [&](const Command& c) { return c.app->get_name() == first; });
+  if (!is_own) words.insert(words.begin() + 1, program.implied.c_str());
+  return words;
+}
+
+}  // namespace
+
 int run(const Program& program, int argc, char** argv) {
   CLI::App app(program.about, program.name);
   app.require_subcommand(1);
   app.set_version_flag("--version", version_of(program.name));
   std::vector<Command> commands;
   for (const auto& describe : program.commands) commands.push_back(describe(app));
-  const auto is_named = [&](const Command& c) { return c.app->get_name() == argv[1]; };
-  if (argc > 1 && argv[1][0] != '-' && std::none_of(commands.begin(), commands.end(), is_named))
+  const std::vector<const char*> words = words_of(program, commands, argc, argv);
+  const auto is_named = [&](const Command& c) { return c.app->get_name() == words[1]; };
+  if (words.size() > 1 && words[1][0] != '-' &&
+      std::none_of(commands.begin(), commands.end(), is_named))
     return fail(program.name,
-                "there is no command " + in_quotes(argv[1]) + "; see " + program.name + " --help");
+                "there is no command " + in_quotes(words[1]) + "; see " + program.name + " --help");
   try {
-    app.parse(argc, argv);
+    app.parse(static_cast<int>(words.size()), words.data());
   } catch (const CLI::Success& help) {
     return app.exit(help);
   } catch (const CLI::ParseError& error) {

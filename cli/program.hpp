@@ -28,6 +28,7 @@ struct Program {
   std::string name;   // "dsa-verify"
   std::string about;  // of --help
   std::vector<std::function<Command(CLI::App&)>> commands;
+  std::string implied = "";  // the command that is meant where the first word names none
 };
 
 int run(const Program&, int argc, char** argv);

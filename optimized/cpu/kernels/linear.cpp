@@ -173,6 +173,8 @@ void write_rows(const LinearPiece& p, int64_t panel, int64_t row, int64_t n, con
     std::memcpy(values, sums + r * linear_panel, sizeof values);
     if (p.bias)
       for (int64_t c = 0; c < columns; ++c) values[c] += p.bias[first + c];
+    if (p.add)
+      for (int64_t c = 0; c < columns; ++c) values[c] += p.y[at + c];
     if (p.y) {
       std::memcpy(p.y + at, values, sizeof(float) * columns);
       continue;

@@ -26,7 +26,8 @@ constexpr std::int64_t linear_piece_scratch(std::int64_t in) {
   return 4 * linear_rows * ((in + 31) / 32 * 32 + linear_panel);
 }
 
-/// y[t,o] = sum_i w[o,i] x[which[t],i] + bias[o] for t < rows and the o of some panels.
+/// y[t,o] = sum_i w[o,i] x[which[t],i] + bias[o] for t < rows and the o of some panels; or that is
+/// added to y, which then is float.
 struct LinearPiece {
   bool bf16;                             // x and w; otherwise both are float
   const void* x;                         // rows of `in`
@@ -40,7 +41,8 @@ struct LinearPiece {
   std::uint16_t* y_bf16;
   std::int64_t y_stride;  // elements
   const float* bias;      // (out), or null
-  void* scratch;          // linear_piece_scratch(in), 64-byte aligned
+  bool add;
+  void* scratch;  // linear_piece_scratch(in), 64-byte aligned
 };
 
 /// Every y[t,o] is summed by itself, in ascending order of i, 512 words at a time: the same bits

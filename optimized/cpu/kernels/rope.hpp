@@ -10,6 +10,7 @@ struct Rotation {
   const float *cos, *sin;  // (half)
   std::int64_t half;
   bool interleaved;
+  bool back = false;  // by the opposite angles
 };
 
 /// x: the first rotary channel of head 0; `heads` at a distance of `width`.

@@ -23,6 +23,14 @@ Vector clamped_exponential(Vector x) {
 
 Vector swiglu(Vector gate, Vector up) { return gate / (1.0f + clamped_exponential(-gate)) * up; }
 
+/// d_gate and d_up over gate and up, from d_h.
+void backward(Vector& gate, Vector& up, Vector d_h) {
+  const Vector a = 1.0f / (1.0f + clamped_exponential(-gate));
+  const Vector d_gate = d_h * up * a * (1.0f + gate * (1.0f - a));
+  up = d_h * gate * a;
+  gate = d_gate;
+}
+
 void write(RowOut h, Index first, const float* values, Index n) {
   for (Index i = 0; i < n; ++i)
     if (h.f32)
@@ -41,6 +49,23 @@ void swiglu_row(RowOut h, const float* gate_up, Index F) {
     std::memcpy(up, gate_up + F + f, static_cast<std::size_t>(4 * n));
     put(values, swiglu(vector_at(gate), vector_at(up)));
     write(h, f, values, n);
+  }
+}
+
+void swiglu_backward_row(float* d_gate_up, const float* gate_up, const float* d_h, Index F) {
+  for (Index f = 0; f < F; f += width) {
+    const Index n = F - f < width ? F - f : width;
+    const auto bytes = static_cast<std::size_t>(4 * n);
+    float values[3][width] = {};
+    std::memcpy(values[0], gate_up + f, bytes);
+    std::memcpy(values[1], gate_up + F + f, bytes);
+    std::memcpy(values[2], d_h + f, bytes);
+    Vector gate = vector_at(values[0]), up = vector_at(values[1]);
+    backward(gate, up, vector_at(values[2]));
+    put(values[0], gate);
+    put(values[1], up);
+    std::memcpy(d_gate_up + f, values[0], bytes);
+    std::memcpy(d_gate_up + F + f, values[1], bytes);
   }
 }
 

@@ -10,4 +10,9 @@ namespace dsa::cpu {
 using SwigluRow = void(RowOut h, const float* gate_up, std::int64_t F);
 DSA_DECLARE_IN_EVERY_TIER(SwigluRow, swiglu_row)
 
+/// d_gate_up (2F) of one row, from gate_up (2F) and d_h (F).
+using SwigluBackwardRow = void(float* d_gate_up, const float* gate_up, const float* d_h,
+                               std::int64_t F);
+DSA_DECLARE_IN_EVERY_TIER(SwigluBackwardRow, swiglu_backward_row)
+
 }  // namespace dsa::cpu

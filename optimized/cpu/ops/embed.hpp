@@ -15,4 +15,9 @@ void embed(Cpu, View<Y, 2> y,                    // (T, C)  out
            View<const W, 2> table,               // (V, C)
            View<const std::int32_t, 1> tokens);  // (T)
 
+/// forward: x[t] = W[tokens[t]]       so: d_W[tokens[t]] += d_x[t], row after row
+void embed_backward(Cpu, View<float, 2> d_table,         // (V, C)  added to
+                    View<const std::int32_t, 1> tokens,  // (T)
+                    View<const float, 2> d_x);           // (T, C)
+
 }  // namespace dsa::cpu

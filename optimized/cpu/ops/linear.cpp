@@ -108,6 +108,7 @@ LinearPiece piece_of(const Product& p, Index block, Index first, Index last, std
   piece.y_bf16 = p.y_bf16 ? &p.y_bf16[row * p.y_stride].bits : nullptr;
   piece.y_stride = p.y_stride;
   piece.bias = p.bias;
+  piece.add = p.add;
   piece.scratch = scratch;
   return piece;
 }
@@ -137,6 +138,16 @@ Matrix::Matrix(Cpu cpu, View<const float, 2> w, Dtype dtype)
     : out_(w.shape[0]), in_(w.shape[1]), dtype_(dtype) {
   packed_ = pack(cpu, out_, in_, dtype,
                  [&](Index o, Index n, float* to) { std::copy_n(w.data + o * in_, n * in_, to); });
+}
+
+Matrix::Matrix(Index out, Index in, Dtype dtype)
+    : out_(out), in_(in), dtype_(dtype), packed_(allocate(bytes_of(out, in, dtype))) {}
+
+Matrix::Matrix(std::byte* memory, Index out, Index in, Dtype dtype)
+    : out_(out), in_(in), dtype_(dtype), packed_(std::shared_ptr<std::byte>(), memory) {}
+
+Index Matrix::bytes_of(Index out, Index in, Dtype dtype) {
+  return 4 * packed_words(out, in, dtype);
 }
 
 Index Matrix::bytes() const { return 4 * packed_words(out_, in_, dtype_); }

@@ -24,12 +24,18 @@ class Matrix {
   Matrix(Cpu, const Parameter& above, const Parameter& below, Dtype);
   /// From numbers: w (out, in).
   Matrix(Cpu, View<const float, 2> w, Dtype);
+  /// Of zeros, for pack() of pack.hpp to fill; in memory of its own, or in bytes_of() bytes that
+  /// outlive it and are not looked at.
+  Matrix(Index out, Index in, Dtype);
+  Matrix(std::byte* memory, Index out, Index in, Dtype);
+  static Index bytes_of(Index out, Index in, Dtype);
 
   Index out() const { return out_; }
   Index in() const { return in_; }
   Dtype dtype() const { return dtype_; }
   Index bytes() const;
   const std::byte* packed() const { return packed_.get(); }
+  std::byte* packed() { return packed_.get(); }
 
  private:
   Index out_ = 0, in_ = 0;

@@ -8,7 +8,8 @@
 
 namespace dsa::cpu {
 
-/// y = x W^T + b, as linear computes it. One of y and y_bf16 is null.
+/// y = x W^T + b, as linear computes it, or y += x W^T + b. One of y and y_bf16 is null. Products
+/// of one call write to different places.
 struct Product {
   const void* x = nullptr;              // rows of floats or bf16, as the matrix is
   Index x_stride = 0;                   // elements
@@ -20,6 +21,7 @@ struct Product {
   bf16* y_bf16 = nullptr;
   Index y_stride = 0;
   const float* bias = nullptr;
+  bool add = false;  // to y, which is float
 };
 
 /// Scratch: linear_scratch of the widest `in`.

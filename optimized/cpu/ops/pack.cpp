@@ -1,0 +1,60 @@
+#include "optimized/cpu/ops/pack.hpp"
+
+#include <algorithm>
+#include <type_traits>
+
+#include "optimized/cpu/kernels/pack.hpp"
+
+namespace dsa::cpu {
+namespace {
+
+/// Halves of the panels of a matrix, those without a row of its own included.
+Index halves_of(const Matrix& w) {
+  return (w.out() + linear_panel - 1) / linear_panel * (linear_panel / linear_half);
+}
+
+void pack_one_half(Cpu cpu, const Packing& p, Index half) {
+  Matrix& to = *p.to;
+  const bool is_bf16 = to.dtype() == Dtype::bf16;
+  const Index first = half * linear_half,
+              rows = std::clamp(to.out() - first, Index{0}, linear_half);
+  auto* const words = reinterpret_cast<std::uint32_t*>(to.packed());
+  pack_half_of[int(cpu.tier)]({.bf16 = is_bf16,
+                               .w = p.w + first * p.row_stride,
+                               .row_stride = p.row_stride,
+                               .column_stride = p.column_stride,
+                               .rows = rows,
+                               .columns = to.in(),
+                               .half = words + first * linear_words(is_bf16, to.in())});
+}
+
+}  // namespace
+
+void pack(Cpu cpu, std::span<const Packing> all) {
+#pragma omp parallel
+  for (const Packing& p : all) {
+    const Index halves = halves_of(*p.to);
+#pragma omp for schedule(static) nowait
+    for (Index half = 0; half < halves; ++half) pack_one_half(cpu, p, half);
+  }
+}
+
+template <class Y>
+void transpose(Cpu cpu, View<Y, 2> y, Strided<const float> x) {
+  const Index T = x.rows, n = x.columns;
+  expect_shape("y", y, {n, T});
+#pragma omp parallel for schedule(static)
+  for (Index c = 0; c < n; c += linear_half)
+    transpose_block_of[int(cpu.tier)]({.x = x.data + c,
+                                       .x_stride = x.stride,
+                                       .rows = T,
+                                       .columns = std::min(linear_half, n - c),
+                                       .y = y.data + c * T,
+                                       .y_stride = T,
+                                       .bf16 = std::is_same_v<Y, bf16>});
+}
+
+template void transpose(Cpu, View<float, 2>, Strided<const float>);
+template void transpose(Cpu, View<bf16, 2>, Strided<const float>);
+
+}  // namespace dsa::cpu

@@ -1,0 +1,181 @@
+// Why transposed copies: the product kernel sums over neighbours in memory. For d_W it sums over
+// rows, so x is laid out as its matrix and d_y is turned over, both into memory of the pass.
+#include "optimized/cpu/ops/trained_linear.hpp"
+
+#include <algorithm>
+#include <vector>
+
+#include "optimized/cpu/kernels/convert.hpp"
+#include "optimized/cpu/ops/pack.hpp"
+#include "optimized/cpu/ops/products.hpp"
+#include "optimized/shared/pieces.hpp"
+
+namespace dsa::cpu {
+namespace {
+
+/// What kernels multiply: rows of floats, or of bf16.
+struct Operand {
+  const void* data = nullptr;
+  Index stride = 0;  // elements
+  Index size = 4;    // bytes of one
+
+  const void* at(Index row, Index column) const {
+    return static_cast<const std::byte*>(data) + (row * stride + column) * size;
+  }
+};
+
+Dtype dtype_of(std::span<const LinearRows> all) {
+  return all.empty() ? Dtype::f32 : all.front().w->dtype();
+}
+
+/// x as it is, or its bf16 in `memory`.
+Operand operand(Cpu cpu, Strided<const float> x, Dtype dtype, TrainMemory& memory) {
+  if (dtype == Dtype::f32) return {x.data, x.stride, 4};
+  auto* const narrow =
+      reinterpret_cast<std::uint16_t*>(memory.shared(2 * x.rows * x.columns));
+#pragma omp parallel for schedule(static)
+  for (Index t = 0; t < x.rows; ++t)
+    narrow_row_of[int(cpu.tier)](narrow + t * x.columns, x.data + t * x.stride, x.columns);
+  return {narrow, x.columns, 2};
+}
+
+void run(Cpu cpu, const std::vector<Product>& products, TrainMemory& memory) {
+  Index widest = 0;
+  for (const Product& p : products) widest = std::max(widest, p.w->in());
+  multiply(cpu, products, memory.threads(linear_scratch(widest)));
+}
+
+void expect_rows(const char* name, Index rows, std::span<const LinearRows> all) {
+  for (const LinearRows& r : all)
+    if (!(0 <= r.begin && r.begin <= r.end && r.end <= rows))
+      throw Error("a matrix multiplies rows " + std::to_string(r.begin) + " to " +
+                  std::to_string(r.end) + " of " + name + ", expected a range within 0 to " +
+                  std::to_string(rows));
+}
+
+void expect_matrix(const char* name, const Matrix* w, Index out, Index in) {
+  if (!(w && w->out() == out && w->in() == in))
+    throw Error(std::string(name) + " has shape " +
+                to_string<2>(w ? Shape<2>{w->out(), w->in()} : Shape<2>{}) + ", expected " +
+                to_string<2>({out, in}));
+}
+
+/// d_b[o] += sum_t d_y[t,o], a column after the other.
+void add_columns(const LinearRows& r, Strided<const float> d_y) {
+#pragma omp parallel for schedule(static)
+  for (Index first = 0; first < d_y.columns; first += 16) {
+    const Index n = std::min<Index>(16, d_y.columns - first);
+    float sums[16] = {};
+    for (Index t = r.begin; t < r.end; ++t)
+      for (Index o = 0; o < n; ++o) sums[o] += d_y.data[t * d_y.stride + first + o];
+    for (Index o = 0; o < n; ++o) r.d_bias.data[first + o] += sums[o];
+  }
+}
+
+/// Memory of the way back to the weights: what is multiplied, laid out.
+struct Turned {
+  Operand d_y;                        // (out, T)
+  std::vector<Matrix> x;              // of every matrix: (in, its rows)
+  std::vector<const LinearRows*> of;  // what is wanted
+
+  Turned(Cpu cpu, View<const float, 2> x_rows, Strided<const float> d_y_rows,
+         std::span<const LinearRows> all, TrainMemory& memory) {
+    const Dtype dtype = dtype_of(all);
+    const Index T = d_y_rows.rows, out = d_y_rows.columns, in = x_rows.shape[1];
+    const Index size = dtype == Dtype::f32 ? 4 : 2;
+    for (const LinearRows& r : all)
+      if (r.d_weight.data && r.begin < r.end) of.push_back(&r);
+    Pieces needed;
+    needed.take_bytes(out * T * size);
+    for (const LinearRows* r : of)
+      needed.take_bytes(Matrix::bytes_of(in, r->end - r->begin, dtype));
+    Pieces pieces(memory.shared(needed.bytes()));
+    std::byte* const turned = pieces.take_bytes(out * T * size);
+    std::vector<Packing> packings;
+    x.reserve(of.size());
+    for (const LinearRows* r : of) {
+      const Index rows = r->end - r->begin;
+      x.emplace_back(pieces.take_bytes(Matrix::bytes_of(in, rows, dtype)), in, rows, dtype);
+      packings.push_back({&x.back(), x_rows.data + r->begin * in, 1, in});
+    }
+    pack(cpu, packings);
+    if (dtype == Dtype::f32)
+      transpose<float>(cpu, {reinterpret_cast<float*>(turned), {out, T}}, d_y_rows);
+    else
+      transpose<bf16>(cpu, {reinterpret_cast<bf16*>(turned), {out, T}}, d_y_rows);
+    d_y = {turned, T, size};
+  }
+};
+
+}  // namespace
+
+void linear_rows(Cpu cpu, Strided<float> y, View<const float, 2> x, std::span<const LinearRows> all,
+                 bool add, TrainMemory& memory) {
+  expect_rows("x", x.shape[0], all);
+  const Operand from = operand(cpu, x, dtype_of(all), memory);
+  std::vector<Product> products;
+  for (const LinearRows& r : all) {
+    expect_matrix("w", r.w, y.columns, x.shape[1]);
+    if (r.begin == r.end) continue;
+    Product p;
+    p.x = from.at(r.begin, 0);
+    p.x_stride = from.stride;
+    p.rows = r.end - r.begin;
+    p.w = r.w;
+    p.y = y.data + r.begin * y.stride;
+    p.y_stride = y.stride;
+    p.bias = r.bias.data;
+    p.add = add;
+    products.push_back(p);
+  }
+  run(cpu, products, memory);
+}
+
+void linear_rows_backward_input(Cpu cpu, View<float, 2> d_x, Strided<const float> d_y,
+                                std::span<const LinearRows> all, bool add, TrainMemory& memory) {
+  expect_rows("d_y", d_y.rows, all);
+  const Operand from = operand(cpu, d_y, dtype_of(all), memory);
+  std::vector<Product> products;
+  for (const LinearRows& r : all) {
+    expect_matrix("w_by_input", r.w_by_input, d_x.shape[1], d_y.columns);
+    if (r.begin == r.end) continue;
+    Product p;
+    p.x = from.at(r.begin, 0);
+    p.x_stride = from.stride;
+    p.rows = r.end - r.begin;
+    p.w = r.w_by_input;
+    p.y = d_x.data + r.begin * d_x.shape[1];
+    p.y_stride = d_x.shape[1];
+    p.add = add;
+    products.push_back(p);
+  }
+  run(cpu, products, memory);
+}
+
+void linear_rows_backward_weight(Cpu cpu, View<const float, 2> x, Strided<const float> d_y,
+                                 std::span<const LinearRows> all, TrainMemory& memory) {
+  expect_rows("x", x.shape[0], all);
+  const Turned turned(cpu, x, d_y, all, memory);
+  std::vector<Product> products;
+  for (std::size_t i = 0; i < turned.of.size(); ++i) {
+    const LinearRows& r = *turned.of[i];
+    expect_shape("d_weight", r.d_weight, {d_y.columns, x.shape[1]});
+    Product p;
+    p.x = turned.d_y.at(0, r.begin);
+    p.x_stride = turned.d_y.stride;
+    p.rows = d_y.columns;
+    p.w = &turned.x[i];
+    p.y = r.d_weight.data;
+    p.y_stride = x.shape[1];
+    p.add = true;
+    products.push_back(p);
+  }
+  run(cpu, products, memory);
+  for (const LinearRows& r : all) {
+    if (!r.d_bias.data) continue;
+    expect_shape("d_bias", r.d_bias, {d_y.columns});
+    add_columns(r, d_y);
+  }
+}
+
+}  // namespace dsa::cpu

@@ -1,0 +1,165 @@
+#include "optimized/train/pipeline/evaluation.hpp"
+
+#include <algorithm>
+#include <numeric>
+
+#include "optimized/train/pipeline/names.hpp"
+#include "optimized/train/pipeline/start.hpp"
+
+namespace dsa::train {
+namespace {
+
+Index answered(const Batch& batch, View<const float, 2> logits, Index& targets) {
+  Index right = 0;
+  for (Index t = 0; t < batch.rows(); ++t) {
+    if (batch.target_weight[static_cast<std::size_t>(t)] == 0) continue;
+    ++targets;
+    const auto row = logits[t];
+    const Token likeliest = std::max_element(row.begin(), row.end()) - row.begin();
+    right += likeliest == batch.tokens[static_cast<std::size_t>(t) + 1] ? 1 : 0;
+  }
+  return right;
+}
+
+/// Adds what weighs `rows` to means over rows.
+void add(Recall& sum, const Recall& x) {
+  const auto rows = static_cast<double>(x.rows);
+  sum.rows += x.rows;
+  sum.indexer += rows * x.indexer;
+  sum.random += rows * x.random;
+  sum.recent += rows * x.recent;
+  sum.oracle += rows * x.oracle;
+  sum.teacher_entropy += rows * x.teacher_entropy;
+  sum.dead += rows * x.dead;
+}
+
+void divide(Recall& sum) {
+  const double rows = sum.rows > 0 ? static_cast<double>(sum.rows) : 1;
+  for (double* x :
+       {&sum.indexer, &sum.random, &sum.recent, &sum.oracle, &sum.teacher_entropy, &sum.dead})
+    *x /= rows;
+}
+
+Json to_json(const Recall& r) {
+  return {{"rows", r.rows},     {"indexer", r.indexer}, {"random", r.random},
+          {"recent", r.recent}, {"oracle", r.oracle},   {"teacher_entropy", r.teacher_entropy},
+          {"dead", r.dead}};
+}
+
+/// While it lives, the model's indexers are fresh ones.
+class FreshIndexers {
+ public:
+  FreshIndexers(TrainedModel& model, std::uint64_t seed) : model_(model) {
+    for (const Trained& one : parameters_of(model)) {
+      if (one.name.find(".indexer.") == one.name.npos) continue;
+      kept_.emplace_back(one.value, *one.value);
+      draw_parameter(one.name, one.is_matrix ? one.value->shape()[1] : 1, 0, seed,
+                     one.value->data(), one.value->size());
+    }
+    model_.refresh();
+  }
+  ~FreshIndexers() {
+    for (auto& [leaf, values] : kept_) *leaf = values;
+    model_.refresh();
+  }
+  FreshIndexers(const FreshIndexers&) = delete;
+  FreshIndexers& operator=(const FreshIndexers&) = delete;
+
+ private:
+  TrainedModel& model_;
+  std::vector<std::pair<Leaf*, Leaf>> kept_;
+};
+
+Json to_json(const Score& score) {
+  return {{"lm", score.lm}, {"accuracy", score.accuracy}, {"targets", score.targets}};
+}
+
+}  // namespace
+
+Score score_of(TrainedModel& model, const std::vector<Batch>& parts, Recipe::Attention attention) {
+  Score score;
+  double weight = 0;
+  Index right = 0;
+  for (const Batch& part : parts) {
+    Objective objective;
+    objective.attention = attention;
+    objective.lm = 1;
+    const Losses losses = model.run(part, objective, {});
+    score.lm += losses.lm;
+    weight += losses.lm_weight;
+    const Tensor<float, 2> logits = model.logits(part, attention);
+    right += answered(part, logits, score.targets);
+  }
+  if (weight > 0) score.lm /= weight;
+  if (score.targets > 0)
+    score.accuracy = static_cast<double>(right) / static_cast<double>(score.targets);
+  return score;
+}
+
+IndexerScore indexer_score_of(TrainedModel& model, const std::vector<Batch>& parts,
+                              const Recipe& recipe) {
+  IndexerScore score;
+  Index rows = 0;
+  const auto layers = static_cast<double>(std::max<Index>(index_layers(model.config()), 1));
+  for (const Batch& part : parts) {
+    Objective objective;
+    objective.attention = recipe.attention;
+    objective.semantics = recipe.semantics;
+    objective.kl = 1;
+    const Losses losses = model.run(part, objective, {});
+    score.kl += std::accumulate(losses.kl.begin(), losses.kl.end(), 0.0) / layers;
+    rows += losses.kl_rows;
+    for (const Recall& recall : model.recall(part)) add(score.recall, recall);
+  }
+  if (rows > 0) score.kl /= static_cast<double>(rows);
+  divide(score.recall);
+  return score;
+}
+
+Evaluation evaluate(TrainedModel& model, const Feed& feed, const Stage& stage, std::size_t level) {
+  Evaluation result;
+  std::vector<Batch> all;
+  for (const Source& source : feed.plan().sources) {
+    const std::vector<Batch> parts = feed.evaluation(source, level);
+    if (parts.empty()) continue;
+    const Score score = score_of(model, parts, stage.recipe.attention);
+    result.metrics["eval." + source.name + ".lm"] = score.lm;
+    result.metrics["eval." + source.name + ".accuracy"] = score.accuracy;
+    if (!source.corpus) {
+      result.accuracy = std::min(result.accuracy, score.accuracy);
+      result.has_task = true;
+    }
+    all.insert(all.end(), parts.begin(), parts.end());
+  }
+  if (index_layers(model.config()) == 0 || all.empty()) return result;
+  const IndexerScore indexer = indexer_score_of(model, all, stage.recipe);
+  result.metrics["eval.kl"] = indexer.kl;
+  for (const auto& [key, value] : to_json(indexer.recall).items())
+    result.metrics["recall." + key] = value;
+  return result;
+}
+
+Json final_evaluation(TrainedModel& model, const Feed& feed, const Stage& stage,
+                      std::uint64_t seed) {
+  Json result = Json::object();
+  const std::size_t level = feed.plan().levels.size() - 1;
+  const bool has_indexer = index_layers(model.config()) > 0;
+  for (const Source& source : feed.plan().sources) {
+    const std::vector<Batch> parts = feed.evaluation(source, level);
+    if (parts.empty()) continue;
+    Json& of_source = result["sources"][source.name];
+    of_source["dense"] = to_json(score_of(model, parts, Recipe::Attention::dense));
+    if (!has_indexer) continue;
+    of_source["sparse"] = to_json(score_of(model, parts, Recipe::Attention::sparse));
+    const IndexerScore trained = indexer_score_of(model, parts, stage.recipe);
+    of_source["kl"] = trained.kl;
+    of_source["recall"] = to_json(trained.recall);
+    const FreshIndexers fresh(model, seed);
+    of_source["sparse, fresh indexer"] = to_json(score_of(model, parts, Recipe::Attention::sparse));
+    of_source["recall, fresh indexer"] =
+        to_json(indexer_score_of(model, parts, stage.recipe).recall);
+  }
+  return result;
+}
+
+}  // namespace dsa::train

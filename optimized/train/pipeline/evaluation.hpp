@@ -1,0 +1,43 @@
+// optimized/train/pipeline/evaluation.hpp — how good a model is on held-out documents.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core/json.hpp"
+#include "optimized/train/data/feed.hpp"
+#include "optimized/train/model.hpp"
+#include "optimized/train/pipeline/stage.hpp"
+
+namespace dsa::train {
+
+/// Of one source.
+struct Score {
+  double lm = 0;        // mean cross entropy of the targets, nats
+  double accuracy = 0;  // share of targets that are the likeliest token
+  Index targets = 0;
+};
+
+Score score_of(TrainedModel&, const std::vector<Batch>&, Recipe::Attention);
+
+/// Over all layers that compute an index, of one list of batches.
+struct IndexerScore {
+  double kl = 0;  // as the stage's semantics has it
+  Recall recall;
+};
+IndexerScore indexer_score_of(TrainedModel&, const std::vector<Batch>&, const Recipe&);
+
+struct Evaluation {
+  Json metrics = Json::object();  // "eval.SOURCE.lm", "eval.kl", "recall.indexer", ...
+  double accuracy = 1;            // the lowest of the tasks'; 1 without one
+  bool has_task = false;
+};
+
+/// Everything, with the stage's attention; tasks at a level.
+Evaluation evaluate(TrainedModel&, const Feed&, const Stage&, std::size_t level);
+
+/// The end of a run: loss and accuracy of each source with dense attention, with the indexer's
+/// selection, and with that of a fresh indexer; what of the teacher's mass each finds.
+Json final_evaluation(TrainedModel&, const Feed&, const Stage&, std::uint64_t seed);
+
+}  // namespace dsa::train

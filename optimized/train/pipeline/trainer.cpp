@@ -1,0 +1,388 @@
+#include "optimized/train/pipeline/trainer.hpp"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cmath>
+#include <numeric>
+#include <set>
+
+#include "core/check.hpp"
+#include "core/checkpoint.hpp"
+#include "optimized/train/pipeline/failed_step.hpp"
+#include "optimized/train/pipeline/plan.hpp"
+#include "optimized/train/pipeline/start.hpp"
+
+namespace dsa::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+double seconds_since(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+/// Steps of the whole run, run.steps included.
+Index steps_of(const Settings& settings, const std::vector<Stage>& stages) {
+  Index steps = 0;
+  for (const Stage& stage : stages) steps += stage.steps;
+  const Index most = settings.integer("run.steps");
+  return most > 0 ? std::min(most, steps) : steps;
+}
+
+void add(Losses& sum, const Losses& x) {
+  sum.lm += x.lm;
+  sum.lm_weight += x.lm_weight;
+  sum.mtp += x.mtp;
+  sum.mtp_weight += x.mtp_weight;
+  sum.balance += x.balance;
+  sum.kl_rows += x.kl_rows;
+  sum.kl.resize(std::max(sum.kl.size(), x.kl.size()), 0);
+  for (std::size_t l = 0; l < x.kl.size(); ++l) sum.kl[l] += x.kl[l];
+  if (sum.load.empty()) {
+    sum.load = x.load;
+    return;
+  }
+  for (std::size_t l = 0; l < x.load.size(); ++l)
+    for (std::size_t e = 0; e < x.load[l].size(); ++e) sum.load[l][e] += x.load[l][e];
+}
+
+double total(const std::vector<double>& x) { return std::accumulate(x.begin(), x.end(), 0.0); }
+
+/// Means as they are reported: per target, per row and layer, per document.
+Json losses_of(const Losses& sums, const StepSize& size) {
+  Json json = Json::object();
+  if (sums.lm_weight > 0) json["loss.lm"] = sums.lm / sums.lm_weight;
+  if (sums.mtp_weight > 0) json["loss.mtp"] = sums.mtp / sums.mtp_weight;
+  if (sums.kl_rows > 0 && !sums.kl.empty())
+    json["loss.kl"] =
+        total(sums.kl) / static_cast<double>(sums.kl_rows) / static_cast<double>(sums.kl.size());
+  if (sums.balance != 0) json["loss.balance"] = sums.balance / static_cast<double>(size.documents);
+  return json;
+}
+
+}  // namespace
+
+std::optional<fs::path> checkpoint_to_resume(const Settings& settings,
+                                             const RunDirectory& directory) {
+  const std::string resume = settings.text("run.resume");
+  const auto found = checkpoints_of(directory.checkpoints());
+  if (resume == "never") {
+    require(found.empty(), directory.path().string() +
+                               " holds checkpoints, and run.resume is never; choose another "
+                               "run.out, or remove them");
+    return {};
+  }
+  if (resume == "auto") return found.empty() ? std::nullopt : std::optional(found.rbegin()->second);
+  const bool is_step = !resume.empty() && resume.find_first_not_of("0123456789") == resume.npos;
+  const fs::path chosen = is_step ? directory.checkpoints() / ("step-" + resume) : fs::path(resume);
+  require(fs::is_directory(chosen), "there is no checkpoint " + chosen.string() +
+                                        " to resume; run.resume is auto, never, a step or a path");
+  const Index step = read_state(chosen).step;
+  require(found.empty() || found.rbegin()->first <= step,
+          directory.path().string() + " holds checkpoints beyond step " + std::to_string(step) +
+              ", which the run would write again; choose another run.out, or remove them");
+  return chosen;
+}
+
+Trainer::Trainer(const Settings& settings, Surroundings around)
+    : settings_(settings),
+      around_(std::move(around)),
+      stages_(stages_of(settings)),
+      directory_(settings.text("run.out")) {
+  const auto checkpoint = checkpoint_to_resume(settings_, directory_);
+  state_.settings = settings_.that_changes_numbers();
+  if (checkpoint) {
+    resume_from(*checkpoint);
+  } else {
+    Start start = start_of(settings_);
+    config_ = start.config;
+    model_ = std::make_unique<TrainedModel>(
+        start.model, settings_.text("model.compute") == "bf16" ? Compute::bf16 : Compute::fp32);
+  }
+  feeds_ = std::make_unique<Feeds>(settings_, model_->config().vocab_size);
+  check_stages();
+  if (checkpoint) resume_adapters_of_the_last_stage(*checkpoint);
+  enter_stage();
+  if (checkpoint) {
+    if (adapters_ && state_.stage_step > 0) read_adapters(*checkpoint, *adapters_);
+    read_moments(*checkpoint, trained_, optimizer_);
+    refresh();
+  }
+  Json receipt = receipt_of(around_.command_line, around_.threads);
+  receipt["config"] = state_.settings;
+  receipt["data"] = feeds_->hashes();
+  receipt["resumed"] = checkpoint ? Json(checkpoint->string()) : Json();
+  directory_.begin(state_.step, settings_.toml(), receipt);
+}
+
+Trainer::~Trainer() = default;
+
+void Trainer::resume_from(const fs::path& checkpoint) {
+  const Json settings = state_.settings;
+  state_ = read_state(checkpoint);
+  const std::string changed = difference(settings, state_.settings);
+  require(changed.empty() || settings_.flag("run.allow_change"),
+          "the configuration differs from that of " + checkpoint.string() + ": " + changed +
+              "; set run.allow_change=true to go on with it, or choose another run.out");
+  require(state_.stage <= stages_.size(),
+          checkpoint.string() + " is of stage " + std::to_string(state_.stage) +
+              ", but the configuration has " + std::to_string(stages_.size()));
+  state_.settings = settings;
+  config_ = read_json(checkpoint / "config.json");
+  model_ = std::make_unique<TrainedModel>(
+      open_checkpoint(checkpoint),
+      settings_.text("model.compute") == "bf16" ? Compute::bf16 : Compute::fp32);
+  around_.say("resumed from " + checkpoint.string());
+}
+
+/// At a border the checkpoint has the adapters of the stage that is over; entering the next one
+/// makes them part of the weights.
+void Trainer::resume_adapters_of_the_last_stage(const fs::path& checkpoint) {
+  if (state_.stage == 0 || state_.stage_step > 0) return;
+  const Stage& before = stages_[state_.stage - 1];
+  if (before.kind != StageKind::lora) return;
+  adapters_.emplace(before, *model_, seed());
+  read_adapters(checkpoint, *adapters_);
+  refresh();
+}
+
+/// Everything that a later stage could fail on, before the first step.
+void Trainer::check_stages() {
+  const Config& config = model_->config();
+  for (const Stage& stage : stages_) {
+    feeds_->feed_of(stage);
+    const bool is_sparse = stage.recipe.attention == Recipe::Attention::sparse;
+    require(config.indexer || (!is_sparse && stage.recipe.kl == 0),
+            "stage " + stage.name + " needs an indexer, which a model of " + config.model_type +
+                " has not; give it one by model.init_indexer, or choose dense attention and kl 0");
+    if (stage.kind == StageKind::lora)
+      const Adapters checked(stage, *model_, 0);
+    else
+      trained_by(stage, *model_);
+    if (is_sparse && stage.seq <= config.indexer->topk)
+      around_.say("warning: stage " + stage.name + " has rows of " + std::to_string(stage.seq) +
+                  " tokens and chooses " + std::to_string(config.indexer->topk) +
+                  " keys: every key is chosen, no selection is trained");
+    require(stage.recipe.mtp == 0 || !model_->parameters().mtp.empty(),
+            "stage " + stage.name +
+                " has mtp above 0, but the model has no multi-token-prediction block");
+  }
+}
+
+const Stage& Trainer::last_stage() const {
+  return state_.stage < stages_.size() ? stages_[state_.stage] : stages_.back();
+}
+
+std::uint64_t Trainer::seed() const {
+  return static_cast<std::uint64_t>(settings_.integer("run.seed"));
+}
+
+/// What the optimiser changes from here on. Adapters of an earlier stage become part of the
+/// weights.
+void Trainer::enter_stage() {
+  const Stage& stage = last_stage();
+  const bool is_over = state_.stage >= stages_.size();
+  if (adapters_ && !is_over) {
+    adapters_.reset();
+    refresh();
+  }
+  feed_.emplace(feeds_->feed_of(stage));
+  reached_accuracy_ = false;
+  if (stage.kind == StageKind::lora) {
+    if (!adapters_) adapters_.emplace(stage, *model_, seed());
+    trained_ = adapters_->trained();
+    gets_gradient_ = [this](const std::string& name) { return adapters_->on(name); };
+  } else {
+    trained_ = trained_by(stage, *model_);
+    std::set<std::string> names;
+    for (const Trained& one : trained_) names.insert(one.name);
+    gets_gradient_ = [names](const std::string& name) { return names.contains(name); };
+  }
+  optimizer_.keep(trained_);
+  flops_a_token_ = flops_a_token(
+      model_->config(),
+      size_of(model_->config(), static_cast<Index>(model_->parameters().mtp.size()), stage), stage);
+}
+
+void Trainer::refresh() {
+  if (adapters_) adapters_->apply();
+  model_->refresh();
+}
+
+Losses Trainer::run_batches(const std::vector<Batch>& parts, const Objective& objective) {
+  for (const Trained& one : parameters_of(*model_))
+    if (gets_gradient_(one.name)) set_to_zero(*one.gradient);
+  Losses sums;
+  for (const Batch& part : parts) add(sums, model_->run(part, objective, gets_gradient_));
+  if (adapters_) adapters_->project();
+  return sums;
+}
+
+void Trainer::fail_not_finite(const std::string& what, const std::vector<Batch>& parts,
+                              const Cursor& before) {
+  State failed = state_;
+  failed.cursor = before;
+  const fs::path where = directory_.path() / "failed" / ("step-" + std::to_string(state_.step));
+  fs::remove_all(where);
+  fs::create_directories(where.parent_path());
+  save_checkpoint(where, failed, snapshot());
+  write_batches(where / "batch.safetensors", parts);
+  write_text(where / "config.toml", settings_.toml());
+  throw Error("step " + std::to_string(state_.step) + ", stage " + stage().name + ": the " + what +
+              " is no finite number; the batch and the parameters before it are in " +
+              where.string() + "; dsa-train --replay " + where.string() + " runs it again");
+}
+
+void Trainer::check_finite(const Losses& sums, const std::vector<Batch>& parts,
+                           const Cursor& before) {
+  const std::pair<const char*, double> all[] = {{"language-model loss", sums.lm},
+                                                {"loss of multi-token prediction", sums.mtp},
+                                                {"balance loss", sums.balance},
+                                                {"indexer's loss", total(sums.kl)}};
+  for (const auto& [what, x] : all)
+    if (!std::isfinite(x)) fail_not_finite(what, parts, before);
+}
+
+Json Trainer::take_step() {
+  const auto begin = std::chrono::steady_clock::now();
+  const Cursor before = state_.cursor;
+  const Recipe& recipe = stage().recipe;
+  const std::vector<Batch> parts = feed_->next(state_.cursor, state_.level);
+  const StepSize size = size_of(parts);
+  require(size.weight > 0 || recipe.lm == 0,
+          "step " + std::to_string(state_.step) +
+              " has no target to be learned; the data hold no answers");
+  const Losses sums = run_batches(parts, objective_of(recipe, model_->config(), size));
+  check_finite(sums, parts, before);
+  const double lr = recipe.schedule.at(state_.stage_step);
+  const double norm = optimizer_.step(trained_, recipe.adamw, recipe.clip, lr);
+  if (!std::isfinite(norm)) fail_not_finite("gradient's norm", parts, before);
+  update_router_biases(model_->parameters(), model_->config(), sums.load, recipe.bias_update_rate);
+  refresh();
+  ++state_.step;
+  ++state_.stage_step;
+  ++state_.level_step;
+  state_.tokens += size.rows;
+  Json metrics = losses_of(sums, size);
+  metrics["step"] = state_.step;
+  metrics["stage"] = stage().name;
+  metrics["level"] = stage().levels[state_.level];
+  metrics["tokens"] = state_.tokens;
+  metrics["grad_norm"] = norm;
+  metrics["lr"] = lr;
+  const double seconds = seconds_since(begin);
+  metrics["seconds"] = seconds;
+  metrics["tokens_per_s"] = static_cast<double>(size.rows) / seconds;
+  metrics["gflop_per_s"] = static_cast<double>(size.rows) * flops_a_token_ / seconds / 1e9;
+  return metrics;
+}
+
+/// Evaluates, where it is time to, and lets the curriculum go on.
+void Trainer::look(Json& metrics) {
+  const Index every = settings_.integer("run.eval_every");
+  const bool is_due =
+      (every > 0 && state_.stage_step % every == 0) || state_.stage_step >= stage().steps;
+  double accuracy = 0;
+  if (is_due && settings_.integer("run.eval_documents") > 0) {
+    const Evaluation seen = evaluate(*model_, *feed_, stage(), state_.level);
+    metrics.update(seen.metrics);
+    accuracy = seen.has_task ? seen.accuracy : 0;
+    std::string line = fmt::format("{}, step {}:", stage().name, state_.step);
+    for (const auto& [key, value] : seen.metrics.items())
+      line += fmt::format(" {} {:.4g}", key, value.get<double>());
+    around_.say(line);
+  }
+  raise_level(accuracy, is_due);
+}
+
+void Trainer::raise_level(double accuracy, bool was_evaluated) {
+  const Stage& s = stage();
+  const bool is_last = state_.level + 1 == s.levels.size();
+  if (is_last && was_evaluated && s.until_accuracy > 0 && accuracy >= s.until_accuracy)
+    reached_accuracy_ = true;
+  const bool is_mastered = s.advance_at > 0 && was_evaluated && accuracy >= s.advance_at;
+  const bool is_time = s.level_steps > 0 && state_.level_step >= s.level_steps;
+  if (is_last || !(is_mastered || is_time)) return;
+  ++state_.level;
+  state_.level_step = 0;
+  around_.say(fmt::format("{}, step {}: level {} of {}", s.name, state_.step, state_.level + 1,
+                          s.levels.size()));
+}
+
+bool Trainer::is_stage_over() const {
+  return state_.stage_step >= stage().steps || reached_accuracy_;
+}
+
+/// The state's stage is the next one from here on: a checkpoint at the border is resumed there.
+/// Where the accuracy was not reached the run stays where it is.
+void Trainer::end_stage(const Json& metrics) {
+  const Stage& s = stage();
+  around_.say(fmt::format("stage {} is over after {} steps, loss {:.4g}", s.name, state_.stage_step,
+                          metrics.value("loss.lm", metrics.value("loss.kl", 0.0))));
+  if (s.until_accuracy > 0 && !reached_accuracy_) {
+    around_.say(fmt::format(
+        "stage {} was to reach the accuracy {} and ended at level {} of {} without it: the model "
+        "is not trained, and nothing is claimed about what would follow",
+        s.name, s.until_accuracy, state_.level + 1, s.levels.size()));
+    return;
+  }
+  ++state_.stage;
+  state_.stage_step = state_.level_step = 0;
+  state_.level = 0;
+}
+
+Snapshot Trainer::snapshot() const {
+  const std::string tokenizer = settings_.text("data.tokenizer");
+  return {config_,
+          model_->parameters(),
+          model_->config(),
+          optimizer_,
+          adapters_ ? &*adapters_ : nullptr,
+          tokenizer == "bytes" ? fs::path() : fs::path(tokenizer)};
+}
+
+void Trainer::save() {
+  const fs::path target = directory_.checkpoint(state_.step);
+  if (fs::exists(target)) return;  // the run was resumed here, and has not moved
+  save_checkpoint(target, state_, snapshot());
+  remove_old_checkpoints(directory_.checkpoints(), settings_.integer("run.keep_last"),
+                         settings_.integer("run.major_every"));
+}
+
+Outcome Trainer::finish(Outcome outcome) {
+  save();
+  directory_.write_csv();
+  if (outcome == Outcome::stopped || outcome == Outcome::interrupted) return outcome;
+  Json summary = final_evaluation(*model_, *feed_, last_stage(), seed());
+  summary["completed"] = outcome == Outcome::completed;
+  summary["steps"] = state_.step;
+  summary["tokens"] = state_.tokens;
+  summary["checkpoint"] = directory_.checkpoint(state_.step).string();
+  directory_.write_summary(summary);
+  return outcome;
+}
+
+Outcome Trainer::run() {
+  const Index steps = steps_of(settings_, stages_);
+  const Index save_every = settings_.integer("run.save_every");
+  const bool is_cut = settings_.integer("run.steps") > 0;
+  while (state_.stage < stages_.size()) {
+    if (is_cut && state_.step >= steps) return finish(Outcome::stopped);
+    if (is_stage_over()) return finish(Outcome::gate_not_reached);
+    if (state_.stage_step == 0)
+      around_.say(fmt::format("stage {} begins at step {}", stage().name, state_.step));
+    Json metrics = take_step();
+    look(metrics);
+    directory_.add(metrics);
+    around_.progress(metrics, state_.step, steps);
+    const bool is_border = is_stage_over();
+    if (is_border) end_stage(metrics);
+    if (is_border || (save_every > 0 && state_.step % save_every == 0)) save();
+    if (is_border && state_.stage_step == 0 && state_.stage < stages_.size()) enter_stage();
+    if (around_.interrupted()) return finish(Outcome::interrupted);
+  }
+  return finish(Outcome::completed);
+}
+
+}  // namespace dsa::train

@@ -1,0 +1,126 @@
+// tests/train/support.hpp — a trained model beside the reference: the same batch, the same
+// objective, and how far the two may lie apart.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "optimized/train/model.hpp"
+#include "reference/precision/rounder_backward.hpp"
+#include "tests/reference/backward_support.hpp"
+#include "verify/gradients/distance.hpp"
+
+namespace dsa::test {
+
+using Gradients = std::map<std::string, std::vector<double>>;
+
+inline train::Batch batch_of(const Sequence& sequence) {
+  train::Batch batch;
+  batch.tokens = sequence.tokens;
+  batch.positions = sequence.positions;
+  for (std::size_t t = 0; t < sequence.tokens.size(); ++t) {
+    const bool same = t > 0 && sequence.documents[t] == sequence.documents[t - 1];
+    batch.begin.push_back(same ? batch.begin.back() : static_cast<std::int32_t>(t));
+  }
+  for (Index t = 0; t < batch.rows(); ++t) batch.target_weight.push_back(batch.has_next(t) ? 1 : 0);
+  return batch;
+}
+
+/// Documents of `lengths` tokens, drawn from a seed.
+inline Sequence documents_of(const Config& config, const std::vector<Index>& lengths,
+                             std::uint64_t seed) {
+  std::vector<std::vector<Token>> documents;
+  std::uint64_t i = 0;
+  for (const Index length : lengths) {
+    documents.emplace_back();
+    for (Index t = 0; t < length; ++t)
+      documents.back().push_back(static_cast<Token>(
+          random_bits(seed, i++) % static_cast<std::uint64_t>(config.vocab_size)));
+  }
+  return packed_sequence(documents);
+}
+
+/// How often a weight of the reference's objective is not 0.
+inline double counted(const std::vector<double>& weights) {
+  return static_cast<double>(
+      std::count_if(weights.begin(), weights.end(), [](double w) { return w != 0; }));
+}
+
+/// The reference's objective as factors: a weight stands for what it is divided by.
+inline train::Objective as_factors(const Objective<double>& from, const Config& config,
+                                   const Sequence& sequence, bool dense) {
+  const auto factor = [](const std::vector<double>& weights) {
+    return weights.empty() ? 0 : *std::max_element(weights.begin(), weights.end());
+  };
+  train::Objective to;
+  to.attention = dense ? Recipe::Attention::dense : Recipe::Attention::sparse;
+  to.semantics = from.semantics;
+  to.lm = factor(from.lm);
+  to.mtp = factor(from.mtp);
+  to.kl = factor(from.kl);
+  if (config.indexer && from.semantics.layers == KlSemantics::Reduction::mean)
+    to.kl /= static_cast<double>(std::count(config.indexer->computes.begin(),
+                                            config.indexer->computes.end(), true));
+  to.balance = from.balance / static_cast<double>(sequence.documents.back() + 1);
+  return to;
+}
+
+inline Gradients values_of(train::Parameters& parameters, const Config& config) {
+  Gradients all;
+  for_each_tensor(parameters, config, [&](const std::string& name, train::Leaf& leaf, const auto&) {
+    all[name].assign(leaf.begin(), leaf.end());
+  });
+  return all;
+}
+
+inline bool everything(const std::string&) { return true; }
+
+struct Trained {
+  train::Losses losses;
+  Gradients gradients;
+};
+
+inline Trained train_once(const Model& model, const train::Batch& batch,
+                          const train::Objective& objective, int threads = 1,
+                          train::Compute compute = train::Compute::fp32) {
+  const Threads scope(threads);
+  train::TrainedModel trained(model, compute);
+  Trained result;
+  result.losses = trained.run(batch, objective, everything);
+  result.gradients = values_of(trained.gradients(), model.config);
+  return result;
+}
+
+/// One backward pass of the reference: the definition, or with a precision's roundings, drawn by
+/// `seed`.
+struct Defined {
+  Losses<double> losses;
+  Gradients gradients;
+};
+inline Defined define(const Model& model, const Sequence& sequence,
+                      const Objective<double>& objective) {
+  const auto answers = gradients_of(model, sequence, objective);
+  Defined result{answers.losses, {}};
+  for (const auto& [name, g] : answers.gradients)
+    result.gradients[name].assign(g.begin(), g.end());
+  return result;
+}
+inline Defined draw(const Model& model, const Sequence& sequence,
+                    const Objective<double>& objective, reference::Precision precision,
+                    std::uint64_t seed) {
+  const Threads scope(1);
+  const reference::Rounding rounding{reference::Rounding::Mode::random, seed};
+  const auto ops = reference::ops_of(precision, rounding, model.config);
+  const auto backward_ops = reference::backward_ops_of(precision, rounding);
+  const reference::Pass<double> pass{model, ops, {}, MlaForm::expanded};
+  Defined result;
+  result.losses = reference::backward<double>(
+      {pass, backward_ops, sequence, objective,
+       [&](const std::string& name, View<const double, 2> gradient) {
+         result.gradients[name].assign(gradient.begin(), gradient.end());
+       }});
+  return result;
+}
+
+}  // namespace dsa::test
