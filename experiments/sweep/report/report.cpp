@@ -221,7 +221,7 @@ std::string text_of(const std::vector<Study>& studies) {
     text += title_of(study) + "\n";
     for (const Finding& finding : findings_of(study))
       text +=
-          fmt::format("  {:<13}  {}: {}, gate {}\n", name_of(finding.verdict), finding.claim.says,
+          fmt::format("  {:<13}  {} {}, gate {}\n", name_of(finding.verdict), finding.claim.says,
                       interval_of(finding.estimate), text_of(finding.claim.gate));
   }
   return text + counted(studies) + "\n";
