@@ -4,7 +4,7 @@ file(GLOB_RECURSE sweep_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/experime
 list(FILTER sweep_sources EXCLUDE REGEX "experiments/sweep/(main.cpp|commands/)")
 add_library(dsa_sweep ${sweep_sources})
 target_compile_options(dsa_sweep PRIVATE -O1)
-target_link_libraries(dsa_sweep PUBLIC dsa_verify dsa_cli
+target_link_libraries(dsa_sweep PUBLIC dsa_verify dsa_train_pipeline dsa_cli
                                 PRIVATE dsa_exact Boost::headers tomlplusplus::tomlplusplus OpenMP::OpenMP_CXX)
 
 file(GLOB sweep_commands CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/experiments/sweep/commands/*.cpp)

@@ -8,6 +8,7 @@ Runs dsa-train once for every combination of the axes given, and keeps the resul
 
   dsa-sweep topk=16,32,64 seed=range(0,8) --config FILE.toml --out DIR
   dsa-sweep experiments/sweeps/topk.toml --out DIR    a registered sweep, with claims
+  dsa-sweep topk=16,32 --checkpoint DIR --config FILE.toml --out DIR    measured, not trained
   dsa-sweep report DIR... -o FILE.html                figures and verdicts
 
 The plan is written before the first point. The same command again runs what is left: done points
@@ -20,5 +21,6 @@ Exit status: 0 every point is done, 1 a point failed, 2 bad usage or unusable in
 
 int main(int argc, char** argv) {
   using namespace dsa::sweep;
-  return dsa::cli::run({"dsa-sweep", about, {run_command, report_command}, "run"}, argc, argv);
+  return dsa::cli::run({"dsa-sweep", about, {run_command, report_command, evaluate_command}, "run"},
+                       argc, argv);
 }

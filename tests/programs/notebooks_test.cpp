@@ -62,12 +62,11 @@ TEST_CASE("the notebooks run", "[programs][notebooks][slow]") {
   write_training(bench.scratch / "run");
   for (const std::string& name : notebooks) {
     const std::string log = (bench.scratch / "log").string();
-    const std::string command =
-        "DSA_SWEEPS=" + bench.scratch.path().string() +
-        " DSA_RUN=" + (bench.scratch / "run").string() +
-        " MPLBACKEND=agg python3 -m nbconvert --to notebook --execute --output-dir " +
-        bench.scratch.path().string() + " " + source_dir() + "/notebooks/" + name + ".ipynb >" +
-        log + " 2>&1";
+    const std::string command = "DSA_SWEEPS=" + bench.scratch.path().string() +
+                                " DSA_RUN=" + (bench.scratch / "run").string() +
+                                " python3 -m nbconvert --to notebook --execute --output-dir " +
+                                bench.scratch.path().string() + " " + source_dir() + "/notebooks/" +
+                                name + ".ipynb >" + log + " 2>&1";
     INFO(command);
     const int status = std::system(command.c_str());
     INFO(read_text(log));

@@ -7,5 +7,6 @@ namespace dsa::sweep {
 
 cli::Command run_command(CLI::App&);
 cli::Command report_command(CLI::App&);
+cli::Command evaluate_command(CLI::App&);
 
 }  // namespace dsa::sweep

@@ -20,7 +20,7 @@ namespace fs = std::filesystem;
 
 struct Options {
   std::vector<std::string> words;
-  std::string config, out, only, trainer;
+  std::string config, out, only, trainer, checkpoint;
   bool dry_run = false, plan = false;
 };
 
@@ -48,15 +48,26 @@ Sweep sweep_of(const Options& options) {
     else
       at->values = axis.values;
   }
+  if (!options.checkpoint.empty()) sweep.fixed["model.init"] = options.checkpoint;
   require(!sweep.config.empty(),
           "no configuration is named; give --config FILE.toml of dsa-train, or a sweep's file");
   require(!sweep.axes.empty(), "no axis is given; give one, as in topk=16,32,64");
   return sweep;
 }
 
+/// The words that run a point: this program's `evaluate` for a checkpoint, else a trainer.
 std::vector<std::string> program_of(const Options& options) {
+  const fs::path self = fs::read_symlink("/proc/self/exe");
+  if (!options.checkpoint.empty()) return {self.string(), "evaluate"};
   if (!options.trainer.empty()) return {options.trainer};
-  return {(fs::read_symlink("/proc/self/exe").parent_path() / "dsa-train").string()};
+  return {(self.parent_path() / "dsa-train").string()};
+}
+
+/// The program as a plan names it: without the place where it lies.
+std::string program_name(const Options& options) {
+  std::vector<std::string> words = program_of(options);
+  words[0] = fs::path(words[0]).filename();
+  return words.size() == 1 ? words[0] : words[0] + " " + words[1];
 }
 
 std::string in_words(double seconds) {
@@ -106,12 +117,15 @@ void tell(const Point& point, const Row& row, int at, int of) {
 
 int run(const Options& options) {
   const Sweep sweep = sweep_of(options);
-  const Plan plan = make_plan(
-      sweep, options.trainer.empty() ? "dsa-train" : fs::path(options.trainer).filename());
+  const Plan plan = make_plan(sweep, program_name(options));
   if (options.dry_run) {
     print_plan(plan, options);
     return 0;
   }
+  const std::string program = program_of(options).front();
+  require(
+      program.find('/') == std::string::npos || fs::exists(program),
+      "cannot start " + program + ": there is no such file; build it, or name it with --trainer");
   freeze(plan, options.out);
   if (options.plan) {
     std::cout << plan.points.size() << " points in "
@@ -152,7 +166,12 @@ cli::Command run_command(CLI::App& app) {
   command->add_option("--out", options->out, "directory of the plan and the results")->required();
   command->add_option("--only", options->only,
                       "one point by its id, or I/N: the I-th of N parts of the plan");
-  command->add_option("--trainer", options->trainer, "another program in place of dsa-train");
+  CLI::Option* trainer =
+      command->add_option("--trainer", options->trainer, "another program in place of dsa-train");
+  command
+      ->add_option("--checkpoint", options->checkpoint,
+                   "measure this checkpoint at every point, and train nothing")
+      ->excludes(trainer);
   command->add_flag("--plan", options->plan, "write the plan, and run nothing");
   command->add_flag("--dry-run", options->dry_run, "print the points, and what they will take");
   command->footer("Axes, besides any key of the configuration (section.key=VALUE,VALUE):\n" +
