@@ -3,11 +3,12 @@
 #   make test     every test: dev build with asserts and -Werror, then sanitizers, then fuzzers
 #   make build    the optimised binaries, in build/bin/
 #   make tsan     loops on several threads and the CPU backend's models, under ThreadSanitizer
+#   make report   sweeps with dsa-train, three seeds each, and one page of what they say: out/experiments.html
 #   make gpu      on a machine with an NVIDIA device: everything that needs one, in nine minutes (docs/cuda.md)
 #   make mutants  the judge made wrong in one line after another: the tests must notice every time
 SHELL := /bin/bash
 .DEFAULT_GOAL := build
-.PHONY: build verify test gpu packages judge-packages sanitize tsan fuzz mutants format clean
+.PHONY: build verify test report gpu packages judge-packages sanitize tsan fuzz mutants format clean
 
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 20
@@ -15,7 +16,7 @@ FUZZ_SECONDS ?= 20
 # The judge alone needs fewer packages.
 packages: PACKAGES = $(shell cat packages.txt)
 judge-packages: PACKAGES = $(filter-out catch2 clang libbenchmark-dev libclang-rt-% libpcre2-dev \
-  libutf8proc-dev, $(shell cat packages.txt))
+  libtomlplusplus-dev libutf8proc-dev, $(shell cat packages.txt))
 packages judge-packages:
 	@missing=$$(for p in $(PACKAGES); do \
 	  dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'install ok installed' || echo $$p; done); \
@@ -27,7 +28,7 @@ packages judge-packages:
 	fi
 
 build: packages
-	@cmake --preset release $(CMAKE_QUIET) && cmake --build --preset release -j $(JOBS) --target dsa-verify dsa-run dsa-bench make_wide
+	@cmake --preset release $(CMAKE_QUIET) && cmake --build --preset release -j $(JOBS) --target dsa-verify dsa-run dsa-bench dsa-train dsa-sweep make_wide
 
 # Where nothing is configured, what judges and no more is built; `make build` adds the rest to the same folder.
 verify: judge-packages
@@ -66,6 +67,18 @@ fuzz: packages
 	    || { tail -n 30 build-fuzz/found/$$t.log; exit 1; }; \
 	  grep -E 'number_of_executed_units' build-fuzz/found/$$t.log; \
 	done
+
+# The teacher is trained once. A sweep with failed points (status 1) is reported all the same.
+SEEDS ?= 3
+SWEEPS ?= topk warmup detach conventions loss_scaling context
+report: packages
+	@cmake --preset release $(CMAKE_QUIET) && cmake --build --preset release -j $(JOBS) --target dsa-sweep dsa-train
+	@[ -f out/experiments/teacher/summary.json ] || build/bin/dsa-train experiments/sweeps/base_teacher.toml
+	@for name in $(SWEEPS); do \
+	  build/bin/dsa-sweep run experiments/sweeps/$$name.toml 'seed=range(0,$(SEEDS))' \
+	    --out out/experiments/$$name-$(SEEDS) || [ $$? -eq 1 ] || exit 2; \
+	done
+	build/bin/dsa-sweep report $(SWEEPS:%=out/experiments/%-$(SEEDS)) -o out/experiments.html
 
 gpu:
 	@python3 experiments/device/gpu.py $(ARGS)

@@ -15,6 +15,7 @@ foreach(name false_alarms false_names visibility)
   target_link_libraries(${name} PRIVATE dsa_experiments dsa_cli dsa_exact)
 endforeach()
 
+include(${PROJECT_SOURCE_DIR}/cmake/sweep.cmake)
 include(${PROJECT_SOURCE_DIR}/cmake/bench_cuda.cmake)
 find_package(benchmark REQUIRED)
 file(GLOB bench_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/experiments/bench/*.cpp)

@@ -7,13 +7,14 @@
 
 namespace dsa::verify {
 
-std::string page_of(const std::string& title, const std::string& body_html) {
+std::string page_of(const std::string& title, const std::string& body_html,
+                    const std::string& program) {
   return fmt::format(
       "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta "
       "name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{} - "
-      "dsa-verify</title>\n<style>{}</style>\n</head>\n<body>\n<main>\n{}</main>\n</body>\n</"
+      "{}</title>\n<style>{}</style>\n</head>\n<body>\n<main>\n{}</main>\n</body>\n</"
       "html>\n",
-      escaped(title), style_sheet, body_html);
+      escaped(title), program, style_sheet, body_html);
 }
 
 std::string word(Outcome outcome) {

@@ -1,4 +1,4 @@
-// verify/report/page.hpp — the parts that every HTML page of dsa-verify is put together from.
+// verify/report/page.hpp — the parts that every HTML page is put together from.
 //
 // Arguments named `*_html` are markup already; everything else is escaped here.
 #pragma once
@@ -9,8 +9,9 @@
 
 namespace dsa::verify {
 
-/// The whole document around `body_html`.
-std::string page_of(const std::string& title, const std::string& body_html);
+/// The whole document around `body_html`, made by `program`.
+std::string page_of(const std::string& title, const std::string& body_html,
+                    const std::string& program = "dsa-verify");
 
 /// "Pass", "pass" in its colour.
 std::string title_case(Outcome);

@@ -14,6 +14,7 @@ inline constexpr std::string_view style_sheet = R"css(
   --pass: #14774a; --fail: #be2f28; --open: #8f6400;
   --pass-bg: #e8f4ee; --fail-bg: #fbeae8; --open-bg: #faf1dc;
   --data: #2a6cb0; --limit: #be2f28; --above: #be2f2810;
+  --series1: #b4560b; --series2: #2b8a6b; --series3: #8a4fa3; --series4: #a3872a; --series5: #5a656e;
   --heat0: #e3e8ec; --heat1: #fbd7a1; --heat2: #f0a052; --heat3: #d1622a; --heat4: #8a2410;
 }
 @media (prefers-color-scheme: dark) {
@@ -22,6 +23,7 @@ inline constexpr std::string_view style_sheet = R"css(
     --line: #2b333a; --stripe: #1f252b;
     --pass: #4cc48a; --fail: #f4776c; --open: #e0b04a;
     --pass-bg: #16301f; --fail-bg: #3a1d1b; --open-bg: #332a14;
+    --series1: #f0a052; --series2: #57c9a2; --series3: #c493dc; --series4: #d8bd5c; --series5: #a0abb4;
     --data: #6aaef2; --limit: #f4776c; --above: #f4776c14;
     --heat0: #2a323a; --heat1: #634a22; --heat2: #a3691f; --heat3: #e08a3a; --heat4: #ffc48a;
   }
@@ -84,6 +86,10 @@ figure, .box { background: var(--panel); border: 1px solid var(--line); border-r
 figcaption p { color: var(--soft); font-size: 13px; max-width: 72em; overflow-wrap: anywhere; }
 .picture { overflow-x: auto; margin-top: 8px; }
 .picture svg { display: block; width: 100%; min-width: 720px; height: auto; }
+.picture.narrow svg { min-width: 0; max-width: 620px; }
+.picture.narrow svg text { font-size: 15px; }
+.panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 0 24px; }
+.panels h5 { margin: 10px 0 0; font-size: 13px; font-weight: 600; }
 .legend { display: flex; flex-wrap: wrap; gap: 2px 20px; margin-top: 6px; color: var(--soft);
   font-size: 13px; }
 .legend i { display: inline-block; width: 10px; height: 10px; border-radius: 50%;
@@ -93,6 +99,12 @@ figcaption p { color: var(--soft); font-size: 13px; max-width: 72em; overflow-wr
 .legend i.stroke { height: 0; width: 16px; border-radius: 0; border-top: 2px solid var(--limit);
   vertical-align: 4px; }
 .legend i.good { background: var(--data); }
+.legend i.series0 { background: var(--data); }
+.legend i.series1 { background: var(--series1); }
+.legend i.series2 { background: var(--series2); }
+.legend i.series3 { background: var(--series3); }
+.legend i.series4 { background: var(--series4); }
+.legend i.series5 { background: var(--series5); }
 .legend i.bad { background: var(--fail); }
 .legend i.open { border: 1.5px solid var(--faint); }
 .legend i.heat0 { background: var(--heat0); } .legend i.heat1 { background: var(--heat1); }
@@ -122,6 +134,15 @@ svg .departure { stroke: var(--fail); stroke-width: 1.5; stroke-dasharray: 5 4; 
 svg .limit { stroke: var(--limit); stroke-width: 1.5; fill: none; }
 svg .above { fill: var(--above); stroke: none; }
 svg .stripe { fill: var(--stripe); }
+svg .series0 { fill: var(--data); stroke: var(--data); }
+svg .series1 { fill: var(--series1); stroke: var(--series1); }
+svg .series2 { fill: var(--series2); stroke: var(--series2); }
+svg .series3 { fill: var(--series3); stroke: var(--series3); }
+svg .series4 { fill: var(--series4); stroke: var(--series4); }
+svg .series5 { fill: var(--series5); stroke: var(--series5); }
+svg path.mean { fill: none; stroke-width: 2; }
+svg line.mean { stroke-width: 2; }
+svg circle.run { fill-opacity: .35; stroke-width: 0; }
 svg .good { fill: var(--data); }
 svg .bad { fill: var(--fail); }
 svg .open { fill: var(--panel); stroke: var(--faint); stroke-width: 1.2; }
@@ -165,6 +186,7 @@ details.box[open] > summary { margin-bottom: 4px; }
     --pass: #14774a; --fail: #be2f28; --open: #8f6400;
     --pass-bg: #e8f4ee; --fail-bg: #fbeae8; --open-bg: #faf1dc;
     --data: #2a6cb0; --limit: #be2f28; --above: #be2f2810;
+    --series1: #b4560b; --series2: #2b8a6b; --series3: #8a4fa3; --series4: #a3872a; --series5: #5a656e;
     --heat0: #e3e8ec; --heat1: #fbd7a1; --heat2: #f0a052; --heat3: #d1622a; --heat4: #8a2410;
   }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "core/trace_names.hpp"
+#include "verify/report/drawing.hpp"
 #include "verify/report/text.hpp"
 
 namespace dsa::verify {
@@ -16,45 +17,6 @@ constexpr double page = 1000;  // width of every picture in its own units: about
 constexpr double left = 76, right = 986;
 constexpr double band = 30;  // height of the strips for values that a log axis cannot hold
 constexpr std::size_t most_dots = 1200;  // more than a screen is wide
-
-std::string opened(double height, const std::string& label) {
-  return fmt::format("<svg viewBox=\"0 0 {:.0f} {:.0f}\" role=\"img\" aria-label=\"{}\">\n", page,
-                     height, escaped(label));
-}
-
-std::string text(double x, double y, const std::string& kind, const std::string& shown) {
-  return fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" class=\"{}\">{}</text>\n", x, y, kind, shown);
-}
-
-std::string line(double x1, double y1, double x2, double y2, const std::string& kind) {
-  return fmt::format(
-      "<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" class=\"{}\"/>\n", x1, y1, x2,
-      y2, kind);
-}
-
-std::string rect(double x, double y, double width, double height, const std::string& kind) {
-  return fmt::format(
-      "<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.2f}\" height=\"{:.1f}\" class=\"{}\"/>\n", x, y,
-      width, height, kind);
-}
-
-/// A mark with a tooltip: `shape` is "dot", "diamond" or "cross".
-std::string mark(double x, double y, double r, const std::string& shape, const std::string& kind,
-                 const std::string& title) {
-  const std::string tip = "<title>" + escaped(title) + "</title>";
-  if (shape == "dot")
-    return fmt::format(
-        "<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"{:.1f}\" class=\"{}\">{}</circle>\n", x, y, r,
-        kind, tip);
-  const std::string path =
-      shape == "diamond"
-          ? fmt::format("M{:.1f} {:.1f}l{r:.1f} {r:.1f}l-{r:.1f} {r:.1f}l-{r:.1f} -{r:.1f}z", x,
-                        y - 1.3 * r, fmt::arg("r", 1.3 * r))
-          : fmt::format("M{:.1f} {:.1f}l{d:.1f} {d:.1f}m0 -{d:.1f}l-{d:.1f} {d:.1f}", x - r, y - r,
-                        fmt::arg("d", 2 * r));
-  return fmt::format("<path d=\"{}\" class=\"{}{}\">{}</path>\n", path, kind,
-                     shape == "cross" ? " cross" : "", tip);
-}
 
 // --- axes ---
 
@@ -311,7 +273,7 @@ std::string kl_chart(const LogitsResult& logits) {
   }
   const LogAxis y(values, 24, top, bottom);
   const RowAxis x = rows_of(logits, logits.rows.size());
-  return opened(height, "KL divergence of every row on a logarithmic axis, with its limit") +
+  return opened(page, height, "KL divergence of every row on a logarithmic axis, with its limit") +
          y.drawn() + kl_limit(logits, drawn, y, x) + x.drawn(top, bottom) +
          kl_dots(logits, drawn, y, x) + "</svg>\n";
 }
@@ -344,8 +306,8 @@ std::string error_chart(const Judgement& j) {
                 t.ok() ? "good" : "bad", t.name + ": " + found);
   }
   out += text((left + right) / 2, bottom + 38, "title mid", "layer; tensors in order of execution");
-  return opened(bottom + 48, "Largest error of each tensor in units of the error allowed") + out +
-         "</svg>\n";
+  return opened(page, bottom + 48, "Largest error of each tensor in units of the error allowed") +
+         out + "</svg>\n";
 }
 
 std::string selection_chart(const Judgement& j) {
@@ -361,7 +323,8 @@ std::string selection_chart(const Judgement& j) {
   constexpr double top = 8;
   const double bottom = top + each * static_cast<double>(layers.size());
   const RowAxis x = rows_of(j.logits, n);
-  std::string out = opened(bottom + 60, "Agreement of the selected keys by layer and position");
+  std::string out =
+      opened(page, bottom + 60, "Agreement of the selected keys by layer and position");
   double last_label = -100;
   for (std::size_t i = 0; i < layers.size(); ++i) {
     const double y = top + each * static_cast<double>(i);
