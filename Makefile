@@ -46,7 +46,7 @@ test: packages
 # backend.
 sanitize: packages
 	cmake --preset asan $(CMAKE_QUIET) && cmake --build --preset asan -j $(JOBS) --target dsa_tests_sanitized
-	build-asan/bin/dsa_tests_sanitized '~[cpu-judged]~[slow]'
+	build-asan/bin/dsa_tests_sanitized '~[slow]'
 
 TSAN_RUN = env TSAN_OPTIONS=halt_on_error=1 setarch -R build-tsan/bin
 
