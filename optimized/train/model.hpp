@@ -5,9 +5,10 @@
 // routing, the indexer's teacher, and the indexer's inputs as KlSemantics says. Sums have a fixed
 // order: results are the same bits for any number of threads.
 //
-// Memory: one layer's activations (a layer is run again in the backward pass) and one row of C
-// numbers a token and layer; attention and the indexer's loss stream over the keys, in both stages:
-// O(T K + block), never O(T^2).
+// Memory: one layer's activations (a layer is run again in the backward pass), and what is kept of
+// a token and layer: 2 C numbers of the residual stream, what attention made (N U), the selection
+// (K). Attention and the indexer's loss stream over the keys, in both stages: O(T K + block), never
+// O(T^2).
 #pragma once
 
 #include <functional>
@@ -27,17 +28,19 @@ namespace dsa::train {
 using Leaf = Tensor<float, 2>;
 using Parameters = WeightsOf<Leaf>;
 
-/// What is multiplied: fp32, or bf16 copies of the fp32 parameters and bf16 activations. Sums are
-/// fp32 in both.
+/// What is multiplied: fp32, or bf16 copies of the fp32 parameters and bf16 activations (but of the
+/// router and of the indexer's head weights). Sums are fp32 in both.
 enum class Compute { fp32, bf16 };
 
 /// What one micro-batch contributes to a step. Each factor is the loss's coefficient divided by
-/// what its reduction over the whole step divides by, so that accumulation changes nothing.
+/// what its reduction over the whole step divides by, so that accumulation changes nothing. A loss
+/// whose factor is 0 is not computed.
 struct Objective {
   Recipe::Attention attention = Recipe::Attention::sparse;
   KlSemantics semantics = {};
   double lm = 0;       // per unit of target_weight
-  double mtp = 0;      // likewise, of the first prediction block's rows, two tokens ahead
+  double mtp = 0;      // likewise, of the first prediction block's rows, two tokens ahead: row t's
+                       // target has the weight that it has as the target of row t+1
   double kl = 0;       // per row, of every layer that computes an index
   double balance = 0;  // per document, of every layer of experts
 };
@@ -49,7 +52,8 @@ struct Losses {
   double balance = 0;      // sum over documents and layers
   std::vector<double> kl;  // sum over rows, one a layer that computes an index
   Index kl_rows = 0;
-  std::vector<std::vector<Index>> load;  // tokens that each expert got, a layer of experts
+  /// Tokens that each expert got, a layer of experts; the prediction block's last, where it ran.
+  std::vector<std::vector<Index>> load;
 };
 
 /// How well the selection of one layer finds what dense attention looks at: of the teacher's mass

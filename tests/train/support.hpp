@@ -1,5 +1,9 @@
 // tests/train/support.hpp — a trained model beside the reference: the same batch, the same
 // objective, and how far the two may lie apart.
+//
+// That is measured, not chosen: the reference is run with fp32's roundings drawn at random
+// (reference/precision), and verify's limits of those draws' distances hold for ours, too
+// (verify/gradients/distance.hpp).
 #pragma once
 
 #include <map>
@@ -8,6 +12,7 @@
 
 #include "optimized/train/model.hpp"
 #include "reference/precision/rounder_backward.hpp"
+#include "tests/catch.hpp"
 #include "tests/reference/backward_support.hpp"
 #include "verify/gradients/distance.hpp"
 
@@ -35,8 +40,8 @@ inline Sequence documents_of(const Config& config, const std::vector<Index>& len
   for (const Index length : lengths) {
     documents.emplace_back();
     for (Index t = 0; t < length; ++t)
-      documents.back().push_back(static_cast<Token>(
-          random_bits(seed, i++) % static_cast<std::uint64_t>(config.vocab_size)));
+      documents.back().push_back(static_cast<Token>(random_bits(seed, i++) %
+                                                    static_cast<std::uint64_t>(config.vocab_size)));
   }
   return packed_sequence(documents);
 }
@@ -60,8 +65,8 @@ inline train::Objective as_factors(const Objective<double>& from, const Config& 
   to.mtp = factor(from.mtp);
   to.kl = factor(from.kl);
   if (config.indexer && from.semantics.layers == KlSemantics::Reduction::mean)
-    to.kl /= static_cast<double>(std::count(config.indexer->computes.begin(),
-                                            config.indexer->computes.end(), true));
+    to.kl /= static_cast<double>(
+        std::count(config.indexer->computes.begin(), config.indexer->computes.end(), true));
   to.balance = from.balance / static_cast<double>(sequence.documents.back() + 1);
   return to;
 }
@@ -102,8 +107,7 @@ inline Defined define(const Model& model, const Sequence& sequence,
                       const Objective<double>& objective) {
   const auto answers = gradients_of(model, sequence, objective);
   Defined result{answers.losses, {}};
-  for (const auto& [name, g] : answers.gradients)
-    result.gradients[name].assign(g.begin(), g.end());
+  for (const auto& [name, g] : answers.gradients) result.gradients[name].assign(g.begin(), g.end());
   return result;
 }
 inline Defined draw(const Model& model, const Sequence& sequence,
@@ -121,6 +125,71 @@ inline Defined draw(const Model& model, const Sequence& sequence,
          result.gradients[name].assign(gradient.begin(), gradient.end());
        }});
   return result;
+}
+
+/// The reference and its draws, parameter by parameter.
+struct Noise {
+  std::vector<std::string> names;              // of gradients that are not 0
+  std::vector<std::vector<double>> distances;  // of each parameter's draws
+};
+inline Noise noise_of(const Model& model, const Sequence& sequence,
+                      const Objective<double>& objective, const Defined& want,
+                      reference::Precision precision = reference::Precision::hf_fp32) {
+  constexpr std::uint64_t draws = 4;
+  Noise noise;
+  for (const auto& [name, g] : want.gradients)
+    if (verify::norm(g) > 0) noise.names.push_back(name);
+  noise.distances.resize(noise.names.size());
+  for (std::uint64_t seed = 0; seed < draws; ++seed) {
+    const Defined got = draw(model, sequence, objective, precision, seed);
+    for (std::size_t p = 0; p < noise.names.size(); ++p) {
+      const std::string& name = noise.names[p];
+      noise.distances[p].push_back(
+          verify::distance(got.gradients.at(name), want.gradients.at(name)).whole);
+    }
+  }
+  return noise;
+}
+
+inline void check_gradients(const Gradients& got, const Defined& want, const Noise& noise) {
+  constexpr double tail = 1e-6;  // of a right run beyond the limit, a parameter
+  // The draws round an exponential to half a unit in the last place; the kernels' is good to two
+  // (kernels/native.hpp). What the indexer learns is a difference of exponentials, q - p.
+  const auto exponentials = [](const std::string& name) { return of_indexer(name) ? 4.0 : 1.0; };
+  const verify::DistanceLimits limits(noise.distances);
+  for (std::size_t p = 0; p < noise.names.size(); ++p) {
+    const std::string& name = noise.names[p];
+    const double whole = verify::distance(got.at(name), want.gradients.at(name)).whole;
+    const double limit = exponentials(name) * limits.of(p, tail);
+    INFO(name << " is " << whole << " from the definition, allowed " << limit);
+    CHECK(whole <= limit);
+  }
+  for (const auto& [name, g] : want.gradients) {
+    if (verify::norm(g) > 0) continue;
+    INFO(name << " has the gradient 0");
+    CHECK(verify::norm(got.at(name)) == 0);
+  }
+}
+
+/// Sums of fp32 terms: T rows of a loss, each to about 1e-6 of its size.
+inline void check_loss(double got, double want) {
+  INFO("loss " << got << ", expected " << want);
+  CHECK(std::abs(got - want) <= 1e-5 * std::abs(want));
+}
+
+inline void check_losses(const train::Losses& got, const train::Objective& factors,
+                         const Losses<double>& want) {
+  check_loss(got.lm * factors.lm, want.lm);
+  check_loss(got.mtp * factors.mtp, want.mtp);
+  check_loss(got.balance * factors.balance, want.balance);
+  double kl = 0;
+  for (const double of_layer : got.kl) kl += of_layer;
+  check_loss(kl * factors.kl, want.kl);
+}
+
+inline Model golden_model(const std::string& name) {
+  const auto dir = std::filesystem::path(source_dir()) / "data" / "gradients" / name;
+  return resident(open_checkpoint(dir / "checkpoint"), Index{1} << 30);
 }
 
 }  // namespace dsa::test

@@ -20,10 +20,14 @@ constexpr int64_t words_at_a_time = 512;  // runs of w summed before they are ad
 
 int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-/// Bits [begin, begin + 16) of row r of x, zeros beyond its end.
+/// Words [begin, begin + 16) of row r of x, zeros beyond its end.
 struct Run {
   uint32_t words[16] = {};
   Run(const LinearPiece& p, int64_t r, int64_t begin) {
+    if (p.by_column) {
+      gather(p, r, begin);
+      return;
+    }
     const int64_t size = p.bf16 ? 2 : 4, t = p.which ? p.which[r] : r;
     const char* from = static_cast<const char*>(p.x) + t * p.x_stride * size + 4 * begin;
     const int64_t left = p.in * size - 4 * begin;
@@ -31,6 +35,14 @@ struct Run {
       std::memcpy(words, from, 64);
     else
       std::memcpy(words, from, left);
+  }
+
+  void gather(const LinearPiece& p, int64_t r, int64_t begin) {
+    const int64_t channels = p.bf16 ? 2 : 1, size = 4 / channels;
+    for (int64_t i = begin * channels; i < smaller((begin + 16) * channels, p.in); ++i)
+      std::memcpy(reinterpret_cast<char*>(words) + (i - begin * channels) * size,
+                  static_cast<const char*>(p.x) + (i * p.x_stride + r) * size,
+                  static_cast<std::size_t>(size));
   }
 };
 
@@ -51,9 +63,26 @@ struct Widened : Floats {
   static Words word_of_w(Words w, int step) { return step == 0 ? w << 16 : w & 0xffff0000u; }
 };
 
+/// Where the words of a group of rows of x lie: side by side, as InRegisters sorts them.
+template <int steps, int rows>
+struct Sorted {
+  const uint32_t* x;
+  const uint32_t* at(int64_t i, int step, int r) const { return x + (i * steps + step) * rows + r; }
+};
+
+/// Row by row, as somebody else keeps them.
+template <int rows>
+struct InPlace {
+  const uint32_t* row[rows];
+  InPlace(const uint32_t* x, int64_t stride) {
+    for (int r = 0; r < rows; ++r) row[r] = x + r * stride;
+  }
+  const uint32_t* at(int64_t i, int, int r) const { return row[r] + i; }
+};
+
 /// sums (rows, 32) += x w for `words` runs of one or two halves of a panel.
-template <class Product, int rows>
-void multiply_rows(float* sums, const uint32_t* x, const uint32_t* w, int64_t half, int64_t words) {
+template <class Product, int rows, class Layout>
+void multiply_rows(float* sums, const Layout& x, const uint32_t* w, int64_t half, int64_t words) {
   Vector acc[rows][vectors] = {};
   for (int64_t i = 0; i < words; ++i) {
     Words run[vectors];
@@ -62,7 +91,7 @@ void multiply_rows(float* sums, const uint32_t* x, const uint32_t* w, int64_t ha
           words_at(w + v / vectors_of_half * half + i * linear_half + v % vectors_of_half * width);
     for (int step = 0; step < Product::steps; ++step)
       for (int r = 0; r < rows; ++r) {
-        const Vector xr = Product::broadcast(x + (i * Product::steps + step) * rows + r);
+        const Vector xr = Product::broadcast(x.at(i, step, r));
         for (int v = 0; v < vectors; ++v)
           acc[r][v] = Product::add_product(acc[r][v], xr, (Vector)Product::word_of_w(run[v], step));
       }
@@ -74,12 +103,16 @@ void multiply_rows(float* sums, const uint32_t* x, const uint32_t* w, int64_t ha
     }
 }
 
+/// stride: of x in place; 0: x is sorted.
 template <class Product, int rows = Product::rows>
-void multiply_few(int64_t n, float* sums, const uint32_t* x, const uint32_t* w, int64_t half,
-                  int64_t words) {
+void multiply_few(int64_t n, float* sums, const uint32_t* x, int64_t stride, const uint32_t* w,
+                  int64_t half, int64_t words) {
   if constexpr (rows > 1)
-    if (n < rows) return multiply_few<Product, rows - 1>(n, sums, x, w, half, words);
-  multiply_rows<Product, rows>(sums, x, w, half, words);
+    if (n < rows) return multiply_few<Product, rows - 1>(n, sums, x, stride, w, half, words);
+  if (stride == 0)
+    return multiply_rows<Product, rows>(sums, Sorted<Product::steps, rows>{x}, w, half, words);
+  if constexpr (Product::steps == 1)
+    multiply_rows<Product, rows>(sums, InPlace<rows>(x, stride), w, half, words);
 }
 
 /// Groups of rows of x, sorted as (word, step, row): what multiply_rows broadcasts, in order.
@@ -95,6 +128,7 @@ struct InRegisters {
   static int64_t padded(int64_t n) { return n; }
 
   static void sort(uint32_t* to, const LinearPiece& p, int64_t first, int64_t n, int64_t words) {
+    if (p.by_column && !p.bf16) return copy_columns(to, p, first, n, words);
     for (int64_t begin = 0; begin < words; begin += 16)
       for (int64_t r = 0; r < n; ++r) {
         const Run run(p, first + r, begin);
@@ -104,10 +138,23 @@ struct InRegisters {
       }
   }
 
+  /// Columns of floats lie as they are sorted.
+  static void copy_columns(uint32_t* to, const LinearPiece& p, int64_t first, int64_t n,
+                           int64_t words) {
+    const uint32_t* const x = static_cast<const uint32_t*>(p.x) + first;
+    for (int64_t i = 0; i < words; ++i)
+      for (int64_t r = 0; r < n; ++r) to[i * n + r] = x[i * p.x_stride + r];
+  }
+
   static void multiply(float* sums, const uint32_t* x, int64_t n, const uint32_t* w, int64_t half,
                        int64_t words) {
+    multiply(sums, x, 0, n, w, half, words);
+  }
+  static void multiply(float* sums, const uint32_t* x, int64_t stride, int64_t n, const uint32_t* w,
+                       int64_t half, int64_t words) {
     for (int64_t column = 0; column < linear_panel; column += tile_columns)
-      multiply_few<Product>(n, sums + column, x, w + column / linear_half * half, half, words);
+      multiply_few<Product>(n, sums + column, x, stride, w + column / linear_half * half, half,
+                            words);
   }
 };
 
@@ -210,9 +257,30 @@ void multiply_piece(const LinearPiece& p) {
   }
 }
 
+/// multiply_piece without a sorted copy of x: the same sums.
+void multiply_in_place(const LinearPiece& p) {
+  using Method = InRegisters<Whole<Floats>>;
+  const int64_t words = p.in, half = words * linear_half, group = Method::group(p.rows);
+  const uint32_t* const x = static_cast<const uint32_t*>(p.x);
+  float* const sums = static_cast<float*>(p.scratch);
+  for (int64_t panel = p.first_panel; panel < p.last_panel; ++panel) {
+    std::memset(sums, 0, sizeof(float) * linear_panel * p.rows);
+    for (int64_t word = 0; word < words; word += words_at_a_time) {
+      const int64_t count = smaller(words_at_a_time, words - word);
+      for (int64_t r = 0; r < p.rows; r += group) {
+        const int64_t n = smaller(group, p.rows - r);
+        Method::multiply(sums + r * linear_panel, x + r * p.x_stride + word, p.x_stride, n,
+                         p.w + 2 * panel * half + word * linear_half, half, count);
+        if (word + count == words) write_rows(p, panel, r, n, sums + r * linear_panel);
+      }
+    }
+  }
+}
+
 }  // namespace
 
 void linear_piece(const LinearPiece& p) {
+  if (p.in_place) return multiply_in_place(p);
   if (!p.bf16) return multiply_piece<InRegisters<Whole<Floats>>>(p);
 #if defined(DSA_TILES)
   tiles_begin();

@@ -29,19 +29,21 @@ constexpr std::int64_t linear_piece_scratch(std::int64_t in) {
 /// y[t,o] = sum_i w[o,i] x[which[t],i] + bias[o] for t < rows and the o of some panels; or that is
 /// added to y, which then is float.
 struct LinearPiece {
-  bool bf16;                             // x and w; otherwise both are float
-  const void* x;                         // rows of `in`
-  std::int64_t x_stride;                 // elements
-  const std::int32_t* which;             // (rows), or null: 0, 1, 2, ...
-  std::int64_t rows;                     // at most linear_rows
-  const std::uint32_t* w;                // all panels
-  std::int64_t in, out;                  // of w
+  bool bf16;                  // x and w; otherwise both are float
+  const void* x;              // rows of `in`
+  std::int64_t x_stride;      // elements
+  bool by_column;             // x(t, i) is x[i * x_stride + t]; otherwise [t * x_stride + i]
+  const std::int32_t* which;  // (rows), or null: 0, 1, 2, ...
+  std::int64_t rows;          // at most linear_rows
+  const std::uint32_t* w;     // all panels
+  std::int64_t in, out;       // of w
   std::int64_t first_panel, last_panel;  // [first, last)
   float* y;                              // column 0 of row 0; this or y_bf16, the other null
   std::uint16_t* y_bf16;
   std::int64_t y_stride;  // elements
   const float* bias;      // (out), or null
   bool add;
+  bool in_place;  // x is read where it is, unsorted: floats by row, without `which`
   void* scratch;  // linear_piece_scratch(in), 64-byte aligned
 };
 

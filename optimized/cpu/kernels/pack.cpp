@@ -41,18 +41,6 @@ void pack(const PackHalf& p) {
   std::memset(p.half + full * lanes, 0, static_cast<std::size_t>(4 * lanes * (words - full)));
 }
 
-/// 16 rows at a time, so that every line of y is written at once.
-template <class Y, class Convert>
-void transpose(const TransposeBlock& p, Convert convert) {
-  Y* const y = static_cast<Y*>(p.y);
-  for (Index first = 0; first < p.rows; first += lanes) {
-    const Index n = p.rows - first < lanes ? p.rows - first : lanes;
-    for (Index c = 0; c < p.columns; ++c)
-      for (Index r = first; r < first + n; ++r)
-        y[c * p.y_stride + r] = convert(p.x[r * p.x_stride + c]);
-  }
-}
-
 }  // namespace
 
 void pack_half(const PackHalf& p) {
@@ -60,13 +48,6 @@ void pack_half(const PackHalf& p) {
     p.row_stride == 1 ? pack<TwoBf16, true>(p) : pack<TwoBf16, false>(p);
   else
     p.row_stride == 1 ? pack<OneFloat, true>(p) : pack<OneFloat, false>(p);
-}
-
-void transpose_block(const TransposeBlock& p) {
-  if (p.bf16)
-    transpose<std::uint16_t>(p, [](float x) { return narrow(x); });
-  else
-    transpose<float>(p, [](float x) { return x; });
 }
 
 }  // namespace dsa::cpu::DSA_TIER

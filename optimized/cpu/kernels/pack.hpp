@@ -1,4 +1,4 @@
-// optimized/cpu/kernels/pack.hpp — matrices of floats laid out for linear_piece, and turned over.
+// optimized/cpu/kernels/pack.hpp — matrices of floats laid out for linear_piece.
 #pragma once
 
 #include "optimized/cpu/kernels/linear.hpp"
@@ -16,16 +16,5 @@ struct PackHalf {
 };
 using PackKernel = void(const PackHalf&);
 DSA_DECLARE_IN_EVERY_TIER(PackKernel, pack_half)
-
-/// y[c,r] = x[r,c], rounded to bf16 where that is asked for.
-struct TransposeBlock {
-  const float* x;
-  std::int64_t x_stride, rows, columns;  // columns: at most linear_half
-  void* y;                               // floats, or bf16
-  std::int64_t y_stride;                 // elements
-  bool bf16;
-};
-using TransposeKernel = void(const TransposeBlock&);
-DSA_DECLARE_IN_EVERY_TIER(TransposeKernel, transpose_block)
 
 }  // namespace dsa::cpu

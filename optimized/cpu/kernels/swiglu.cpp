@@ -42,7 +42,10 @@ void write(RowOut h, Index first, const float* values, Index n) {
 }  // namespace
 
 void swiglu_row(RowOut h, const float* gate_up, Index F) {
-  for (Index f = 0; f < F; f += width) {
+  const Index whole = h.f32 ? F / width * width : 0;
+  for (Index f = 0; f < whole; f += width)
+    put(h.f32 + f, swiglu(vector_at(gate_up + f), vector_at(gate_up + F + f)));
+  for (Index f = whole; f < F; f += width) {
     float gate[width] = {}, up[width] = {}, values[width];
     const Index n = F - f < width ? F - f : width;
     std::memcpy(gate, gate_up + f, static_cast<std::size_t>(4 * n));
@@ -53,7 +56,14 @@ void swiglu_row(RowOut h, const float* gate_up, Index F) {
 }
 
 void swiglu_backward_row(float* d_gate_up, const float* gate_up, const float* d_h, Index F) {
-  for (Index f = 0; f < F; f += width) {
+  const Index whole = F / width * width;
+  for (Index f = 0; f < whole; f += width) {
+    Vector gate = vector_at(gate_up + f), up = vector_at(gate_up + F + f);
+    backward(gate, up, vector_at(d_h + f));
+    put(d_gate_up + f, gate);
+    put(d_gate_up + F + f, up);
+  }
+  for (Index f = whole; f < F; f += width) {
     const Index n = F - f < width ? F - f : width;
     const auto bytes = static_cast<std::size_t>(4 * n);
     float values[3][width] = {};

@@ -94,9 +94,11 @@ LinearPiece piece_of(const Product& p, Index block, Index first, Index last, std
   const Index row = first_row(p, block);
   LinearPiece piece{};
   piece.bf16 = is_bf16;
-  piece.x =
-      p.which ? p.x : static_cast<const std::byte*>(p.x) + row * p.x_stride * (is_bf16 ? 2 : 4);
+  const Index before = p.which ? 0 : row * (p.by_column ? 1 : p.x_stride);  // elements
+  piece.x = static_cast<const std::byte*>(p.x) + before * (is_bf16 ? 2 : 4);
   piece.x_stride = p.x_stride;
+  piece.by_column = p.by_column;
+  piece.in_place = p.in_place && !is_bf16;
   piece.which = p.which ? p.which + row : nullptr;
   piece.rows = rows_of(p, block);
   piece.w = reinterpret_cast<const std::uint32_t*>(p.w->packed());

@@ -1,7 +1,6 @@
 #include "optimized/cpu/ops/pack.hpp"
 
 #include <algorithm>
-#include <type_traits>
 
 #include "optimized/cpu/kernels/pack.hpp"
 
@@ -38,23 +37,5 @@ void pack(Cpu cpu, std::span<const Packing> all) {
     for (Index half = 0; half < halves; ++half) pack_one_half(cpu, p, half);
   }
 }
-
-template <class Y>
-void transpose(Cpu cpu, View<Y, 2> y, Strided<const float> x) {
-  const Index T = x.rows, n = x.columns;
-  expect_shape("y", y, {n, T});
-#pragma omp parallel for schedule(static)
-  for (Index c = 0; c < n; c += linear_half)
-    transpose_block_of[int(cpu.tier)]({.x = x.data + c,
-                                       .x_stride = x.stride,
-                                       .rows = T,
-                                       .columns = std::min(linear_half, n - c),
-                                       .y = y.data + c * T,
-                                       .y_stride = T,
-                                       .bf16 = std::is_same_v<Y, bf16>});
-}
-
-template void transpose(Cpu, View<float, 2>, Strided<const float>);
-template void transpose(Cpu, View<bf16, 2>, Strided<const float>);
 
 }  // namespace dsa::cpu

@@ -17,9 +17,4 @@ struct Packing {
 };
 void pack(Cpu, std::span<const Packing>);
 
-/// y = x^T. Y: float or bf16.
-template <class Y>
-void transpose(Cpu, View<Y, 2> y,        // (n, T)  out
-               Strided<const float> x);  // (T, n)
-
 }  // namespace dsa::cpu

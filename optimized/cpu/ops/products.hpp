@@ -21,7 +21,9 @@ struct Product {
   bf16* y_bf16 = nullptr;
   Index y_stride = 0;
   const float* bias = nullptr;
-  bool add = false;  // to y, which is float
+  bool add = false;        // to y, which is float
+  bool by_column = false;  // x[i * x_stride + t] instead of x[t * x_stride + i]; without `which`
+  bool in_place = false;   // floats by row are read where they are: for x that is narrow
 };
 
 /// Scratch: linear_scratch of the widest `in`.

@@ -1,5 +1,4 @@
-// Why transposed copies: the product kernel sums over neighbours in memory. For d_W it sums over
-// rows, so x is laid out as its matrix and d_y is turned over, both into memory of the pass.
+// d_W sums over rows: x, laid out as a matrix, is what each column of d_y is multiplied with.
 #include "optimized/cpu/ops/trained_linear.hpp"
 
 #include <algorithm>
@@ -28,15 +27,17 @@ Dtype dtype_of(std::span<const LinearRows> all) {
   return all.empty() ? Dtype::f32 : all.front().w->dtype();
 }
 
-/// x as it is, or its bf16 in `memory`.
-Operand operand(Cpu cpu, Strided<const float> x, Dtype dtype, TrainMemory& memory) {
+/// x as it is, or its bf16 in `memory`, of operand_bytes().
+Operand operand(Cpu cpu, Strided<const float> x, Dtype dtype, std::byte* memory) {
   if (dtype == Dtype::f32) return {x.data, x.stride, 4};
-  auto* const narrow =
-      reinterpret_cast<std::uint16_t*>(memory.shared(2 * x.rows * x.columns));
+  auto* const narrow = reinterpret_cast<std::uint16_t*>(memory);
 #pragma omp parallel for schedule(static)
   for (Index t = 0; t < x.rows; ++t)
     narrow_row_of[int(cpu.tier)](narrow + t * x.columns, x.data + t * x.stride, x.columns);
   return {narrow, x.columns, 2};
+}
+Index operand_bytes(Strided<const float> x, Dtype dtype) {
+  return dtype == Dtype::f32 ? 0 : 2 * x.rows * x.columns;
 }
 
 void run(Cpu cpu, const std::vector<Product>& products, TrainMemory& memory) {
@@ -72,25 +73,24 @@ void add_columns(const LinearRows& r, Strided<const float> d_y) {
   }
 }
 
-/// Memory of the way back to the weights: what is multiplied, laid out.
-struct Turned {
-  Operand d_y;                        // (out, T)
+/// What the way back to the weights multiplies: x is laid out as the matrix of sums over rows.
+struct WayBack {
+  Operand d_y;                        // (T, out), of which columns are read
   std::vector<Matrix> x;              // of every matrix: (in, its rows)
   std::vector<const LinearRows*> of;  // what is wanted
 
-  Turned(Cpu cpu, View<const float, 2> x_rows, Strided<const float> d_y_rows,
-         std::span<const LinearRows> all, TrainMemory& memory) {
+  WayBack(Cpu cpu, View<const float, 2> x_rows, Strided<const float> d_y_rows,
+          std::span<const LinearRows> all, TrainMemory& memory) {
     const Dtype dtype = dtype_of(all);
-    const Index T = d_y_rows.rows, out = d_y_rows.columns, in = x_rows.shape[1];
-    const Index size = dtype == Dtype::f32 ? 4 : 2;
+    const Index in = x_rows.shape[1];
     for (const LinearRows& r : all)
       if (r.d_weight.data && r.begin < r.end) of.push_back(&r);
     Pieces needed;
-    needed.take_bytes(out * T * size);
+    needed.take_bytes(operand_bytes(d_y_rows, dtype));
     for (const LinearRows* r : of)
       needed.take_bytes(Matrix::bytes_of(in, r->end - r->begin, dtype));
     Pieces pieces(memory.shared(needed.bytes()));
-    std::byte* const turned = pieces.take_bytes(out * T * size);
+    d_y = operand(cpu, d_y_rows, dtype, pieces.take_bytes(operand_bytes(d_y_rows, dtype)));
     std::vector<Packing> packings;
     x.reserve(of.size());
     for (const LinearRows* r : of) {
@@ -99,11 +99,6 @@ struct Turned {
       packings.push_back({&x.back(), x_rows.data + r->begin * in, 1, in});
     }
     pack(cpu, packings);
-    if (dtype == Dtype::f32)
-      transpose<float>(cpu, {reinterpret_cast<float*>(turned), {out, T}}, d_y_rows);
-    else
-      transpose<bf16>(cpu, {reinterpret_cast<bf16*>(turned), {out, T}}, d_y_rows);
-    d_y = {turned, T, size};
   }
 };
 
@@ -112,7 +107,8 @@ struct Turned {
 void linear_rows(Cpu cpu, Strided<float> y, View<const float, 2> x, std::span<const LinearRows> all,
                  bool add, TrainMemory& memory) {
   expect_rows("x", x.shape[0], all);
-  const Operand from = operand(cpu, x, dtype_of(all), memory);
+  const Dtype dtype = dtype_of(all);
+  const Operand from = operand(cpu, x, dtype, memory.shared(operand_bytes(x, dtype)));
   std::vector<Product> products;
   for (const LinearRows& r : all) {
     expect_matrix("w", r.w, y.columns, x.shape[1]);
@@ -126,6 +122,7 @@ void linear_rows(Cpu cpu, Strided<float> y, View<const float, 2> x, std::span<co
     p.y_stride = y.stride;
     p.bias = r.bias.data;
     p.add = add;
+    p.in_place = true;
     products.push_back(p);
   }
   run(cpu, products, memory);
@@ -134,7 +131,8 @@ void linear_rows(Cpu cpu, Strided<float> y, View<const float, 2> x, std::span<co
 void linear_rows_backward_input(Cpu cpu, View<float, 2> d_x, Strided<const float> d_y,
                                 std::span<const LinearRows> all, bool add, TrainMemory& memory) {
   expect_rows("d_y", d_y.rows, all);
-  const Operand from = operand(cpu, d_y, dtype_of(all), memory);
+  const Dtype dtype = dtype_of(all);
+  const Operand from = operand(cpu, d_y, dtype, memory.shared(operand_bytes(d_y, dtype)));
   std::vector<Product> products;
   for (const LinearRows& r : all) {
     expect_matrix("w_by_input", r.w_by_input, d_x.shape[1], d_y.columns);
@@ -147,6 +145,7 @@ void linear_rows_backward_input(Cpu cpu, View<float, 2> d_x, Strided<const float
     p.y = d_x.data + r.begin * d_x.shape[1];
     p.y_stride = d_x.shape[1];
     p.add = add;
+    p.in_place = true;
     products.push_back(p);
   }
   run(cpu, products, memory);
@@ -155,16 +154,17 @@ void linear_rows_backward_input(Cpu cpu, View<float, 2> d_x, Strided<const float
 void linear_rows_backward_weight(Cpu cpu, View<const float, 2> x, Strided<const float> d_y,
                                  std::span<const LinearRows> all, TrainMemory& memory) {
   expect_rows("x", x.shape[0], all);
-  const Turned turned(cpu, x, d_y, all, memory);
+  const WayBack back(cpu, x, d_y, all, memory);
   std::vector<Product> products;
-  for (std::size_t i = 0; i < turned.of.size(); ++i) {
-    const LinearRows& r = *turned.of[i];
+  for (std::size_t i = 0; i < back.of.size(); ++i) {
+    const LinearRows& r = *back.of[i];
     expect_shape("d_weight", r.d_weight, {d_y.columns, x.shape[1]});
     Product p;
-    p.x = turned.d_y.at(0, r.begin);
-    p.x_stride = turned.d_y.stride;
+    p.x = back.d_y.at(r.begin, 0);
+    p.x_stride = back.d_y.stride;
+    p.by_column = true;
     p.rows = d_y.columns;
-    p.w = &turned.x[i];
+    p.w = &back.x[i];
     p.y = r.d_weight.data;
     p.y_stride = x.shape[1];
     p.add = true;

@@ -58,19 +58,19 @@ void Block::make_heads(View<const float, 2> x) const {
 
 void Block::attend_heads(View<const float, 2> x) const {
   if (attended() == KeySet::chosen)
-    cpu::heads_attention(pass.cpu, {a.heads, a.lse}, heads_in(), chosen, pass.memory);
+    cpu::heads_attention(pass.cpu, {kept.heads, kept.lse}, heads_in(), chosen, pass.memory);
   else
-    cpu::heads_attention(pass.cpu, {a.heads, a.lse}, heads_in(), pass.memory);
-  copy(a.mid, x);
-  linear(pass, a.mid, flat<const float>(a.heads), w.self_attn.o_proj, true);
+    cpu::heads_attention(pass.cpu, {kept.heads, kept.lse}, heads_in(), pass.memory);
+  copy(kept.mid, x);
+  linear(pass, kept.mid, flat<const float>(kept.heads), w.self_attn.o_proj, true);
 }
 
 View<const float, 2> Block::lse_over(KeySet over) const {
-  if (over == attended()) return a.lse;
+  if (over == attended()) return kept.lse;
   const Index T = rows(), N = pass.config.num_attention_heads;
   cpu::HeadsIn in = heads_in();
-  in.v = {a.v.data, {T, N, 0}};
-  const cpu::HeadsOut out{{a.heads.data, {T, N, 0}}, a.teacher_lse};
+  in.v = {nullptr, {T, N, 0}};
+  const cpu::HeadsOut out{{nullptr, {T, N, 0}}, a.teacher_lse};
   if (over == KeySet::chosen)
     cpu::heads_attention(pass.cpu, out, in, chosen, pass.memory);
   else
@@ -90,7 +90,6 @@ void Block::attend(View<const float, 2> x) const {
 void Block::attend_again(View<const float, 2> x) const {
   make_heads(x);
   if (computes_index && pass.has_kl() && !pass.kl_ends()) index_projections();
-  attend_heads(x);
 }
 
 }  // namespace dsa::train

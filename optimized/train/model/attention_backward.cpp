@@ -31,7 +31,7 @@ void join_heads(const Activations& a, Index B, Index P, Index U) {
 void Block::heads_backward() const {
   const Config& c = pass.config;
   const cpu::HeadsGradient d{a.d_q, a.d_k, a.d_v};
-  const cpu::HeadsResult made{a.d_heads, a.heads, a.lse};
+  const cpu::HeadsResult made{a.d_heads, kept.heads, kept.lse};
   if (attended() == KeySet::chosen)
     cpu::heads_attention_backward(pass.cpu, d, heads_in(), made, chosen, pass.memory);
   else
@@ -68,7 +68,7 @@ double Block::attention_backward(View<const float, 2> d_y) const {
   fill_zero(a.d_c_q);
   const bool kl_flows = computes_index && pass.has_kl() && !pass.kl_ends();
   const double loss = kl_flows ? indexer_loss(true) : 0;
-  linear_backward(pass, flat(a.d_heads), flat<const float>(a.heads), w.self_attn.o_proj, d_y);
+  linear_backward(pass, flat(a.d_heads), flat<const float>(kept.heads), w.self_attn.o_proj, d_y);
   heads_backward();
   keys_backward();
   queries_backward();
@@ -78,12 +78,12 @@ double Block::attention_backward(View<const float, 2> d_y) const {
 /// forward: mid = x + attention( norm x ),  y = mid + ffn( norm mid )
 double Block::backward(View<float, 2> d_x, View<const float, 2> x) const {
   const double eps = pass.config.rms_norm_eps;
-  rmsnorm(pass, a.g, a.mid, w.post_attention_layernorm, eps);
+  rmsnorm(pass, a.g, kept.mid, w.post_attention_layernorm, eps);
   if (is_moe)
     moe_backward(d_x);
   else
     feed_forward_backward(pass, a, a.d_g, a.g, OneNetwork(w.mlp, rows()), d_x, false);
-  rmsnorm_backward(pass, d_x, a.mid, w.post_attention_layernorm, eps, a.d_g, true);
+  rmsnorm_backward(pass, d_x, kept.mid, w.post_attention_layernorm, eps, a.d_g, true);
   const double loss = attention_backward(d_x);
   rmsnorm_backward(pass, d_x, x, w.input_layernorm, eps, a.d_h, true);
   return loss;

@@ -21,11 +21,11 @@ struct Block {
   bool computes_index, is_moe;
   std::vector<Index>& expert_begin;  // (E+1)  rows of each expert, of the last routing
 
-  /// x + attention, into a.mid; selects.
+  /// x + attention, into kept.mid; selects.
   void attend(View<const float, 2> x) const;
-  /// The same with the selection that was made.
+  /// What the way back reads of attention, and is not kept.
   void attend_again(View<const float, 2> x) const;
-  /// y = a.mid + feed-forward; routes.
+  /// y = kept.mid + feed-forward; routes.
   void feed(View<float, 2> y) const;
   /// Sum over documents, of the routing that feed() made.
   double balance() const;
@@ -49,7 +49,7 @@ struct Block {
   KeySet attended() const { return pass.sparse() ? KeySet::chosen : KeySet::visible; }
 
   void make_heads(View<const float, 2> x) const;    // a.q, a.k, a.v
-  void attend_heads(View<const float, 2> x) const;  // a.heads, a.mid
+  void attend_heads(View<const float, 2> x) const;  // kept.heads, kept.mid
   void queries() const;
   void keys() const;
   cpu::HeadsIn heads_in() const {

@@ -24,7 +24,9 @@ Index largest_hidden(const Config& c, Index T) {
 }  // namespace
 
 Kept::Kept(Pieces& pieces, const Config& c, Index T, bool computes_index, bool is_moe) {
-  place(pieces, x, {T, c.hidden_size});
+  place_all(pieces, Shape<2>{T, c.hidden_size}, x, mid);
+  place(pieces, heads, {T, c.num_attention_heads, c.v_head_dim});
+  place(pieces, lse, {T, c.num_attention_heads});
   if (computes_index) place(pieces, chosen, {T, std::min(c.indexer->topk, T)});
   if (!is_moe) return;
   place(pieces, experts, {T, c.num_experts_per_tok});
@@ -35,15 +37,15 @@ Activations::Activations(Pieces& pieces, const Config& c, Index T) {
   const Index C = c.hidden_size, N = c.num_attention_heads, R = c.kv_lora_rank,
               P = c.qk_rope_head_dim, B = c.qk_nope_head_dim, U = c.v_head_dim,
               A = c.q_lora_rank.value_or(0), k_experts = c.num_experts_per_tok;
-  place_all(pieces, Shape<2>{T, C}, h, mid, d_h, g, d_g);
+  place_all(pieces, Shape<2>{T, C}, h, d_h, g, d_g);
   place_all(pieces, Shape<2>{T, A}, q_a, c_q, d_c_q, d_q_a);
   place_all(pieces, Shape<2>{T, R + P}, kv_a, d_kv_a);
   place_all(pieces, Shape<2>{T, R}, latent, c_kv, d_c_kv, d_latent);
   place_all(pieces, Shape<2>{T, P}, k_rope, d_k_rope);
   place_all(pieces, Shape<2>{T, N * (B + U)}, kv, d_kv);
   place_all(pieces, Shape<3>{T, N, B + P}, q, d_q, k, d_k);
-  place_all(pieces, Shape<3>{T, N, U}, v, d_v, heads, d_heads);
-  place_all(pieces, Shape<2>{T, N}, lse, teacher_lse);
+  place_all(pieces, Shape<3>{T, N, U}, v, d_v, d_heads);
+  place(pieces, teacher_lse, {T, N});
   if (c.indexer) {
     const Index H = c.indexer->n_heads, D = c.indexer->head_dim;
     place_all(pieces, Shape<3>{T, H, D}, q_index, d_q_index);

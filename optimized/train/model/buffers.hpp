@@ -14,9 +14,11 @@
 
 namespace dsa::train {
 
-/// What the forward pass keeps of a layer: its input and its decisions.
+/// What the forward pass keeps of a layer: its input, what attention made of it, and its decisions.
 struct Kept {
-  View<float, 2> x;               // (T, C)
+  View<float, 2> x, mid;          // (T, C)  mid: x + attention
+  View<float, 3> heads;           // (T, N, U)
+  View<float, 2> lse;             // (T, N)
   View<std::int32_t, 2> chosen;   // (T, K)  of a layer that computes an index
   View<std::int32_t, 2> experts;  // (T, num_experts_per_tok)
   View<float, 2> mixing;          // (T, num_experts_per_tok)  the experts' weights
@@ -26,7 +28,7 @@ struct Kept {
 
 struct Activations {
   // Attention. Those named d_ are gradients.
-  View<float, 2> h, mid, d_h;             // (T, C)  input_layernorm; x + attention
+  View<float, 2> h, d_h;                  // (T, C)  input_layernorm
   View<float, 2> q_a, c_q, d_c_q, d_q_a;  // (T, A)
   View<float, 2> kv_a, d_kv_a;            // (T, R+P)
   View<float, 2> latent, c_kv, d_c_kv;    // (T, R)  before and after kv_a_layernorm
@@ -34,8 +36,8 @@ struct Activations {
   View<float, 2> k_rope, d_k_rope;        // (T, P)
   View<float, 2> kv, d_kv;                // (T, N*(B+U))
   View<float, 3> q, d_q, k, d_k;          // (T, N, B+P)
-  View<float, 3> v, d_v, heads, d_heads;  // (T, N, U)
-  View<float, 2> lse, teacher_lse;        // (T, N)
+  View<float, 3> v, d_v, d_heads;         // (T, N, U)
+  View<float, 2> teacher_lse;             // (T, N)
 
   // The indexer.
   View<float, 3> q_index, d_q_index;            // (T, H, D)

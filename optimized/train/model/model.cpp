@@ -215,8 +215,9 @@ std::vector<Recall> TrainedModel::Impl::recall(const Batch& batch, Index K) {
       pass,
       [&](const Block& at, Index) {
         if (!at.computes_index) return;
-        const cpu::IndexRecall r = cpu::index_recall(pass.cpu, at.index_in(), at.teacher(at.a.lse),
-                                                     K > 0 ? K : config.indexer->topk, pass.memory);
+        const cpu::IndexRecall r =
+            cpu::index_recall(pass.cpu, at.index_in(), at.teacher(at.kept.lse),
+                              K > 0 ? K : config.indexer->topk, pass.memory);
         all.push_back({r.rows, r.indexer, r.random, r.recent, r.oracle, r.teacher_entropy, r.dead});
       },
       [](const Block&) {});

@@ -15,8 +15,8 @@ View<const float, 1> Block::correction_bias() const {
 cpu::ExpertRows Block::sorted() const { return {a.pair, a.row, expert_begin}; }
 
 void Block::feed(View<float, 2> y) const {
-  rmsnorm(pass, a.g, a.mid, w.post_attention_layernorm, pass.config.rms_norm_eps);
-  copy(y, a.mid);
+  rmsnorm(pass, a.g, kept.mid, w.post_attention_layernorm, pass.config.rms_norm_eps);
+  copy(y, kept.mid);
   if (is_moe)
     moe(y);
   else

@@ -22,6 +22,9 @@ void prediction_targets(Targets& targets, const Batch& batch) {
 /// The first T rows, of which a decision's are fewer.
 Kept of_rows(Kept kept, Index T) {
   kept.x = rows(kept.x, 0, T);
+  kept.mid = rows(kept.mid, 0, T);
+  kept.heads = rows(kept.heads, 0, T);
+  kept.lse = rows(kept.lse, 0, T);
   if (kept.chosen.data) kept.chosen = rows(kept.chosen, 0, T);
   if (kept.experts.data) kept.experts = rows(kept.experts, 0, T);
   if (kept.mixing.data) kept.mixing = rows(kept.mixing, 0, T);

@@ -16,6 +16,14 @@ bool is_factor(const std::string& name, const std::vector<Index>& shape) {
   return shape.size() > 1 && !name.ends_with("embed_tokens.weight");
 }
 
+/// The router and the indexer's head weights decide, and are small: they stay in fp32, as the
+/// official code and HuggingFace have it.
+Dtype factor_dtype(const std::string& name, Dtype dtype) {
+  const bool decides =
+      name.ends_with("mlp.gate.weight") || name.ends_with("indexer.weights_proj.weight");
+  return decides ? Dtype::f32 : dtype;
+}
+
 void make_factor(Slot& slot, Dtype dtype) {
   const Index out = slot.value.shape[0], in = slot.value.shape[1];
   slot.is_factor = true;
@@ -74,7 +82,7 @@ Slots slots_over(const Config& config, Parameters& values, Parameters& gradients
   next = all.begin();
   for_each_tensor(values, config,
                   [&](const std::string& name, const Leaf&, const std::vector<Index>& shape) {
-                    if (is_factor(name, shape)) make_factor(**next, dtype);
+                    if (is_factor(name, shape)) make_factor(**next, factor_dtype(name, dtype));
                     ++next;
                   });
   if (config.tie_word_embeddings) {
