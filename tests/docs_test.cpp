@@ -209,7 +209,8 @@ Strings wrong_links(const Page& page) {
 
 // ---- commands ----
 
-const std::set<std::string> programs = {"dsa-verify", "dsa-run", "dsa-bench", "make_wide"};
+const std::set<std::string> programs = {"dsa-verify", "dsa-run", "dsa-train", "dsa-bench",
+                                        "make_wide"};
 const std::set<std::string> experiments = {"false_alarms",
                                            "visibility"};  // not built with the tests
 
@@ -354,7 +355,7 @@ TEST_CASE("every command of every program stands in the pages", "[docs]") {
   std::string all;
   for (const Page& page : pages()) all += page.text;
   int commands = 0;
-  for (const std::string program : {"dsa-verify", "dsa-run", "dsa-bench"})
+  for (const std::string program : {"dsa-verify", "dsa-run", "dsa-train", "dsa-bench"})
     for (const std::string& command : all_matches(help(program), "\n  ([a-z]+) ", 1)) {
       if (help(program + " " + command).empty()) continue;
       ++commands;
