@@ -1,5 +1,6 @@
 # The front door. CMake does the work behind it; README.md says what the targets are for.
 #   make verify   judge the bundled HuggingFace samples; reports in out/
+#   make train    a small model from nothing to trained sparse attention (docs/training.md)
 #   make test     every test: dev build with asserts and -Werror, then sanitizers, then fuzzers
 #   make build    the optimised binaries, in build/bin/
 #   make tsan     loops on several threads and the CPU backend's models, under ThreadSanitizer
@@ -8,7 +9,7 @@
 #   make mutants  the judge made wrong in one line after another: the tests must notice every time
 SHELL := /bin/bash
 .DEFAULT_GOAL := build
-.PHONY: build verify test report gpu packages judge-packages sanitize tsan fuzz mutants format clean
+.PHONY: build verify train test report gpu packages judge-packages sanitize tsan fuzz mutants format clean
 
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 20
@@ -36,6 +37,10 @@ verify: judge-packages
 	@cmake --build build -j $(JOBS) --target dsa-verify
 	@mkdir -p out
 	build/bin/dsa-verify samples data/samples --runs 8 --json out/report.json --junit out/report.junit.xml --html out/report.html
+
+train: packages
+	@cmake --preset release $(CMAKE_QUIET) && cmake --build --preset release -j $(JOBS) --target dsa-train
+	build/bin/dsa-train data/train/needle.toml $(ARGS)
 
 test: packages
 	cmake --preset dev $(CMAKE_QUIET) && cmake --build --preset dev -j $(JOBS)

@@ -1,11 +1,13 @@
 # dsa-train: the pipeline around the trained model (cmake/train.cmake), and the program. Its numbers are data,
 # moments and sums of losses: exact flags, as core's.
 file(GLOB pipeline_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/optimized/train/data/*.cpp
-     ${PROJECT_SOURCE_DIR}/optimized/train/pipeline/*.cpp)
+     ${PROJECT_SOURCE_DIR}/optimized/train/pipeline/*.cpp
+     ${PROJECT_SOURCE_DIR}/optimized/train/commands/overrides.cpp)
 add_library(dsa_train_pipeline ${pipeline_sources})
 target_link_libraries(dsa_train_pipeline PUBLIC dsa_train dsa_text PRIVATE dsa_exact)
 
 file(GLOB train_commands CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/optimized/train/commands/*.cpp)
+list(FILTER train_commands EXCLUDE REGEX "/overrides[.]cpp$")
 add_executable(dsa-train ${PROJECT_SOURCE_DIR}/optimized/train/main.cpp ${train_commands})
 target_link_libraries(dsa-train PRIVATE dsa_train_pipeline dsa_cli dsa_exact)
 target_precompile_headers(dsa-train PRIVATE <CLI/CLI.hpp>)

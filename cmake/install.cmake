@@ -2,7 +2,7 @@
 include(GNUInstallDirs)
 install(TARGETS dsa-verify RUNTIME)
 if(DSA_BACKENDS)
-  install(TARGETS dsa-run dsa-bench dsa-sweep make_wide RUNTIME)
+  install(TARGETS dsa-run dsa-train dsa-sweep dsa-bench make_wide RUNTIME)
 endif()
 install(FILES README.md CHANGELOG.md LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(DIRECTORY docs DESTINATION ${CMAKE_INSTALL_DOCDIR} FILES_MATCHING PATTERN "*.md" PATTERN "*.svg")

@@ -209,8 +209,8 @@ Strings wrong_links(const Page& page) {
 
 // ---- commands ----
 
-const std::set<std::string> programs = {"dsa-verify", "dsa-run", "dsa-bench", "dsa-sweep",
-                                        "make_wide"};
+const std::set<std::string> programs = {"dsa-verify", "dsa-run",   "dsa-train",
+                                        "dsa-bench",  "dsa-sweep", "make_wide"};
 const std::set<std::string> experiments = {"false_alarms",
                                            "visibility"};  // not built with the tests
 
@@ -355,7 +355,7 @@ TEST_CASE("every command of every program stands in the pages", "[docs]") {
   std::string all;
   for (const Page& page : pages()) all += page.text;
   int commands = 0;
-  for (const std::string program : {"dsa-verify", "dsa-run", "dsa-bench", "dsa-sweep"})
+  for (const std::string program : {"dsa-verify", "dsa-run", "dsa-train", "dsa-bench", "dsa-sweep"})
     for (const std::string& command : all_matches(help(program), "\n  ([a-z]+) ", 1)) {
       if (help(program + " " + command).empty()) continue;
       ++commands;

@@ -36,13 +36,13 @@ Command training_command(CLI::App& parent) {
       "training",
       "Take the optimiser's steps of TRAJECTORY again by its recipe, and judge its losses,\n"
       "gradient norms, rates and final parameters, or those of CANDIDATE. Both are safetensors:\n"
-      "tokens (N, B, S), loss.lm, loss.kl, grad_norm, lr (N), final.PARAMETER; docs/training.md.");
+      "tokens (N, B, S), loss.lm, loss.kl, grad_norm, lr (N), final.PARAMETER; docs/judging_training.md.");
   add_checkpoint(*app, *a);
   app->add_option("TRAJECTORY", a->golden, "Batches of token ids with what a run of them printed")
       ->required();
   app->add_option("--candidate", a->candidate, "The same of your training");
   app->add_option("--recipe", a->training.recipe,
-                  "How TRAJECTORY was trained, as JSON (docs/training.md; default: its metadata,\n"
+                  "How TRAJECTORY was trained, as JSON (docs/judging_training.md; default: its metadata,\n"
                   "else what its shape and its first steps say)");
   app->add_option("--precision", a->precision,
                   "How what is judged was computed: fp64, hf-fp32 or hf-bf16\n"

@@ -91,7 +91,7 @@ KnownRecipe assumed(const Trajectory& t, const Model& model) {
       recipe.clip.max_norm == 0 ? "no clip" : fmt::format("a clip at {}", recipe.clip.max_norm);
   return {recipe,
           fmt::format("assumed, since nobody says it: stage {}, a {} rate of {} with {} steps of "
-                      "warm-up, {}, and the defaults of docs/training.md",
+                      "warm-up, {}, and the defaults of docs/judging_training.md",
                       name_of(recipe.stage), kinds[static_cast<std::size_t>(recipe.schedule.kind)],
                       recipe.schedule.lr, recipe.schedule.warmup, clip),
           true};
@@ -99,7 +99,7 @@ KnownRecipe assumed(const Trajectory& t, const Model& model) {
 
 Recipe parsed(const std::string& text, const std::string& what) {
   const Json json = Json::parse(text, nullptr, false);
-  require(!json.is_discarded(), what + " is no JSON, expected a recipe (docs/training.md)");
+  require(!json.is_discarded(), what + " is no JSON, expected a recipe (docs/judging_training.md)");
   return parse_recipe(json, what);
 }
 

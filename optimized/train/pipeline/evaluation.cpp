@@ -134,8 +134,9 @@ Evaluation evaluate(TrainedModel& model, const Feed& feed, const Stage& stage, s
   if (index_layers(model.config()) == 0 || all.empty()) return result;
   const IndexerScore indexer = indexer_score_of(model, all, stage.recipe);
   result.metrics["eval.kl"] = indexer.kl;
-  for (const auto& [key, value] : to_json(indexer.recall).items())
-    result.metrics["recall." + key] = value;
+  if (indexer.recall.rows == 0) return result;  // no row has more than 4 K visible keys
+  const Json recall = to_json(indexer.recall);
+  for (const auto& [key, value] : recall.items()) result.metrics["recall." + key] = value;
   return result;
 }
 

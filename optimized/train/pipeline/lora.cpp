@@ -17,21 +17,26 @@ void draw(Leaf& a, std::uint64_t seed) {
     a.data()[i] = static_cast<float>(most * (2 * uniform(seed, static_cast<std::uint64_t>(i)) - 1));
 }
 
+/// Every target must match a matrix that learns.
 void check_targets(const Stage& stage, const std::vector<Trained>& matrices, const Config& config) {
   for (const std::string& target : stage.lora.targets) {
     const std::regex pattern(target);
-    bool any = false;
+    std::string without_gradient;
+    bool learns = false;
     for (const Trained& one : matrices) {
       if (!std::regex_search(one.name, pattern)) continue;
-      any = true;
-      require(gets_gradient(one.name, stage, config),
-              "stage " + stage.name + ": lora_targets has " + in_quotes(target) + ", but " +
-                  one.name +
-                  " gets no gradient in this stage: the indexer learns by stage.kl alone, "
-                  "everything else by stage.lm, a prediction block by stage.mtp");
+      if (gets_gradient(one.name, stage, config))
+        learns = true;
+      else
+        without_gradient = one.name;
     }
-    require(any, "stage " + stage.name + ": lora_targets has " + in_quotes(target) +
-                     ", which matches no matrix of the model");
+    const std::string what =
+        "stage " + stage.name + ": lora_targets has " + in_quotes(target) + ", ";
+    require(learns || without_gradient.empty(),
+            what + "but " + without_gradient +
+                " gets no gradient in this stage: the indexer learns by stage.kl alone, "
+                "everything else by stage.lm, a prediction block by stage.mtp");
+    require(learns, what + "which matches no matrix of the model");
   }
 }
 
@@ -46,7 +51,7 @@ Adapters::Adapters(const Stage& stage, TrainedModel& model, std::uint64_t seed)
     const bool wanted = std::any_of(
         lora_.targets.begin(), lora_.targets.end(),
         [&](const std::string& target) { return std::regex_search(one.name, std::regex(target)); });
-    if (!wanted) continue;
+    if (!wanted || !gets_gradient(one.name, stage, model.config())) continue;
     const auto [out, in] = one.value->shape();
     Adapter adapter{one.name,
                     Leaf({lora_.r, in}),

@@ -27,8 +27,8 @@ struct Adapter {
 
 class Adapters {
  public:
-  /// On every matrix that a target matches. Errors: a target that matches no matrix, or one that no
-  /// loss of the stage reaches (it is named).
+  /// On every matrix that a target matches and that a loss of the stage reaches. Errors: a target
+  /// that matches no matrix, or only such as no loss reaches (one is named).
   Adapters(const Stage&, TrainedModel&, std::uint64_t seed);
 
   /// W' from A and B, into the model; the caller refreshes it.
