@@ -63,6 +63,9 @@ Json receipt_of(const Plan& plan, const Point& point, const RunOptions& options,
 /// What is wrong with a run that ended; "" where nothing is, and then `metrics` has its numbers.
 std::string complaint(const Ended& ended, const fs::path& summary,
                       std::map<std::string, double>& metrics) {
+  if (ended.status > 128)
+    return "ended by signal " + std::to_string(ended.status - 128) +
+           (ended.last_line.empty() ? "" : "; its last line: " + ended.last_line);
   if (ended.status != 0)
     return ended.last_line.empty()
                ? "ended with status " + std::to_string(ended.status) + " and said nothing"

@@ -81,6 +81,15 @@ TEST_CASE("a failed point is recorded with its sentence, and retried", "[sweep]"
   CHECK(read_rows(bench.out).rows.at(1).done);
 }
 
+TEST_CASE("a run that a signal ended is recorded as that", "[sweep]") {
+  const Bench bench;
+  const Plan plan = make_plan(bench.sweep({"topk=16", "seed=0"}), "trainer.sh");
+  write_text(bench.trainer, "#!/bin/sh\necho at work\nkill -SEGV $$\n");
+  std::filesystem::permissions(bench.trainer, std::filesystem::perms::owner_all);
+  CHECK(bench.run(plan).failed == 1);
+  CHECK(read_rows(bench.out).rows.at(0).error == "ended by signal 11; its last line: at work");
+}
+
 TEST_CASE("a file cut in the middle of a row is repaired, and said", "[sweep]") {
   const Bench bench;
   const Plan plan = make_plan(bench.sweep({"topk=16,32", "seed=0"}), "trainer.sh");
