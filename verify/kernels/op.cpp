@@ -100,11 +100,38 @@ std::string_view name_of(Ran ran) {
 std::string_view name_of(Sums sums) { return sums == Sums::fp32 ? "fp32" : "hopper-fp8"; }
 
 std::span<const Op> all_ops() {
-  static const std::vector<Op> ops = {
-      embed_op(),        rmsnorm_op(),          layernorm_op(),       rope_op(),
-      hadamard_op(),     latent_op(),           linear_op(),          swiglu_op(),
-      router_op(),       experts_op(),          indexer_scores_op(),  topk_select_op(),
-      indexer_topk_op(), sparse_attention_op(), dense_attention_op(), expanded_attention_op()};
+  static const std::vector<Op> ops = {embed_op(),
+                                      rmsnorm_op(),
+                                      layernorm_op(),
+                                      rope_op(),
+                                      hadamard_op(),
+                                      latent_op(),
+                                      linear_op(),
+                                      swiglu_op(),
+                                      router_op(),
+                                      experts_op(),
+                                      indexer_scores_op(),
+                                      topk_select_op(),
+                                      indexer_topk_op(),
+                                      sparse_attention_op(),
+                                      dense_attention_op(),
+                                      expanded_attention_op(),
+                                      embed_backward_op(),
+                                      rmsnorm_backward_op(),
+                                      layernorm_backward_op(),
+                                      rope_backward_op(),
+                                      linear_backward_op(),
+                                      swiglu_backward_op(),
+                                      router_scores_backward_op(),
+                                      router_weights_backward_op(),
+                                      balance_backward_op(),
+                                      mixing_op(),
+                                      mixing_backward_op(),
+                                      cross_entropy_backward_op(),
+                                      heads_attention_op(),
+                                      heads_attention_backward_op(),
+                                      indexer_scores_backward_op(),
+                                      indexer_kl_backward_op()};
   return ops;
 }
 

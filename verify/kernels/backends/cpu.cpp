@@ -16,6 +16,7 @@
 #include "optimized/cpu/ops/router.hpp"
 #include "optimized/cpu/ops/swiglu.hpp"
 #include "optimized/cpu/ops/topk_select.hpp"
+#include "verify/kernels/backends/cpu_entries.hpp"
 #include "verify/kernels/cases/router.hpp"
 
 namespace dsa::verify::kernels {
@@ -300,33 +301,26 @@ Launch mla_expanded(Cpu on, const Case& c, Arrays& out) {
   });
 }
 
-struct Entry {
-  const char* op;
-  std::vector<std::string> dtypes;
-  Launch (*prepare)(Cpu, const Case&, Arrays&);
-};
-
-/// Every op that the CPU backend has, in the dtypes it has.
-const std::vector<Entry>& entries() {
-  static const std::vector<std::string> fp32 = {"fp32"}, fp8 = {"fp8"}, plain = {"fp32", "bf16"},
-                                        all = {"fp32", "bf16", "fp8"};
-  static const std::vector<Entry> table = {{"embed", plain, embed},
-                                           {"rmsnorm", plain, rmsnorm},
-                                           {"layernorm", plain, layernorm},
-                                           {"rope", fp32, rope},
-                                           {"hadamard_e4m3", fp8, hadamard_e4m3},
-                                           {"latent_e4m3", fp8, latent_e4m3},
-                                           {"linear", plain, linear},
-                                           {"swiglu", plain, swiglu},
-                                           {"router", fp32, router},
-                                           {"experts", plain, experts},
-                                           {"indexer_scores", all, indexer_scores},
-                                           {"topk_select", fp32, topk_select},
-                                           {"indexer_topk", all, indexer_topk},
-                                           {"mla_sparse", all, mla_sparse},
-                                           {"mla_dense", all, mla_dense},
-                                           {"mla_expanded", all, mla_expanded}};
-  return table;
+/// Every op of the engine that the CPU backend has, in the dtypes it has.
+std::vector<CpuEntry> entries() {
+  const std::vector<std::string> fp32 = {"fp32"}, fp8 = {"fp8"}, plain = {"fp32", "bf16"},
+                                 all = {"fp32", "bf16", "fp8"};
+  return {{"embed", plain, embed},
+          {"rmsnorm", plain, rmsnorm},
+          {"layernorm", plain, layernorm},
+          {"rope", fp32, rope},
+          {"hadamard_e4m3", fp8, hadamard_e4m3},
+          {"latent_e4m3", fp8, latent_e4m3},
+          {"linear", plain, linear},
+          {"swiglu", plain, swiglu},
+          {"router", fp32, router},
+          {"experts", plain, experts},
+          {"indexer_scores", all, indexer_scores},
+          {"topk_select", fp32, topk_select},
+          {"indexer_topk", all, indexer_topk},
+          {"mla_sparse", all, mla_sparse},
+          {"mla_dense", all, mla_dense},
+          {"mla_expanded", all, mla_expanded}};
 }
 
 }  // namespace
@@ -334,7 +328,9 @@ const std::vector<Entry>& entries() {
 std::vector<Kernel> cpu_kernels() {
   const std::vector<cpu::Tier>& usable = cpu::usable_tiers();
   std::vector<Kernel> kernels;
-  for (const Entry& entry : entries())
+  std::vector<CpuEntry> all = entries();
+  for (CpuEntry& entry : cpu_training_entries()) all.push_back(std::move(entry));
+  for (const CpuEntry& entry : all)
     for (const std::string& dtype : entry.dtypes)
       for (int i = 0; i < cpu::tier_count; ++i) {
         const auto tier = static_cast<cpu::Tier>(i);

@@ -13,6 +13,7 @@ struct Plan {
   Index T, H, D, P, first;
   bool interleaved;
   Inputs inputs;
+  bool back;  // the turn of the gradient
 };
 
 /// Pairs i of a head: channels (2i, 2i+1), or (i, i + P/2), behind `first`.
@@ -22,24 +23,29 @@ std::pair<Index, Index> channels(const Plan& plan, Index i) {
 }
 
 Case pose(const Plan& plan, std::uint64_t seed) {
-  const auto [T, H, D, P, first, interleaved, inputs] = plan;
-  Case c = start_case("rope", "fp32", {{'T', T}, {'H', H}, {'D', D}, {'P', P}}, inputs,
+  const auto [T, H, D, P, first, interleaved, inputs, back] = plan;
+  Case c = start_case(back ? "rope_backward" : "rope", "fp32",
+                      {{'T', T}, {'H', H}, {'D', D}, {'P', P}}, inputs,
                       "first" + std::to_string(first) + (interleaved ? "-interleaved" : "-half"));
+  const std::string from = back ? "d_y" : "x", to = back ? "d_x" : "y";
   Draw draw(c, seed);
   c.scalars = {{"first", static_cast<double>(first)}, {"interleaved", interleaved ? 1 : 0}};
-  c.in["x"] = draw.numbers(Dtype::f32, {T, H, D});
+  c.in[from] = draw.numbers(Dtype::f32, {T, H, D});
   c.in["cos"] = draw.numbers(Dtype::f32, {T, P / 2});
   c.in["sin"] = draw.numbers(Dtype::f32, {T, P / 2});
-  c.out["y"] = Array(Dtype::f32, {T, H, D});
-  const auto x = widen<3>(c.in["x"]);
+  c.out[to] = Array(Dtype::f32, {T, H, D});
+  const auto x = widen<3>(c.in[from]);
   const auto cos = widen<2>(c.in["cos"]), sin = widen<2>(c.in["sin"]);
 
   Tensor<double, 3> turned({T, H, P}), want = x, allowed({T, H, D});
   for (Index t = 0; t < T; ++t)
     for (Index h = 0; h < H; ++h)
       for (Index i = 0; i < P; ++i) turned(t, h, i) = x(t, h, first + i);
-  reference::rope<double>(turned, cos, sin,
-                          interleaved ? RopeLayout::interleaved : RopeLayout::half);
+  const RopeLayout layout = interleaved ? RopeLayout::interleaved : RopeLayout::half;
+  if (back)
+    reference::rope_backward<double>(turned, cos, sin, layout);
+  else
+    reference::rope<double>(turned, cos, sin, layout);
   for (Index t = 0; t < T; ++t)
     for (Index h = 0; h < H; ++h) {
       for (Index i = 0; i < P; ++i) want(t, h, first + i) = turned(t, h, i);
@@ -52,11 +58,11 @@ Case pose(const Plan& plan, std::uint64_t seed) {
         allowed(t, h, b) = bound * (xb * co + xa * si) + 2 * smallest_normal_fp32;
       }
     }
-  answer(c, "y", list(want), list(allowed), true);
+  answer(c, to, list(want), list(allowed), true);
   return finished(std::move(c));
 }
 
-Poses cases(std::uint64_t seed) {
+Poses cases(std::uint64_t seed, bool back) {
   Poses poses;
   for (const Inputs inputs : {Inputs::dyadic, Inputs::gaussian})
     for (const bool interleaved : {true, false})
@@ -69,7 +75,7 @@ Poses cases(std::uint64_t seed) {
                                              {9, 16, 192, 64, 128},
                                              {17, 64, 128, 64, 0}})
         poses.push_back({"fp32", 1.5 * twice(T, H, P), [=] {
-                           return pose({T, H, D, P, first, interleaved, inputs}, seed);
+                           return pose({T, H, D, P, first, interleaved, inputs, back}, seed);
                          }});
   return poses;
 }
@@ -80,7 +86,15 @@ Op rope_op() {
   return {"rope",
           "pair i of [first, first+P): (a, b) -> (a cos - b sin, b cos + a sin)",
           {"fp32"},
-          cases,
+          [](std::uint64_t seed) { return cases(seed, false); },
+          judge_elementwise};
+}
+
+Op rope_backward_op() {
+  return {"rope_backward",
+          "pair i of [first, first+P): (a, b) -> (a cos + b sin, b cos - a sin)",
+          {"fp32"},
+          [](std::uint64_t seed) { return cases(seed, true); },
           judge_elementwise};
 }
 

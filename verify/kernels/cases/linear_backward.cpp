@@ -1,0 +1,137 @@
+// The gradients of y = x W^T + b, of rows that belong to several matrices of one shape, as tokens
+// sorted by expert do. Matrix e has rows [begin[e], begin[e+1]), and may have none.
+//
+// d_x: F products and sums; d_w and d_b: as many as the matrix has rows, on top of what was there.
+// gamma on magnitudes, in whatever order; products of two bf16 numbers are exact in fp32.
+#include "reference/ops/linear.hpp"
+#include "verify/kernels/cases/all.hpp"
+#include "verify/kernels/cases/pose.hpp"
+#include "verify/measure/bounds.hpp"
+
+namespace dsa::verify::kernels {
+namespace {
+
+constexpr double u = unit_roundoff_fp32;
+
+struct Plan {
+  std::string dtype;
+  std::vector<Index> rows;  // of every matrix
+  Index C, F;
+  Inputs inputs;
+  bool add = false;  // d_x, too, is added to
+
+  Index T() const {
+    Index n = 0;
+    for (const Index r : rows) n += r;
+    return n;
+  }
+};
+
+Array magnitudes(const Array& x) {
+  std::vector<double> values = x.values();
+  for (double& value : values) value = std::abs(value);
+  return Array(x.dtype(), x.shape(), values);
+}
+
+struct Gradients {
+  Tensor<double, 2> d_x, d_b;
+  Tensor<double, 3> d_w;
+};
+
+/// On these inputs; what was there before is in `d`.
+void differentiate(Gradients& d, const Array& x, const Array& w, const Array& d_y,
+                   View<const std::int32_t, 1> begin) {
+  const Index E = w.shape()[0], F = w.shape()[1], C = w.shape()[2];
+  auto wide_x = widen<2>(x), wide_d_y = widen<2>(d_y);
+  for (Index e = 0; e < E; ++e) {
+    const Index first = begin(e), n = begin(e + 1) - first;
+    Parameter matrix = parameter("w", w);
+    matrix.shape = {F, C};
+    matrix.data = w.bytes().data() + e * F * C * bits_of(w.dtype()) / 8;
+    reference::linear_backward<double>(
+        {d.d_x.data() + first * C, {n, C}}, {d.d_w.view()[e], d.d_b.view()[e]},
+        {wide_x.data() + first * C, {n, C}}, {matrix, {}}, {wide_d_y.data() + first * F, {n, F}});
+  }
+}
+
+void set_answers(Case& c, const Plan& plan) {
+  const auto begin = c.in["begin"].as<std::int32_t, 1>();
+  Gradients want{widen<2>(c.in["d_x"]), widen<2>(c.in["d_b"]), widen<3>(c.in["d_w"])};
+  Gradients size{magnitude(want.d_x), magnitude(want.d_b), magnitude(want.d_w)};
+  differentiate(want, c.in["x"], c.in["w"], c.in["d_y"], begin);
+  differentiate(size, magnitudes(c.in["x"]), magnitudes(c.in["w"]), magnitudes(c.in["d_y"]), begin);
+  const auto bound = [](double& size_of, Index roundings) {
+    size_of =
+        size_of * gamma(roundings, u) + 2 * static_cast<double>(roundings) * smallest_normal_fp32;
+  };
+  for (double& x : size.d_x) bound(x, plan.F + 1);
+  const Index E = static_cast<Index>(plan.rows.size());
+  for (Index e = 0; e < E; ++e) {
+    const Index n = plan.rows[static_cast<std::size_t>(e)];
+    for (double& x : size.d_w.view()[e]) bound(x, n + 1);
+    for (double& x : size.d_b.view()[e]) bound(x, n + 1);
+  }
+  answer(c, "d_x", list(want.d_x), list(size.d_x), true);
+  answer(c, "d_w", list(want.d_w), list(size.d_w), true);
+  answer(c, "d_b", list(want.d_b), list(size.d_b), true);
+}
+
+Case pose(const Plan& plan, std::uint64_t seed) {
+  const Index T = plan.T(), E = static_cast<Index>(plan.rows.size()), C = plan.C, F = plan.F;
+  Case c = start_case("linear_backward", plan.dtype, {{'T', T}, {'C', C}, {'F', F}, {'E', E}},
+                      plan.inputs, plan.add ? "added" : "");
+  Draw draw(c, seed);
+  const Dtype stored = storage_of(plan.dtype);
+  c.scalars["add"] = plan.add;
+  c.in["x"] = draw.numbers(stored, {T, C});
+  c.in["w"] = draw.numbers(stored, {E, F, C});
+  c.in["d_y"] = draw.numbers(stored, {T, F});
+  c.in["d_x"] = draw.numbers(Dtype::f32, {T, C}, plan.add ? 1 : 0);
+  c.in["d_w"] = draw.numbers(Dtype::f32, {E, F, C});
+  c.in["d_b"] = draw.numbers(Dtype::f32, {E, F});
+  std::vector<double> begin = {0};
+  for (const Index n : plan.rows) begin.push_back(begin.back() + static_cast<double>(n));
+  c.in["begin"] = Array(Dtype::i32, {E + 1}, begin);
+  for (const char* name : {"d_x", "d_w", "d_b"})
+    c.out[name] = Array(Dtype::f32, c.in[name].shape());
+  set_answers(c, plan);
+  return finished(std::move(c));
+}
+
+Poses cases(std::uint64_t seed) {
+  struct Shape {
+    std::vector<Index> rows;
+    Index C, F;
+  };
+  const std::vector<Shape> shapes = {{{0}, 3, 2},         {{1}, 1, 1},
+                                     {{3}, 5, 2},         {{13}, 16, 16},
+                                     {{17}, 33, 65},      {{5, 0, 1, 7}, 19, 21},
+                                     {{0, 31, 0}, 8, 48}, {{129}, 7, 3},
+                                     {{2}, 300, 130},     {{64, 1, 40, 23}, 72, 96},
+                                     {{150}, 257, 130}};
+  Poses poses;
+  for (const std::string dtype : {"fp32", "bf16"})
+    for (const Inputs inputs : {Inputs::dyadic, Inputs::gaussian}) {
+      bool add = false;
+      for (const Shape& shape : shapes) {
+        const Plan plan{dtype, shape.rows, shape.C, shape.F, inputs, add};
+        poses.push_back(
+            {dtype, 2 * twice(plan.T(), shape.C, shape.F), [=] { return pose(plan, seed); }});
+        add = !add;
+      }
+    }
+  return poses;
+}
+
+}  // namespace
+
+Op linear_backward_op() {
+  return {"linear_backward",
+          "d_x[t,c] = sum_f w[f,c] d_y[t,f], d_w[f,c] += sum_t d_y[t,f] x[t,c], "
+          "d_b[f] += sum_t d_y[t,f]",
+          {"fp32", "bf16"},
+          cases,
+          judge_elementwise};
+}
+
+}  // namespace dsa::verify::kernels
