@@ -16,23 +16,22 @@ struct Plan {
 };
 
 /// Pairs i of a head: channels (2i, 2i+1), or (i, i + P/2), behind `first`.
-std::pair<Index, Index> channels(const Plan& plan, Index i) {
-  return plan.interleaved ? std::pair{plan.first + 2 * i, plan.first + 2 * i + 1}
-                          : std::pair{plan.first + i, plan.first + i + plan.P / 2};
+std::pair<Index, Index> channels(bool interleaved, Index first, Index P, Index i) {
+  return interleaved ? std::pair{first + 2 * i, first + 2 * i + 1}
+                     : std::pair{first + i, first + i + P / 2};
 }
 
-Case pose(const Plan& plan, std::uint64_t seed) {
-  const auto [T, H, D, P, first, interleaved, inputs] = plan;
-  Case c = start_case("rope", "fp32", {{'T', T}, {'H', H}, {'D', D}, {'P', P}}, inputs,
-                      "first" + std::to_string(first) + (interleaved ? "-interleaved" : "-half"));
-  Draw draw(c, seed);
-  c.scalars = {{"first", static_cast<double>(first)}, {"interleaved", interleaved ? 1 : 0}};
-  c.in["x"] = draw.numbers(Dtype::f32, {T, H, D});
-  c.in["cos"] = draw.numbers(Dtype::f32, {T, P / 2});
-  c.in["sin"] = draw.numbers(Dtype::f32, {T, P / 2});
+void set_answer(Case& c) {
+  const auto x = widen<3>(c.in.at("x"));
+  const auto cos = widen<2>(c.in.at("cos")), sin = widen<2>(c.in.at("sin"));
+  const auto [T, H, D] = x.shape();
+  const Index P = 2 * cos.shape()[1], first = c.integer("first");
+  const bool interleaved = c.flag("interleaved");
+  require(cos.shape() == sin.shape() && first >= 0 && first + P <= D,
+          "cos and sin turn channels " + std::to_string(first) + " to " +
+              std::to_string(first + P) + " of " + std::to_string(D) +
+              "; expected two tables of one shape, and channels that x has");
   c.out["y"] = Array(Dtype::f32, {T, H, D});
-  const auto x = widen<3>(c.in["x"]);
-  const auto cos = widen<2>(c.in["cos"]), sin = widen<2>(c.in["sin"]);
 
   Tensor<double, 3> turned({T, H, P}), want = x, allowed({T, H, D});
   for (Index t = 0; t < T; ++t)
@@ -44,7 +43,7 @@ Case pose(const Plan& plan, std::uint64_t seed) {
     for (Index h = 0; h < H; ++h) {
       for (Index i = 0; i < P; ++i) want(t, h, first + i) = turned(t, h, i);
       for (Index i = 0; i < P / 2; ++i) {
-        const auto [a, b] = channels(plan, i);
+        const auto [a, b] = channels(interleaved, first, P, i);
         const double xa = std::abs(x(t, h, a)), xb = std::abs(x(t, h, b));
         const double co = std::abs(cos(t, i)), si = std::abs(sin(t, i));
         const double bound = gamma(2, unit_roundoff_fp32);
@@ -53,6 +52,18 @@ Case pose(const Plan& plan, std::uint64_t seed) {
       }
     }
   answer(c, "y", list(want), list(allowed), true);
+}
+
+Case pose(const Plan& plan, std::uint64_t seed) {
+  const auto& [T, H, D, P, first, interleaved, inputs] = plan;
+  Case c = start_case("rope", "fp32", {{'T', T}, {'H', H}, {'D', D}, {'P', P}}, inputs,
+                      "first" + std::to_string(first) + (interleaved ? "-interleaved" : "-half"));
+  Draw draw(c, seed);
+  c.scalars = {{"first", static_cast<double>(first)}, {"interleaved", interleaved ? 1 : 0}};
+  c.in["x"] = draw.numbers(Dtype::f32, {T, H, D});
+  c.in["cos"] = draw.numbers(Dtype::f32, {T, P / 2});
+  c.in["sin"] = draw.numbers(Dtype::f32, {T, P / 2});
+  set_answer(c);
   return finished(std::move(c));
 }
 
@@ -81,7 +92,12 @@ Op rope_op() {
           "pair i of [first, first+P): (a, b) -> (a cos - b sin, b cos + a sin)",
           {"fp32"},
           cases,
-          judge_elementwise};
+          judge_elementwise,
+          set_answer,
+          {{"x", "THD", InputRule::Kind::fp32},
+           {"cos", "T?", InputRule::Kind::fp32},
+           {"sin", "T?", InputRule::Kind::fp32}},
+          {{"first", 0, true}, {"interleaved", must_be_given, true}}};
 }
 
 }  // namespace dsa::verify::kernels
