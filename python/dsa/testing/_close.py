@@ -60,9 +60,10 @@ def _describe(case, verdict, topk):
         return f"{verdict['output']}: {verdict['why']}{near}"
     kinds = f", {verdict['wrong_kind']:,} NaN or infinite on one side only" if verdict["wrong_kind"] else ""
     wrong = verdict["over"] + verdict["wrong_kind"]
+    times = (f"{verdict['worst']:.3g} times the {verdict['allowed']:.3g} allowed there" if verdict["allowed"] > 0
+             else "and no error is allowed there")
     return (f"{verdict['output']}: {wrong:,} of {verdict['n']:,} elements beyond their bounds{kinds}; "
-            f"worst at {verdict['at']}: got {verdict['got']:.9g}, want {verdict['want']:.9g}, {verdict['worst']:.3g} "
-            f"times the {verdict['allowed']:.3g} allowed there{near}")
+            f"worst at {verdict['at']}: got {verdict['got']:.9g}, want {verdict['want']:.9g}, {times}{near}")
 
 
 def judge(case, outputs, name, topk=None):
