@@ -1,8 +1,14 @@
 # The definition: exact flags, except that Eigen's double product is built once per instruction set.
-file(GLOB_RECURSE reference_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/reference/*.cpp)
-list(REMOVE_ITEM reference_sources ${PROJECT_SOURCE_DIR}/reference/ops/gemm.cpp)
+# The ops are a library of their own: cases of kernels and the Python package need no model.
+file(GLOB reference_ops CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/reference/*.cpp
+     ${PROJECT_SOURCE_DIR}/reference/ops/*.cpp)
+list(REMOVE_ITEM reference_ops ${PROJECT_SOURCE_DIR}/reference/ops/gemm.cpp)
+add_library(dsa_reference_ops ${reference_ops})
+target_link_libraries(dsa_reference_ops PUBLIC dsa_core PRIVATE dsa_exact)
+file(GLOB reference_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/reference/model/*.cpp
+     ${PROJECT_SOURCE_DIR}/reference/precision/*.cpp)
 add_library(dsa_reference ${reference_sources})
-target_link_libraries(dsa_reference PUBLIC dsa_core PRIVATE dsa_exact Eigen3::Eigen)
+target_link_libraries(dsa_reference PUBLIC dsa_reference_ops PRIVATE dsa_exact)
 
 function(dsa_gemm name)
   add_library(dsa_gemm_${name} OBJECT ${PROJECT_SOURCE_DIR}/reference/ops/gemm.cpp)
@@ -10,11 +16,11 @@ function(dsa_gemm name)
   target_include_directories(dsa_gemm_${name} PRIVATE ${PROJECT_SOURCE_DIR})
   target_compile_definitions(dsa_gemm_${name} PRIVATE DSA_GEMM=gemm_${name} Eigen=Eigen_${name} NDEBUG)
   target_compile_options(dsa_gemm_${name} PRIVATE -O3 ${ARGN})
-  target_sources(dsa_reference PRIVATE $<TARGET_OBJECTS:dsa_gemm_${name}>)
+  target_sources(dsa_reference_ops PRIVATE $<TARGET_OBJECTS:dsa_gemm_${name}>)
 endfunction()
 dsa_gemm(portable)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   dsa_gemm(avx2 -mavx2 -mfma)
   dsa_gemm(avx512 -mavx512f -mavx512dq -mavx512vl -mfma)
-  target_compile_definitions(dsa_reference PRIVATE DSA_X86)
+  target_compile_definitions(dsa_reference_ops PRIVATE DSA_X86)
 endif()

@@ -5,6 +5,9 @@
 # compilation is saved.
 file(GLOB_RECURSE verify_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/verify/*.cpp)
 list(FILTER verify_sources EXCLUDE REGEX "verify/(main.cpp|commands/|kernels/)")
+get_target_property(check_sources dsa_check SOURCES)
+list(TRANSFORM check_sources PREPEND ${PROJECT_SOURCE_DIR}/)
+list(REMOVE_ITEM verify_sources ${check_sources})
 set(measure_sources ${verify_sources})
 list(FILTER measure_sources INCLUDE REGEX "verify/(measure|runs|limits|defects)/")
 list(REMOVE_ITEM verify_sources ${measure_sources})
@@ -14,7 +17,7 @@ add_library(dsa_measure OBJECT ${measure_sources})
 add_library(dsa_verify ${verify_sources} $<TARGET_OBJECTS:dsa_measure>)
 target_compile_options(dsa_verify PRIVATE -O1)
 foreach(target dsa_measure dsa_verify)
-  target_link_libraries(${target} PUBLIC dsa_reference dsa_backends
+  target_link_libraries(${target} PUBLIC dsa_check dsa_reference dsa_backends
     PRIVATE dsa_exact pugixml::pugixml Boost::headers Threads::Threads)
   target_precompile_headers(${target} PRIVATE ${verify_headers})
 endforeach()

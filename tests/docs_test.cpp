@@ -211,8 +211,7 @@ Strings wrong_links(const Page& page) {
 
 const std::set<std::string> programs = {"dsa-verify", "dsa-run",   "dsa-train",
                                         "dsa-bench",  "dsa-sweep", "make_wide"};
-const std::set<std::string> experiments = {"false_alarms",
-                                           "visibility"};  // not built with the tests
+const std::set<std::string> experiments = {"false_alarms", "visibility"};  // not built here
 
 /// `--help` of a program or of one of its commands; empty where it fails.
 const std::string& help(const std::string& command) {

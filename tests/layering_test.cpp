@@ -53,6 +53,7 @@ const std::map<std::string, Strings> rooms = {
     {"run/", {"core/", "cli/", "optimized/", "text/"}},
     {"experiments/", {"core/", "cli/", "text/", "reference/", "optimized/", "verify/"}},
     {"data/", {"core/", "cli/"}},
+    {"python/bindings/", {"core/", "reference/ops/", "verify/kernels/", "verify/measure/"}},
     {"fuzz/", {"core/", "text/"}},
     {"tests/",
      {"core/", "cli/", "text/", "reference/", "optimized/", "verify/", "experiments/", "run/"}},

@@ -73,6 +73,13 @@ OutputVerdict judge_selection(const Case& c, const Arrays& out) {
   return verdict;
 }
 
+Index topk_of(const Case& c) {
+  const double topk = c.scalar("topk");
+  require(topk >= 0 && topk <= 0x1p20 && topk == std::floor(topk),
+          fmt::format("topk is {}, expected a whole number of keys, 2^20 at most", topk));
+  return static_cast<Index>(topk);
+}
+
 void set_selection(Case& c, const Tensor<double, 2>& scores, const Tensor<double, 2>& allowed,
                    Index K) {
   const Index T = scores.shape()[0];

@@ -22,6 +22,9 @@ void add_row(OutputVerdict&, Index t, const TopkVerdict&, const std::string& nou
 /// allowed errors.
 OutputVerdict judge_selection(const Case&, const Arrays& out);
 
+/// The scalar topk. Error: it is below 0, above 2^20, or no whole number.
+Index topk_of(const Case&);
+
 /// want["scores"] as they are, allowed["scores"], and what the reference selects of them:
 /// want["chosen"], out["chosen"] (T, K).
 void set_selection(Case&, const Tensor<double, 2>& scores, const Tensor<double, 2>& allowed,

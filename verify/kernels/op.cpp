@@ -7,8 +7,6 @@
 #include <cstring>
 
 #include "core/safetensors.hpp"
-#include "verify/kernels/backends/cpu.hpp"
-#include "verify/kernels/backends/cuda.hpp"
 #include "verify/kernels/cases/all.hpp"
 
 namespace dsa::verify::kernels {
@@ -177,12 +175,6 @@ std::vector<OutputVerdict> judge_elementwise(const Case& c, const Arrays& out) {
     verdicts.push_back({name, asked.shape(), compare(got, want, allowed)});
   }
   return verdicts;
-}
-
-std::vector<Kernel> all_kernels() {
-  std::vector<Kernel> kernels = cpu_kernels();
-  for (Kernel& kernel : cuda_kernels()) kernels.push_back(std::move(kernel));
-  return kernels;
 }
 
 }  // namespace dsa::verify::kernels

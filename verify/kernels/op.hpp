@@ -152,6 +152,25 @@ struct Pose {
   Case operator()() const;
 };
 
+/// An input as somebody gives it who has no case of the suite (given.hpp).
+struct InputRule {
+  /// stored: the storage type of the case's dtype. rows: of optimized/shared/rows.hpp under fp8,
+  /// otherwise as stored.
+  enum class Kind { stored, rows, fp32, int32, bf16_or_fp32 };
+  std::string_view name;
+  std::string_view axes;  // "THD": extents by letter; "?": any extent
+  Kind kind = Kind::stored;
+  bool is_optional = false;  // or only of some dtypes: set_answer says which
+};
+
+/// A scalar and the value that it has where none is given.
+inline constexpr double must_be_given = std::numeric_limits<double>::quiet_NaN();
+struct ScalarRule {
+  std::string_view name;
+  double value = must_be_given;
+  bool is_whole = false;  // a number or a flag, below 2^31
+};
+
 struct Op {
   std::string_view name;     // "indexer_topk"
   std::string_view formula;  // one line, printed in reports
@@ -162,6 +181,11 @@ struct Op {
   /// output may come in another type than case.out's: a narrower one is allowed its own rounding.
   /// Error: an output is missing or has another shape.
   std::function<std::vector<OutputVerdict>(const Case&, const Arrays& out)> judge;
+  /// Outputs, answers and bounds of a case that has its dtype, sizes, scalars and inputs: of the
+  /// suite, or somebody's. Error: inputs that contradict one another.
+  void (*set_answer)(Case&) = nullptr;
+  std::vector<InputRule> inputs = {};
+  std::vector<ScalarRule> scalars = {};
 };
 
 std::span<const Op> all_ops();

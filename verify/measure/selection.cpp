@@ -11,20 +11,28 @@ namespace {
 
 constexpr double inf = std::numeric_limits<double>::infinity();
 
-/// Why the keys are not min(K, visible) different visible ones; empty where they are.
-std::string shape_fault(const std::vector<Index>& chosen, View<const double, 1> scores, Index K) {
+struct Fault {
+  std::string why = {};
+  TopkFault kind = TopkFault::none;
+};
+
+/// Why the keys are not min(K, visible) different visible ones; none where they are.
+Fault shape_fault(const std::vector<Index>& chosen, View<const double, 1> scores, Index K) {
   const Index S = scores.size();
   Index visible = 0;
   for (double score : scores) visible += score > -inf;
   std::vector<bool> seen(static_cast<std::size_t>(S));
   for (Index s : chosen) {
-    if (s < 0 || s >= S) return fmt::format("{} is no subscript below {}", s, S);
-    if (seen[static_cast<std::size_t>(s)]) return fmt::format("{} was chosen twice", s);
-    if (!(scores(s) > -inf)) return fmt::format("{} is invisible", s);
+    if (s < 0 || s >= S)
+      return {fmt::format("{} is no subscript below {}", s, S), TopkFault::no_subscript};
+    if (seen[static_cast<std::size_t>(s)])
+      return {fmt::format("{} was chosen twice", s), TopkFault::duplicate};
+    if (!(scores(s) > -inf)) return {fmt::format("{} is invisible", s), TopkFault::invisible};
     seen[static_cast<std::size_t>(s)] = true;
   }
   const Index n = static_cast<Index>(chosen.size()), wanted = std::min(K, visible);
-  return n == wanted ? "" : fmt::format("{} were chosen, expected {}", n, wanted);
+  if (n == wanted) return {};
+  return {fmt::format("{} were chosen, expected {}", n, wanted), TopkFault::count};
 }
 
 /// The keys at the boundary, -1 where there is none. Of equals, the one with the higher subscript
@@ -51,15 +59,16 @@ Boundary boundary_of(const std::vector<Index>& chosen, View<const double, 1> sco
 }  // namespace
 
 bool is_wellformed(const std::vector<Index>& chosen, View<const double, 1> scores, Index K) {
-  return shape_fault(chosen, scores, K).empty();
+  return shape_fault(chosen, scores, K).kind == TopkFault::none;
 }
 
 TopkVerdict judge_topk(const std::vector<Index>& chosen, View<const double, 1> scores,
                        View<const double, 1> allowed, Index K, Ties ties) {
   for (Index s = 0; s < scores.size(); ++s)
     if (std::isnan(scores(s)) || !std::isfinite(allowed(s)))
-      return {inf, fmt::format("score {} of the reference is no number", s)};
-  if (const std::string fault = shape_fault(chosen, scores, K); !fault.empty()) return {inf, fault};
+      return {inf, fmt::format("score {} of the reference is no number", s), TopkFault::no_score};
+  if (const Fault fault = shape_fault(chosen, scores, K); fault.kind != TopkFault::none)
+    return {inf, fault.why, fault.kind};
   const auto [weakest, strongest] = boundary_of(chosen, scores, allowed);
   if (weakest < 0 || strongest < 0) return {};
 
@@ -69,12 +78,13 @@ TopkVerdict judge_topk(const std::vector<Index>& chosen, View<const double, 1> s
   const double needed = scores(strongest) - scores(weakest);
   const double available = allowed(weakest) + allowed(strongest);
   if (high > low || (high == low && is_tie_right))
-    return {needed > 0 ? std::min(1.0, needed / available) : 0, ""};
+    return {needed > 0 ? std::min(1.0, needed / available) : 0};
   return {
       available > 0 ? std::max(needed / available, std::nextafter(1.0, 2.0)) : inf,
       fmt::format("{} was chosen with a score of {:.9g} instead of {} with {:.9g}; their errors "
                   "may add up to {:.3g}",
-                  weakest, scores(weakest), strongest, scores(strongest), available)};
+                  weakest, scores(weakest), strongest, scores(strongest), available),
+      TopkFault::preference};
 }
 
 bool is_explained(const std::vector<Index>& chosen, View<const double, 1> scores,

@@ -11,6 +11,17 @@ namespace dsa::verify {
 /// Which of equal scores is chosen: any, or the one with the lower subscript.
 enum class Ties { free, lower_first };
 
+/// The kinds of wrong rows, which have different causes.
+enum class TopkFault {
+  none,
+  no_score,      // of the reference: NaN
+  no_subscript,  // below 0, or no key at all
+  duplicate,
+  invisible,  // a later key, or one of another document
+  count,      // fewer or more than min(K, visible)
+  preference  // a key too weak, by more than the errors of the scores
+};
+
 /// One row of a top-k, judged.
 struct TopkVerdict {
   /// How much of what their errors allow was needed to prefer the weakest chosen key to the
@@ -18,6 +29,7 @@ struct TopkVerdict {
   /// selection at all.
   double ratio = 0;
   std::string why = {};  // what is wrong, one clause
+  TopkFault fault = TopkFault::none;
   bool ok() const { return ratio <= 1; }
 };
 

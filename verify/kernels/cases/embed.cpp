@@ -5,6 +5,23 @@
 namespace dsa::verify::kernels {
 namespace {
 
+void set_answer(Case& c) {
+  const Array& table = c.in.at("table");
+  const auto tokens = c.in.at("tokens").as<std::int32_t, 1>();
+  const Index T = tokens.size(), V = table.shape()[0], C = table.shape()[1];
+  const Parameter rows = parameter("table", table);
+  std::vector<double> want(static_cast<std::size_t>(T * C));
+  for (Index t = 0; t < T; ++t) {
+    const Index token = tokens(t);
+    require(token >= 0 && token < V,
+            "tokens holds " + std::to_string(token) + ", expected 0 to " + std::to_string(V - 1));
+    read_rows(rows, token, token + 1, want.data() + t * C);
+  }
+  c.out["y"] = Array(storage_of(c.dtype), {T, C});
+  c.allowed["y"].assign(want.size(), 0);
+  c.want["y"] = std::move(want);
+}
+
 Case pose(const std::string& dtype, Index T, Index V, Index C, std::uint64_t seed) {
   Case c = start_case("embed", dtype, {{'T', T}, {'V', V}, {'C', C}}, Inputs::gaussian);
   Draw draw(c, seed);
@@ -17,16 +34,7 @@ Case pose(const std::string& dtype, Index T, Index V, Index C, std::uint64_t see
     tokens.back() = static_cast<double>(V - 1);
   }
   c.in["tokens"] = Array(Dtype::i32, {T}, tokens);
-  c.out["y"] = Array(stored, {T, C});
-
-  const Parameter rows = parameter("table", c.in["table"]);
-  std::vector<double> want(static_cast<std::size_t>(T * C));
-  for (Index t = 0; t < T; ++t) {
-    const Index token = static_cast<Index>(tokens[static_cast<std::size_t>(t)]);
-    read_rows(rows, token, token + 1, want.data() + t * C);
-  }
-  c.allowed["y"].assign(want.size(), 0);
-  c.want["y"] = std::move(want);
+  set_answer(c);
   c.bytes = 2.0 * static_cast<double>(T * C * bits_of(stored) / 8) + 4.0 * static_cast<double>(T);
   return finished(std::move(c));
 }
@@ -60,7 +68,13 @@ Poses cases(std::uint64_t seed) {
 }  // namespace
 
 Op embed_op() {
-  return {"embed", "y[t,:] = table[tokens[t],:]", {"fp32", "bf16"}, cases, judge_elementwise};
+  return {"embed",
+          "y[t,:] = table[tokens[t],:]",
+          {"fp32", "bf16"},
+          cases,
+          judge_elementwise,
+          set_answer,
+          {{"table", "VC"}, {"tokens", "T", InputRule::Kind::int32}}};
 }
 
 }  // namespace dsa::verify::kernels

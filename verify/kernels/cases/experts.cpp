@@ -3,8 +3,8 @@
 // gate and up are sums of C products, h = silu(gate) up is stored in the dtype of the case, down is
 // a sum of F products, and the k results are weighted and summed: each bound in turn, on
 // magnitudes, of numbers that are wrong by the one before.
-#include "reference/model/ops.hpp"
 #include "reference/ops/linear.hpp"
+#include "reference/ops/swiglu.hpp"
 #include "verify/kernels/cases/all.hpp"
 #include "verify/kernels/cases/pose.hpp"
 #include "verify/kernels/cases/swiglu.hpp"
@@ -51,7 +51,7 @@ Said expert(const Tensor<double, 2>& x, const Tensor<double, 2>& gate_up,
   const auto both = product(x, gate_up), both_size = product(magnitude(x), magnitude(gate_up));
   Tensor<double, 2> gate({1, F}), up({1, F}), h({1, F}), h_error({1, F});
   for (Index f = 0; f < F; ++f) gate(0, f) = both(0, f), up(0, f) = both(0, F + f);
-  reference::definition<double>().swiglu("h", h, gate, up);
+  reference::swiglu<double>(h, gate, up);
   std::vector<double> errors;
   for (Index f = 0; f < F; ++f)
     errors.push_back(underflow + swiglu_error(gate(0, f), up(0, f), gamma(C, u) * both_size(0, f),
@@ -82,6 +82,35 @@ void saturate(Case& c) {
   c.in["gate_up"] = Array(c.in["x"].dtype(), {E, 2 * F, C}, list(gate_up));
 }
 
+void set_answer(Case& c) {
+  const Index T = c.sizes.at('T'), k = c.sizes.at('K'), E = c.sizes.at('E'), C = c.sizes.at('C'),
+              F = c.sizes.at('F');
+  expect_shape("gate_up", widen<3>(c.in.at("gate_up")).view(), {E, 2 * F, C});
+  const auto chosen = c.in.at("chosen").as<std::int32_t, 2>();
+  for (const Index e : chosen)
+    require(e >= 0 && e < E, "chosen holds expert " + std::to_string(e) + ", expected 0 to " +
+                                 std::to_string(E - 1));
+  const Dtype stored = storage_of(c.dtype);
+  const auto x = widen<2>(c.in.at("x")), weights = widen<2>(c.in.at("weights"));
+  const auto gate_up = widen<3>(c.in.at("gate_up")), down = widen<3>(c.in.at("down"));
+  Tensor<double, 2> want({T, C}), sizes({T, C}), allowed({T, C});
+  for (Index t = 0; t < T; ++t)
+    for (Index i = 0; i < k; ++i) {
+      const Index e = chosen(t, i);
+      const Said said = expert(row(x, t), matrix(gate_up, e), matrix(down, e), stored);
+      for (Index j = 0; j < C; ++j) {
+        want(t, j) += weights(t, i) * said.y(0, j);
+        sizes(t, j) += std::abs(weights(t, i) * said.y(0, j));
+        allowed(t, j) += std::abs(weights(t, i)) * said.error(0, j);
+      }
+    }
+  for (Index t = 0; t < T; ++t)
+    for (Index j = 0; j < C; ++j)
+      allowed(t, j) += gamma(k + 1, u) * (sizes(t, j) + allowed(t, j)) + smallest_normal_fp32;
+  c.out["y"] = Array(Dtype::f32, {T, C});
+  answer(c, "y", list(want), list(allowed), false);
+}
+
 Case pose(const Plan& plan, std::uint64_t seed) {
   const auto& [dtype, T, k, E, C, F, inputs, tag] = plan;
   Case c =
@@ -102,25 +131,7 @@ Case pose(const Plan& plan, std::uint64_t seed) {
     for (const Index e : draw.subset(k, available))
       chosen.push_back(static_cast<double>(e)), used[static_cast<std::size_t>(e)] = true;
   c.in["chosen"] = Array(Dtype::i32, {T, k}, chosen);
-  c.out["y"] = Array(Dtype::f32, {T, C});
-
-  const auto x = widen<2>(c.in["x"]), weights = widen<2>(c.in["weights"]);
-  const auto gate_up = widen<3>(c.in["gate_up"]), down = widen<3>(c.in["down"]);
-  Tensor<double, 2> want({T, C}), sizes({T, C}), allowed({T, C});
-  for (Index t = 0; t < T; ++t)
-    for (Index i = 0; i < k; ++i) {
-      const Index e = static_cast<Index>(chosen[static_cast<std::size_t>(t * k + i)]);
-      const Said said = expert(row(x, t), matrix(gate_up, e), matrix(down, e), stored);
-      for (Index j = 0; j < C; ++j) {
-        want(t, j) += weights(t, i) * said.y(0, j);
-        sizes(t, j) += std::abs(weights(t, i) * said.y(0, j));
-        allowed(t, j) += std::abs(weights(t, i)) * said.error(0, j);
-      }
-    }
-  for (Index t = 0; t < T; ++t)
-    for (Index j = 0; j < C; ++j)
-      allowed(t, j) += gamma(k + 1, u) * (sizes(t, j) + allowed(t, j)) + smallest_normal_fp32;
-  answer(c, "y", list(want), list(allowed), false);
+  set_answer(c);
   if (tag == "no-such-expert") {
     c.in["chosen"].as<std::int32_t, 2>()(T - 1, k - 1) = static_cast<std::int32_t>(E);
     c.refusal = {std::to_string(E)};
@@ -171,7 +182,13 @@ Op experts_op() {
           "y[t,:] = sum_i weights[t,i] down_e( silu(gate_e x[t,:]) up_e x[t,:] ), e = chosen[t,i]",
           {"fp32", "bf16"},
           cases,
-          judge_elementwise};
+          judge_elementwise,
+          set_answer,
+          {{"x", "TC"},
+           {"gate_up", "E?C"},
+           {"down", "ECF"},
+           {"weights", "TK", InputRule::Kind::fp32},
+           {"chosen", "TK", InputRule::Kind::int32}}};
 }
 
 }  // namespace dsa::verify::kernels

@@ -158,6 +158,42 @@ std::pair<Array, Array> ranges(Sees sees, Index T, Index S) {
   return {Array(Dtype::i32, {T}, begin), Array(Dtype::i32, {T}, end)};
 }
 
+void expect_ranges(const Case& c) {
+  const auto begin = c.in.at("begin").as<std::int32_t, 1>(),
+             end = c.in.at("end").as<std::int32_t, 1>();
+  const Index S = c.sizes.at('S');
+  for (Index t = 0; t < begin.size(); ++t)
+    require(0 <= begin(t) && begin(t) <= S && 0 <= end(t) && end(t) <= S,
+            "query " + std::to_string(t) + " sees keys " + std::to_string(begin(t)) + " to " +
+                std::to_string(end(t)) + ", expected a range within the " + std::to_string(S) +
+                " keys");
+}
+
+const std::vector<InputRule>& index_inputs() {
+  using Kind = InputRule::Kind;
+  static const std::vector<InputRule> rules = {{"q", "THD"},
+                                               {"k", "S?", Kind::rows},
+                                               {"w", "TH", Kind::fp32},
+                                               {"begin", "T", Kind::int32},
+                                               {"end", "T", Kind::int32}};
+  return rules;
+}
+
+IndexScores index_scores(Case& c) {
+  const Index S = c.sizes.at('S'), D = c.sizes.at('D');
+  const Index width = c.dtype == "fp8" ? D + 4 : D;
+  require(c.in.at("k").shape()[1] == width,
+          "a row of k has " + std::to_string(c.in.at("k").shape()[1]) + " entries, expected " +
+              std::to_string(width) + ": q has " + std::to_string(D) +
+              " channels, and an fp8 row its fp32 scale behind them");
+  expect_ranges(c);
+  IndexScores answer{Tensor<double, 2>({c.sizes.at('T'), S}), {}};
+  reference_scores(answer.scores, c);
+  answer.allowed = allowed_errors(c, Sums::fp32);
+  if (c.dtype == "fp8") c.allowed_on_hopper = on_hopper;
+  return answer;
+}
+
 IndexProblem index_problem(std::string_view op, const IndexPlan& plan, std::uint64_t seed) {
   const auto& [dtype, T, S, H, D, K, inputs, tag, sees] = plan;
   const bool relu = tag != "no-relu", exact = inputs == Inputs::dyadic;
@@ -165,7 +201,7 @@ IndexProblem index_problem(std::string_view op, const IndexPlan& plan, std::uint
   require(!exact || H * D * 1024 <= Index{1} << 24, "too large for exact inputs");
   Extents extents = {{'T', T}, {'S', S}, {'H', H}, {'D', D}};
   if (op == "indexer_topk") extents.push_back({'K', K});
-  IndexProblem p{start_case(op, dtype, extents, inputs, tag), Tensor<double, 2>({T, S}), {}};
+  IndexProblem p{start_case(op, dtype, extents, inputs, tag), {}, {}};
   Case& c = p.c;
   Draw draw(c, seed);
   c.scalars["relu"] = relu;
@@ -178,9 +214,8 @@ IndexProblem index_problem(std::string_view op, const IndexPlan& plan, std::uint
     oppose(c.in["q"], c.in["k"]);
   }
   const auto begin = c.in["begin"].as<std::int32_t, 1>(), end = c.in["end"].as<std::int32_t, 1>();
-  reference_scores(p.scores, c);
-  p.allowed = allowed_errors(c, Sums::fp32);
-  if (dtype == "fp8") c.allowed_on_hopper = on_hopper;
+  IndexScores answer = index_scores(c);
+  p.scores = std::move(answer.scores), p.allowed = std::move(answer.allowed);
   std::vector<bool> seen(static_cast<std::size_t>(S));
   double pairs = 0;
   for (Index t = 0; t < T; ++t)

@@ -26,13 +26,27 @@ struct IndexPlan {
 /// The shapes, ranges and hardships of both ops.
 std::vector<IndexPlan> index_plans();
 
-/// Inputs, scalars but topk, flops and bytes; and the definition's scores with what each may be
-/// wrong by.
+/// The definition's scores, and what each may be wrong by. (T, S)
+struct IndexScores {
+  Tensor<double, 2> scores, allowed;
+};
+
+/// Of the inputs of a case, in fp8 with what Hopper may lose. Error: ranges that are none, rows of
+/// keys that are not D + 4 bytes.
+IndexScores index_scores(Case&);
+
+/// The inputs and scalars that index_scores reads.
+const std::vector<InputRule>& index_inputs();
+
+/// Inputs, scalars but topk, flops and bytes; and index_scores of them.
 struct IndexProblem {
   Case c;
   Tensor<double, 2> scores, allowed;  // (T, S)
 };
 IndexProblem index_problem(std::string_view op, const IndexPlan&, std::uint64_t seed);
+
+/// Error: begin and end (T) of a case are no ranges of S keys.
+void expect_ranges(const Case&);
 
 /// begin and end (T) of a plan's ranges.
 std::pair<Array, Array> ranges(Sees, Index T, Index S);

@@ -4,6 +4,12 @@
 namespace dsa::verify::kernels {
 namespace {
 
+void set_answer(Case& c) {
+  const IndexScores wanted = index_scores(c);
+  c.out["scores"] = Array(Dtype::f32, {c.sizes.at('T'), c.sizes.at('S')});
+  answer(c, "scores", list(wanted.scores), list(wanted.allowed), true);
+}
+
 Case pose(const IndexPlan& plan, std::uint64_t seed) {
   IndexProblem p = index_problem("indexer_scores", plan, seed);
   p.c.out["scores"] = Array(Dtype::f32, {plan.T, plan.S});
@@ -27,7 +33,10 @@ Op indexer_scores_op() {
           "scores[t,s] = sum_h w[t,h] relu( q[t,h,:] . k[s,:] ), begin[t] <= s < end[t]; else -inf",
           {"fp32", "bf16", "fp8"},
           cases,
-          judge_elementwise};
+          judge_elementwise,
+          set_answer,
+          index_inputs(),
+          {{"relu", 1, true}}};
 }
 
 }  // namespace dsa::verify::kernels

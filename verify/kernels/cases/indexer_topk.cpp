@@ -5,6 +5,11 @@
 namespace dsa::verify::kernels {
 namespace {
 
+void set_answer(Case& c) {
+  const IndexScores wanted = index_scores(c);
+  set_selection(c, wanted.scores, wanted.allowed, topk_of(c));
+}
+
 Case pose(const IndexPlan& plan, std::uint64_t seed) {
   IndexProblem p = index_problem("indexer_topk", plan, seed);
   p.c.scalars["topk"] = static_cast<double>(plan.K);
@@ -32,7 +37,10 @@ Op indexer_topk_op() {
       "chosen[t,:] = the min(K, visible) keys of largest indexer_scores[t,:], ascending, then -1",
       {"fp32", "bf16", "fp8"},
       cases,
-      judge};
+      judge,
+      set_answer,
+      index_inputs(),
+      {{"relu", 1, true}, {"topk", must_be_given, true}}};
 }
 
 }  // namespace dsa::verify::kernels

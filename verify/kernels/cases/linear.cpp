@@ -94,6 +94,23 @@ Answers on_hopper(const Case& c) {
   return {{"y", list(allowed_errors(c, e))}};
 }
 
+void set_answer(Case& c) {
+  const Index T = c.sizes.at('T'), C = c.sizes.at('C'), F = c.sizes.at('F');
+  const bool fp8 = c.dtype == "fp8";
+  for (const auto& [name, rows] : {std::pair{"x_scale", T}, {"w_scale", blocks(F)}}) {
+    const auto scale = c.in.find(name);
+    require((scale != c.in.end()) == fp8, std::string("linear takes ") + name +
+                                              " in fp8, where it must be given, and nowhere else");
+    if (fp8) expect_shape(name, scale->second.as<float, 2>(), {rows, blocks(C)});
+  }
+  c.out["y"] = Array(Dtype::f32, {T, F});
+  Tensor<double, 2> want({T, F});
+  reference::linear<double>(want, x_in(c), linear_in(c));
+  answer(c, "y", list(want), list(allowed_errors(c, {Tensor<double, 2>({T, F}), sizes_of(c)})),
+         true);
+  if (fp8) c.allowed_on_hopper = on_hopper;
+}
+
 Case pose(const Plan& plan, std::uint64_t seed) {
   const auto& [dtype, T, C, F, bias, inputs] = plan;
   Case c = start_case("linear", dtype, {{'T', T}, {'C', C}, {'F', F}}, inputs, bias ? "bias" : "");
@@ -107,13 +124,7 @@ Case pose(const Plan& plan, std::uint64_t seed) {
     c.in["x_scale"] = draw.scales({T, blocks(C)}, inputs == Inputs::dyadic);
     c.in["w_scale"] = draw.scales({blocks(F), blocks(C)}, inputs == Inputs::dyadic);
   }
-  c.out["y"] = Array(Dtype::f32, {T, F});
-
-  Tensor<double, 2> want({T, F});
-  reference::linear<double>(want, x_in(c), linear_in(c));
-  answer(c, "y", list(want), list(allowed_errors(c, {Tensor<double, 2>({T, F}), sizes_of(c)})),
-         true);
-  if (fp8) c.allowed_on_hopper = on_hopper;
+  set_answer(c);
   return finished(std::move(c));
 }
 
@@ -146,7 +157,13 @@ Op linear_op() {
           "y[t,f] = sum_c w[f,c] x[t,c] + bias[f]",
           {"fp32", "bf16", "fp8"},
           cases,
-          judge_elementwise};
+          judge_elementwise,
+          set_answer,
+          {{"x", "TC"},
+           {"w", "FC"},
+           {"bias", "F", InputRule::Kind::fp32, true},
+           {"x_scale", "T?", InputRule::Kind::fp32, true},
+           {"w_scale", "??", InputRule::Kind::fp32, true}}};
 }
 
 }  // namespace dsa::verify::kernels

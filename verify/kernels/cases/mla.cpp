@@ -149,7 +149,39 @@ void store_rows(Case& c, Draw& draw, const LatentPlan& plan, Latents& x) {
   }
 }
 
-Latents draw_latents(Case& c, Draw& draw, const LatentPlan& plan) {
+namespace {
+
+/// Row s of x.kv. A scale that is no power of two costs a rounding.
+void decode_row(const std::byte* row, Index R, Index P, Latents& x, Index s) {
+  const Index runs = (R + run - 1) / run;
+  std::vector<double> scales(static_cast<std::size_t>(runs));
+  decode(Dtype::f8_e4m3, row, R, x.kv.view()[s].data);
+  decode(Dtype::f32, row + R, runs, scales.data());
+  decode(Dtype::bf16, row + R + 4 * runs, P, x.kv.view()[s].data + R);
+  for (Index r = 0; r < R; ++r) x.kv(s, r) *= scales[static_cast<std::size_t>(r / run)];
+  int exponent = 0;
+  for (const double scale : scales)
+    if (std::isfinite(scale) && std::frexp(scale, &exponent) != 0.5)
+      x.dequantised = unit_roundoff_bf16;
+}
+
+}  // namespace
+
+Latents latents_in(const Case& c, Index R) {
+  const Array& kv = c.in.at("kv");
+  const Index width = kv.shape()[1], runs = (R + run - 1) / run;
+  const bool rows = c.dtype == "fp8";
+  const Index P = rows ? (width - R - 4 * runs) / 2 : width - R;
+  require(R > 0 && P >= 0 && (!rows || R + 4 * runs + 2 * P == width),
+          "a row of kv has " + std::to_string(width) + " entries, expected R + P with R " +
+              std::to_string(R) + ", in fp8 R + 4 ceil(R/128) + 2 P bytes");
+  if (!rows) return {widen<3>(c.in.at("q")), widen<2>(kv)};
+  Latents x{widen<3>(c.in.at("q")), Tensor<double, 2>({kv.shape()[0], R + P})};
+  for (Index s = 0; s < kv.shape()[0]; ++s) decode_row(kv.bytes().data() + s * width, R, P, x, s);
+  return x;
+}
+
+void draw_latents(Case& c, Draw& draw, const LatentPlan& plan) {
   const auto& [dtype, T, S, N, R, P, size, powers_of_two] = plan;
   const Dtype stored = dtype == "fp32" ? Dtype::f32 : Dtype::bf16;
   // Scores of about unit size, and not by the scale (R+P)^-1/2 that some kernels take for granted.
@@ -160,7 +192,6 @@ Latents draw_latents(Case& c, Draw& draw, const LatentPlan& plan) {
   if (c.inputs == Inputs::dyadic) cancel(x, R, R);
   c.in["q"] = Array(stored, {T, N, R + P}, list(x.q));
   store_rows(c, draw, plan, x);
-  return x;
 }
 
 std::vector<std::vector<Index>> visible_keys(const Case& c) {

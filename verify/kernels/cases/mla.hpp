@@ -28,8 +28,11 @@ void cancel(Latents&, Index q_rope, Index kv_rope);
 /// Writes in["kv"] from x.kv (S, R+P). Then x.kv holds the exact numbers of the stored rows.
 void store_rows(Case&, Draw&, const LatentPlan&, Latents& x);
 
-/// Draws in["q"] and in["kv"] of a case.
-Latents draw_latents(Case&, Draw&, const LatentPlan&);
+/// q and kv as a case holds them. Error: rows that are not what R asks for.
+Latents latents_in(const Case&, Index R);
+
+/// Draws in["q"] and in["kv"] of a case; sets its scalars scale and R.
+void draw_latents(Case&, Draw&, const LatentPlan&);
 
 /// The keys of each query that attends to every visible key: in["begin"], in["end"].
 std::vector<std::vector<Index>> visible_keys(const Case&);

@@ -14,16 +14,20 @@ struct Plan {
   double size = 1;  // of the scores
 };
 
+void set_answer(Case& c) {
+  expect_ranges(c);
+  set_attention(c, latents_in(c, c.integer("R")), visible_keys(c));
+}
+
 Case pose(const Plan& plan, std::uint64_t seed) {
   const auto& [dtype, T, S, N, R, P, inputs, tag, sees, size] = plan;
   Case c = start_case("mla_dense", dtype, {{'T', T}, {'S', S}, {'N', N}, {'R', R}, {'P', P}},
                       inputs, tag);
   Draw draw(c, seed);
-  const Latents x = draw_latents(c, draw, {dtype, T, S, N, R, P, size, tag != "any-scale"});
+  draw_latents(c, draw, {dtype, T, S, N, R, P, size, tag != "any-scale"});
   std::tie(c.in["begin"], c.in["end"]) = ranges(sees, T, S);
-  const auto keys = visible_keys(c);
-  set_attention(c, x, keys);
-  if (tag == "unseen-nan") make_unseen_nan(c.in["kv"], seen_keys(keys, S));
+  set_answer(c);
+  if (tag == "unseen-nan") make_unseen_nan(c.in["kv"], seen_keys(visible_keys(c), S));
   return finished(std::move(c));
 }
 
@@ -74,7 +78,13 @@ Op dense_attention_op() {
       "out[t,n,:] = sum_s softmax_s( scale q[t,n,:] . kv[s,:] ) kv[s,:R], begin[t] <= s < end[t]",
       {"fp32", "bf16", "fp8"},
       cases,
-      judge_elementwise};
+      judge_elementwise,
+      set_answer,
+      {{"q", "TN?", InputRule::Kind::bf16_or_fp32},
+       {"kv", "S?", InputRule::Kind::rows},
+       {"begin", "T", InputRule::Kind::int32},
+       {"end", "T", InputRule::Kind::int32}},
+      {{"scale"}, {"R", must_be_given, true}}};
 }
 
 }  // namespace dsa::verify::kernels

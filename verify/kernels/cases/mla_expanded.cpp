@@ -73,8 +73,22 @@ std::pair<double, double> score_of(const double* q, const Expanded& k, const dou
                                 2 * static_cast<double>(n) * smallest_normal_fp32)};
 }
 
-void set_answers(Case& c, const Plan& plan, const Latents& x, const Tensor<double, 3>& kv_b,
-                 const std::vector<std::vector<Index>>& keys) {
+/// The extents of a case, most of which its shapes tell.
+Plan plan_of(const Case& c, const Latents& x) {
+  const Index R = c.sizes.at('R'), P = x.kv.shape()[1] - R, B = x.q.shape()[2] - P;
+  const Index U = c.in.at("kv_b").shape()[1] - B;
+  require(B > 0 && U > 0, "q, kv and kv_b have B " + std::to_string(B) + " and U " +
+                              std::to_string(U) +
+                              ", expected shapes (T,N,B+P), (S,R+P) and (N,B+U,R)");
+  return {c.dtype, c.sizes.at('T'), c.sizes.at('S'), c.sizes.at('N'), R, P, B, U, c.inputs};
+}
+
+void set_answer(Case& c) {
+  expect_ranges(c);
+  const Latents x = latents_in(c, c.sizes.at('R'));
+  const auto kv_b = widen<3>(c.in.at("kv_b"));
+  const auto keys = visible_keys(c);
+  const Plan plan = plan_of(c, x);
   const auto& [dtype, T, S, N, R, P, B, U, inputs, tag, sees, size] = plan;
   Tensor<double, 3> out({T, N, U}), allowed({T, N, U});
   Tensor<double, 2> lse({T, N}), lse_allowed({T, N});
@@ -133,7 +147,7 @@ Case pose(const Plan& plan, std::uint64_t seed) {
   std::tie(c.in["begin"], c.in["end"]) = ranges(sees, T, S);
   const auto keys = visible_keys(c);
   const std::vector<bool> seen = seen_keys(keys, S);
-  set_answers(c, plan, x, kv_b, keys);
+  set_answer(c);
   double pairs = 0;
   for (const auto& row : keys) pairs += static_cast<double>(row.size());
   c.flops = 2 * static_cast<double>(N) *
@@ -189,7 +203,14 @@ Op expanded_attention_op() {
       "out[t,n,:] = sum_s softmax_s( scale q[t,n,:] . [W_UK[n] c[s] | k_rope[s]] ) W_UV[n] c[s]",
       {"fp32", "bf16", "fp8"},
       cases,
-      judge_elementwise};
+      judge_elementwise,
+      set_answer,
+      {{"q", "TN?", InputRule::Kind::bf16_or_fp32},
+       {"kv", "S?", InputRule::Kind::rows},
+       {"kv_b", "N?R", InputRule::Kind::bf16_or_fp32},
+       {"begin", "T", InputRule::Kind::int32},
+       {"end", "T", InputRule::Kind::int32}},
+      {{"scale"}}};
 }
 
 }  // namespace dsa::verify::kernels

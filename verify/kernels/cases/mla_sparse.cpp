@@ -41,15 +41,32 @@ Array rows_of(Draw& draw, const std::vector<std::vector<Index>>& keys, Index K, 
   return Array(Dtype::i32, {static_cast<Index>(keys.size()), K}, rows);
 }
 
+/// What each query of in["chosen"] attends to.
+std::vector<std::vector<Index>> chosen_keys(const Case& c) {
+  const auto chosen = c.in.at("chosen").as<std::int32_t, 2>();
+  const Index S = c.sizes.at('S');
+  std::vector<std::vector<Index>> keys(static_cast<std::size_t>(chosen.shape[0]));
+  for (Index t = 0; t < chosen.shape[0]; ++t)
+    for (const Index s : chosen[t]) {
+      require(-1 <= s && s < S, "chosen holds key " + std::to_string(s) + " in row " +
+                                    std::to_string(t) + ", expected -1 to " +
+                                    std::to_string(S - 1));
+      if (s >= 0) keys[static_cast<std::size_t>(t)].push_back(s);
+    }
+  return keys;
+}
+
+void set_answer(Case& c) { set_attention(c, latents_in(c, c.integer("R")), chosen_keys(c)); }
+
 Case pose(const Plan& plan, std::uint64_t seed) {
   const auto& [dtype, T, S, N, R, P, K, inputs, tag, size] = plan;
   Case c = start_case("mla_sparse", dtype,
                       {{'T', T}, {'S', S}, {'N', N}, {'R', R}, {'P', P}, {'K', K}}, inputs, tag);
   Draw draw(c, seed);
-  const Latents x = draw_latents(c, draw, {dtype, T, S, N, R, P, size, tag != "any-scale"});
+  draw_latents(c, draw, {dtype, T, S, N, R, P, size, tag != "any-scale"});
   const auto keys = draw_keys(draw, plan);
   c.in["chosen"] = rows_of(draw, keys, K, tag == "holes");
-  set_attention(c, x, keys);
+  set_answer(c);
   const std::vector<bool> seen = seen_keys(keys, S);
   if (tag == "unchosen-nan") make_unseen_nan(c.in["kv"], seen);
   if (tag == "no-such-key") {
@@ -118,7 +135,12 @@ Op sparse_attention_op() {
           "out[t,n,:] = sum_s softmax_s( scale q[t,n,:] . kv[s,:] ) kv[s,:R], s in chosen[t,:]",
           {"fp32", "bf16", "fp8"},
           cases,
-          judge_elementwise};
+          judge_elementwise,
+          set_answer,
+          {{"q", "TN?", InputRule::Kind::bf16_or_fp32},
+           {"kv", "S?", InputRule::Kind::rows},
+           {"chosen", "TK", InputRule::Kind::int32}},
+          {{"scale"}, {"R", must_be_given, true}}};
 }
 
 }  // namespace dsa::verify::kernels

@@ -15,7 +15,7 @@ namespace dsa::verify::kernels {
 namespace {
 
 constexpr double u = unit_roundoff_fp32;
-constexpr double eps = 1e-6;
+constexpr double default_eps = 1e-6;
 constexpr Index after_the_root = 6;
 
 struct Plan {
@@ -28,8 +28,7 @@ struct Plan {
 
 Case start(std::string_view op, const Plan& plan) {
   Case c = start_case(op, plan.dtype, {{'T', plan.T}, {'C', plan.C}}, plan.inputs, plan.tag);
-  c.scalars["eps"] = eps;
-  c.out["y"] = Array(storage_of(plan.dtype), {plan.T, plan.C});
+  c.scalars["eps"] = default_eps;
   return c;
 }
 
@@ -39,33 +38,35 @@ Array inputs(Draw& draw, const Plan& plan) {
   return Array(Dtype::f32, {plan.T, plan.C}, x);
 }
 
-Case pose_rmsnorm(const Plan& plan, std::uint64_t seed) {
-  const Index T = plan.T, C = plan.C;
-  Case c = start("rmsnorm", plan);
-  Draw draw(c, seed);
-  c.in["x"] = inputs(draw, plan);
-  c.in["g"] = draw.numbers(Dtype::f32, {C});
-  const auto x = widen<2>(c.in["x"]);
-  const auto g = widen<1>(c.in["g"]);
-  Tensor<double, 2> want({T, C});
-  reference::rmsnorm<double>(want, x, g, eps);
+void answer_rmsnorm(Case& c) {
+  const auto x = widen<2>(c.in.at("x"));
+  const auto g = widen<1>(c.in.at("g"));
+  const Index C = g.size();
+  c.out["y"] = Array(storage_of(c.dtype), c.in.at("x").shape());
+  Tensor<double, 2> want(x.shape());
+  reference::rmsnorm<double>(want, x, g, c.scalar("eps"));
 
   std::vector<double> allowed = list(magnitude(want));
   for (double& a : allowed)
     a = a * (gamma(C + 3, u) / 2 + gamma(after_the_root, u)) + smallest_normal_fp32;
   answer(c, "y", list(want), std::move(allowed), false);
+}
+
+Case pose_rmsnorm(const Plan& plan, std::uint64_t seed) {
+  Case c = start("rmsnorm", plan);
+  Draw draw(c, seed);
+  c.in["x"] = inputs(draw, plan);
+  c.in["g"] = draw.numbers(Dtype::f32, {plan.C});
+  answer_rmsnorm(c);
   return finished(std::move(c));
 }
 
-Case pose_layernorm(const Plan& plan, std::uint64_t seed) {
-  const Index T = plan.T, C = plan.C;
-  Case c = start("layernorm", plan);
-  Draw draw(c, seed);
-  c.in["x"] = inputs(draw, plan);
-  c.in["g"] = draw.numbers(Dtype::f32, {C});
-  c.in["b"] = draw.numbers(Dtype::f32, {C});
-  const auto x = widen<2>(c.in["x"]);
-  const auto g = widen<1>(c.in["g"]), b = widen<1>(c.in["b"]);
+void answer_layernorm(Case& c) {
+  const auto x = widen<2>(c.in.at("x"));
+  const auto g = widen<1>(c.in.at("g")), b = widen<1>(c.in.at("b"));
+  const Index T = x.shape()[0], C = g.size();
+  const double eps = c.scalar("eps");
+  c.out["y"] = Array(storage_of(c.dtype), {T, C});
   Tensor<double, 2> want({T, C});
   reference::layernorm<double>(want, x, g, b, eps);
 
@@ -88,6 +89,15 @@ Case pose_layernorm(const Plan& plan, std::uint64_t seed) {
     }
   }
   answer(c, "y", list(want), std::move(allowed), false);
+}
+
+Case pose_layernorm(const Plan& plan, std::uint64_t seed) {
+  Case c = start("layernorm", plan);
+  Draw draw(c, seed);
+  c.in["x"] = inputs(draw, plan);
+  c.in["g"] = draw.numbers(Dtype::f32, {plan.C});
+  c.in["b"] = draw.numbers(Dtype::f32, {plan.C});
+  answer_layernorm(c);
   return finished(std::move(c));
 }
 
@@ -126,7 +136,10 @@ Op rmsnorm_op() {
           "y[t,c] = g[c] x[t,c] / sqrt( mean_c x[t,c]^2 + eps )",
           {"fp32", "bf16"},
           [](std::uint64_t seed) { return cases_of(pose_rmsnorm, seed); },
-          judge_elementwise};
+          judge_elementwise,
+          answer_rmsnorm,
+          {{"x", "TC", InputRule::Kind::fp32}, {"g", "C", InputRule::Kind::fp32}},
+          {{"eps", default_eps}}};
 }
 
 Op layernorm_op() {
@@ -134,7 +147,12 @@ Op layernorm_op() {
           "y[t,c] = g[c] (x[t,c] - mean) / sqrt( variance + eps ) + b[c]",
           {"fp32", "bf16"},
           [](std::uint64_t seed) { return cases_of(pose_layernorm, seed); },
-          judge_elementwise};
+          judge_elementwise,
+          answer_layernorm,
+          {{"x", "TC", InputRule::Kind::fp32},
+           {"g", "C", InputRule::Kind::fp32},
+           {"b", "C", InputRule::Kind::fp32}},
+          {{"eps", default_eps}}};
 }
 
 }  // namespace dsa::verify::kernels

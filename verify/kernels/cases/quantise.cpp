@@ -119,17 +119,28 @@ Said hadamard_said(const Case& c, const std::vector<double>* got_scale) {
   return said;
 }
 
+void answer_hadamard(Case& c) {
+  for (const double x : c.in.at("x").values())
+    require(round_to(Dtype::bf16, x) == x || std::isnan(x),
+            "x holds " + std::to_string(x) + ", expected bf16 numbers: what the op reads");
+  const auto D = static_cast<std::uint64_t>(c.sizes.at('D'));
+  require(std::has_single_bit(D), "x has " + std::to_string(D) +
+                                      " channels, expected a power of two: the Hadamard "
+                                      "matrices here are Sylvester's");
+  c.out["y"] = Array(Dtype::f8_e4m3, c.in.at("x").shape());
+  c.out["scale"] = Array(Dtype::f32, {c.sizes.at('T')});
+  Said said = hadamard_said(c, nullptr);
+  c.want["y"] = std::move(said.y), c.allowed["y"] = std::move(said.y_allowed);
+  c.want["scale"] = std::move(said.scale);
+  c.allowed["scale"] = std::move(said.scale_allowed);
+}
+
 Case pose_hadamard(Index T, Index D, bool ue8m0, Inputs kind, std::uint64_t seed) {
   Case c = start_case("hadamard_e4m3", "fp8", {{'T', T}, {'D', D}}, kind, ue8m0 ? "ue8m0" : "");
   Draw draw(c, seed);
   c.scalars["ue8m0"] = ue8m0;
   c.in["x"] = inputs(draw, Dtype::bf16, T, D);
-  c.out["y"] = Array(Dtype::f8_e4m3, {T, D});
-  c.out["scale"] = Array(Dtype::f32, {T});
-  Said said = hadamard_said(c, nullptr);
-  c.want["y"] = std::move(said.y), c.allowed["y"] = std::move(said.y_allowed);
-  c.want["scale"] = std::move(said.scale);
-  c.allowed["scale"] = std::move(said.scale_allowed);
+  answer_hadamard(c);
   return finished(std::move(c));
 }
 
@@ -171,19 +182,27 @@ std::vector<double> rope_of(const Case& c) {
   return rope;
 }
 
-Case pose_latent(Index T, Index R, Index P, bool ue8m0, std::uint64_t seed) {
-  Case c = start_case("latent_e4m3", "fp8", {{'T', T}, {'R', R}, {'P', P}}, Inputs::gaussian,
-                      ue8m0 ? "ue8m0" : "");
-  Draw draw(c, seed);
-  c.scalars = {{"R", static_cast<double>(R)}, {"ue8m0", ue8m0}};
-  c.in["x"] = inputs(draw, Dtype::f32, T, R + P);
-  c.out["y"] = Array(Dtype::u8, {T, LatentRows(c).bytes()});
+void answer_latent(Case& c) {
+  const LatentRows rows(c);
+  require(rows.R > 0 && rows.P >= 0,
+          "R is " + std::to_string(rows.R) + " of " + std::to_string(c.in.at("x").shape()[1]) +
+              " channels, expected 1 or more, and no more than there are");
+  c.out["y"] = Array(Dtype::u8, {c.sizes.at('T'), rows.bytes()});
   Said said = latent_said(c, nullptr);
   c.want["latent"] = std::move(said.y), c.allowed["latent"] = std::move(said.y_allowed);
   c.want["scale"] = std::move(said.scale);
   c.allowed["scale"] = std::move(said.scale_allowed);
   c.want["rope"] = rope_of(c);
   c.allowed["rope"].assign(c.want["rope"].size(), 0);
+}
+
+Case pose_latent(Index T, Index R, Index P, bool ue8m0, std::uint64_t seed) {
+  Case c = start_case("latent_e4m3", "fp8", {{'T', T}, {'R', R}, {'P', P}}, Inputs::gaussian,
+                      ue8m0 ? "ue8m0" : "");
+  Draw draw(c, seed);
+  c.scalars = {{"R", static_cast<double>(R)}, {"ue8m0", ue8m0}};
+  c.in["x"] = inputs(draw, Dtype::f32, T, R + P);
+  answer_latent(c);
   return finished(std::move(c));
 }
 
@@ -222,7 +241,10 @@ Op hadamard_op() {
               poses.push_back({"fp8", 0, [=] { return pose_hadamard(T, D, ue8m0, kind, seed); }});
         return poses;
       },
-      judge_hadamard};
+      judge_hadamard,
+      answer_hadamard,
+      {{"x", "TD", InputRule::Kind::fp32}},
+      {{"ue8m0", 0, true}}};
 }
 
 Op latent_op() {
@@ -243,7 +265,10 @@ Op latent_op() {
                 poses.push_back({"fp8", 0, [=] { return pose_latent(T, R, P, ue8m0, seed); }});
             return poses;
           },
-          judge_latent};
+          judge_latent,
+          answer_latent,
+          {{"x", "T?", InputRule::Kind::fp32}},
+          {{"R", must_be_given, true}, {"ue8m0", 0, true}}};
 }
 
 }  // namespace dsa::verify::kernels

@@ -173,6 +173,36 @@ Tensor<Index, 2> chosen_by_reference(const Case& c, const Scores& scores, Index 
   return experts;
 }
 
+/// Error: scalars that no router of E experts has.
+void expect_router(const Case& c) {
+  const Index E = c.sizes.at('E'), k = c.integer("num_experts_per_tok"), G = c.integer("n_group"),
+              kept = c.integer("topk_group");
+  constexpr Index most_groups = 16;  // the sets of groups are gone through one by one
+  require(0 < k && k <= E, "num_experts_per_tok is " + std::to_string(k) + ", expected 1 to " +
+                               std::to_string(E) + ", the number of experts");
+  require(0 < G && G <= most_groups && E % G == 0 && 0 < kept && kept <= G,
+          "topk_group is " + std::to_string(kept) + " of n_group " + std::to_string(G) +
+              ", expected groups of equal size, at most " + std::to_string(most_groups));
+  require(c.scalar("scoring") == 0 || c.scalar("scoring") == 1,
+          "scoring is neither 0, sigmoid, nor 1, softmax");
+  const double groups = c.scalar("groups");
+  require(groups == 0 || groups == 1 || groups == 2,
+          "groups is neither 0, none, nor 1, the sum of two, nor 2, the maximum");
+  require(groups != 1 || E / G >= 2, "a group has one expert, expected two to be summed");
+}
+
+void set_answer(Case& c) {
+  expect_router(c);
+  const Index T = c.sizes.at('T'), k = c.integer("num_experts_per_tok");
+  c.out["experts"] = Array(Dtype::i32, {T, k});
+  c.out["weights"] = Array(Dtype::f32, {T, k});
+  const Scores scores = scores_of(c);
+  const Tensor<Index, 2> experts = chosen_by_reference(c, scores, k);
+  c.want["experts"].assign(experts.begin(), experts.end());
+  c.allowed["experts"].assign(c.want["experts"].size(), 0);
+  set_weights(c, scores, experts);
+}
+
 Case pose(const Plan& plan, std::uint64_t seed) {
   const Index T = plan.T, E = plan.E, k = plan.k;
   Case c = start_case("router", "fp32", {{'T', T}, {'E', E}, {'K', k}, {'G', plan.G}},
@@ -188,18 +218,14 @@ Case pose(const Plan& plan, std::uint64_t seed) {
                {"dropped", plan.dropped}};
   c.in["logits"] = draw.numbers(Dtype::f32, {T, E}, plan.size);
   if (plan.bias) c.in["bias"] = draw.numbers(Dtype::f32, {E}, 0.1);
-  c.out["experts"] = Array(Dtype::i32, {T, k});
-  c.out["weights"] = Array(Dtype::f32, {T, k});
   if (plan.tag == "nan") {
+    c.out["experts"] = Array(Dtype::i32, {T, k});
+    c.out["weights"] = Array(Dtype::f32, {T, k});
     c.in["logits"].as<float, 2>()(T - 3, E - 2) = std::numeric_limits<float>::quiet_NaN();
     c.refusal = {"NaN", std::to_string(T - 3)};
     return finished(std::move(c));
   }
-  const Scores scores = scores_of(c);
-  const Tensor<Index, 2> experts = chosen_by_reference(c, scores, k);
-  c.want["experts"].assign(experts.begin(), experts.end());
-  c.allowed["experts"].assign(c.want["experts"].size(), 0);
-  set_weights(c, scores, experts);
+  set_answer(c);
   return finished(std::move(c));
 }
 
@@ -261,7 +287,17 @@ Op router_op() {
               poses.push_back({"fp32", 0, [=] { return pose(plan, seed); }});
             return poses;
           },
-          judge};
+          judge,
+          set_answer,
+          {{"logits", "TE", InputRule::Kind::fp32}, {"bias", "E", InputRule::Kind::fp32, true}},
+          {{"num_experts_per_tok", must_be_given, true},
+           {"n_group", 1, true},
+           {"topk_group", 1, true},
+           {"scoring", 0, true},
+           {"groups", 0, true},
+           {"norm_topk_prob", 1, true},
+           {"routed_scaling_factor", 1},
+           {"dropped", -inf}}};
 }
 
 Config router_config(const Case& c) {

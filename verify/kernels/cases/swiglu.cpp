@@ -1,20 +1,19 @@
 #include "verify/kernels/cases/swiglu.hpp"
 
-#include "reference/model/ops.hpp"
+#include "reference/ops/swiglu.hpp"
 #include "verify/kernels/cases/all.hpp"
 #include "verify/kernels/cases/pose.hpp"
 
 namespace dsa::verify::kernels {
 namespace {
 
-Case pose(const std::string& dtype, Index T, Index F, double size, std::uint64_t seed) {
-  Case c = start_case("swiglu", dtype, {{'T', T}, {'F', F}},
-                      size == 1 ? Inputs::gaussian : Inputs::adversarial,
-                      size == 1 ? "" : "times" + std::to_string(static_cast<Index>(size)));
-  Draw draw(c, seed);
-  c.in["gate_up"] = draw.numbers(Dtype::f32, {T, 2 * F}, size);
-  c.out["h"] = Array(storage_of(dtype), {T, F});
-  const auto gate_up = widen<2>(c.in["gate_up"]);
+void set_answer(Case& c) {
+  const auto gate_up = widen<2>(c.in.at("gate_up"));
+  const Index T = gate_up.shape()[0], F = gate_up.shape()[1] / 2;
+  require(gate_up.shape()[1] == 2 * F,
+          "gate_up has " + std::to_string(gate_up.shape()[1]) +
+              " columns, expected an even number: the gates, then as many ups");
+  c.out["h"] = Array(storage_of(c.dtype), {T, F});
   Tensor<double, 2> gate({T, F}), up({T, F}), want({T, F});
   std::vector<double> allowed;
   for (Index t = 0; t < T; ++t)
@@ -23,8 +22,17 @@ Case pose(const std::string& dtype, Index T, Index F, double size, std::uint64_t
       up(t, f) = gate_up(t, F + f);
       allowed.push_back(swiglu_error(gate(t, f), up(t, f)));
     }
-  reference::definition<double>().swiglu("h", want, gate, up);
+  reference::swiglu<double>(want, gate, up);
   answer(c, "h", list(want), std::move(allowed), false);
+}
+
+Case pose(const std::string& dtype, Index T, Index F, double size, std::uint64_t seed) {
+  Case c = start_case("swiglu", dtype, {{'T', T}, {'F', F}},
+                      size == 1 ? Inputs::gaussian : Inputs::adversarial,
+                      size == 1 ? "" : "times" + std::to_string(static_cast<Index>(size)));
+  Draw draw(c, seed);
+  c.in["gate_up"] = draw.numbers(Dtype::f32, {T, 2 * F}, size);
+  set_answer(c);
   return finished(std::move(c));
 }
 
@@ -50,7 +58,9 @@ Op swiglu_op() {
           "h[t,f] = silu(gate_up[t,f]) gate_up[t,F+f]",
           {"fp32", "bf16"},
           cases,
-          judge_elementwise};
+          judge_elementwise,
+          set_answer,
+          {{"gate_up", "T?", InputRule::Kind::fp32}}};
 }
 
 }  // namespace dsa::verify::kernels

@@ -20,6 +20,11 @@ struct Plan {
   Score score = {};  // empty: normal
 };
 
+void set_answer(Case& c) {
+  const auto scores = widen<2>(c.in.at("scores"));
+  set_selection(c, scores, Tensor<double, 2>(scores.shape()), topk_of(c));
+}
+
 Case pose(const Plan& plan, std::uint64_t seed) {
   const auto& [T, S, K, tag, score] = plan;
   Case c = start_case("topk_select", "fp32", {{'T', T}, {'S', S}, {'K', K}},
@@ -35,7 +40,7 @@ Case pose(const Plan& plan, std::uint64_t seed) {
     c.in["scores"].as<float, 2>()(T - 3, S - 2) = std::numeric_limits<float>::quiet_NaN();
     c.refusal = {"NaN", std::to_string(T - 3), std::to_string(S - 2)};
   } else {
-    set_selection(c, widen<2>(c.in["scores"]), Tensor<double, 2>({T, S}), K);
+    set_answer(c);
   }
   return finished(std::move(c));
 }
@@ -108,7 +113,10 @@ Op topk_select_op() {
           "chosen[t,:] = the min(K, visible) subscripts of largest scores[t,:], ascending, then -1",
           {"fp32"},
           cases,
-          judge};
+          judge,
+          set_answer,
+          {{"scores", "TS", InputRule::Kind::fp32}},
+          {{"topk", must_be_given, true}}};
 }
 
 }  // namespace dsa::verify::kernels

@@ -1,0 +1,9 @@
+# Numbers against their limits, and the cases of kernels: posed, answered, judged. No kernel is compiled for
+# them, so that the Python package has them as well (python.cmake).
+add_library(dsa_check verify/measure/check.cpp verify/measure/compare.cpp verify/measure/selection.cpp
+                      verify/report/text.cpp verify/verdict.cpp)
+target_link_libraries(dsa_check PUBLIC dsa_core PRIVATE dsa_exact)
+file(GLOB case_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/verify/kernels/cases/*.cpp)
+add_library(dsa_cases EXCLUDE_FROM_ALL ${case_sources} verify/kernels/op.cpp verify/kernels/decision.cpp
+                                       verify/kernels/given.cpp)
+target_link_libraries(dsa_cases PUBLIC dsa_check dsa_reference_ops PRIVATE dsa_exact)
