@@ -324,8 +324,9 @@ Json checked(const Key& key, const Json& value, const std::string& where) {
 }
 
 Json fallback_of(const Key& key, const std::string& stage_kind) {
-  if (!key.fallback.is_object()) return key.fallback;
-  return key.fallback.contains(stage_kind) ? key.fallback[stage_kind] : key.fallback[""];
+  Json value = key.fallback;
+  if (value.is_object()) value = value.contains(stage_kind) ? value[stage_kind] : value[""];
+  return checked(key, value, "the default");
 }
 
 }  // namespace dsa::train

@@ -52,7 +52,7 @@ class SettingsReader {
   void defaults() {
     for (const Key& key : all_keys()) {
       if (!key.name.starts_with("stage.")) {
-        settings_.values_.try_emplace(key.name, Settings::Value{key.fallback, "default"});
+        settings_.values_.try_emplace(key.name, Settings::Value{fallback_of(key, ""), "default"});
         continue;
       }
       for (auto& stage : settings_.stages_) {

@@ -32,7 +32,7 @@ void for_each_value(const Values& values, const Stages& stages, F&& heading, G&&
   for (const Key& key : all_keys()) {
     if (key.name.starts_with("stage.")) continue;
     if (section_of(key.name) != section) heading("[" + (section = section_of(key.name)) + "]");
-    entry(key, values.at(key.name), key.fallback);
+    entry(key, values.at(key.name), fallback_of(key, ""));
   }
   for (const auto& stage : stages) {
     heading("[[stage]]");
