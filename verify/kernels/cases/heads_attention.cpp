@@ -97,11 +97,11 @@ Case pose(const Plan& plan, std::uint64_t seed) {
 }
 
 /// Sums of a gradient.
-struct Sums {
+struct HeadSums {
   Index N, width;
-  std::vector<kernels::Sum> of;
+  std::vector<Sum> of;
 
-  explicit Sums(const Tensor<double, 3>& like)
+  explicit HeadSums(const Tensor<double, 3>& like)
       : N(like.shape()[1]), width(like.shape()[2]), of(static_cast<std::size_t>(like.size())) {}
   void add(Index row, Index n, Rounded factor, const Tensor<double, 3>& x, Index x_row) {
     for (Index i = 0; i < width; ++i)
@@ -109,26 +109,26 @@ struct Sums {
   }
   std::vector<double> errors() const {
     std::vector<double> errors;
-    for (const kernels::Sum& sum : of) errors.push_back(sum.error());
+    for (const Sum& sum : of) errors.push_back(sum.error());
     return errors;
   }
 };
 
 struct Gradients {
-  Sums d_q, d_k, d_v;
+  HeadSums d_q, d_k, d_v;
 };
 
 /// What query t of head n gives to each.
 void bound_query(Gradients& d, const Problem& p, const Tensor<double, 3>& d_out, Index t, Index n) {
   const Index U = p.v.shape()[2];
   const Rounded lse(p.lse(t, n), u * std::abs(p.lse(t, n)));
-  kernels::Sum delta;
+  Sum delta;
   for (Index i = 0; i < U; ++i)
     delta.add(d_out(t, n, i), {p.out(t, n, i), u * std::abs(p.out(t, n, i))});
   for (const Index s : p.keys[static_cast<std::size_t>(t)]) {
     const Rounded z = p.score(t, n, s);
     const Rounded w = exp_of({z.x - lse.x, z.error + lse.error}, std::abs(z.x) + std::abs(lse.x));
-    kernels::Sum d_p;
+    Sum d_p;
     for (Index i = 0; i < U; ++i) d_p.add(d_out(t, n, i), p.v(s, n, i));
     const Rounded d_z = w * (d_p.total() - delta.total()) * p.scale;
     d.d_v.add(s, n, w, d_out, t);
@@ -154,7 +154,7 @@ void set_gradients(Problem& p, const Tensor<double, 3>& d_out) {
     std::copy_n(d_kv.data() + row * (C + U), C, d_k.data() + row * C);
     std::copy_n(d_kv.data() + row * (C + U) + C, U, d_v.data() + row * U);
   }
-  Gradients d{Sums(p.q), Sums(p.k), Sums(p.v)};
+  Gradients d{HeadSums(p.q), HeadSums(p.k), HeadSums(p.v)};
   for (Index t = 0; t < T; ++t)
     for (Index n = 0; n < N; ++n) bound_query(d, p, d_out, t, n);
   answer(p.c, "d_q", list(d_q), d.d_q.errors(), false);
