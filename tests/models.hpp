@@ -16,9 +16,9 @@
 #include "core/checkpoint.hpp"
 #include "core/random.hpp"
 #include "core/recording.hpp"
-#include "core/threads.hpp"
 #include "reference/model/forward.hpp"
 #include "tests/paths.hpp"
+#include "tests/threads.hpp"
 
 namespace dsa::test {
 
@@ -99,11 +99,6 @@ Tensor<T, 2> rows(const Tensor<T, 2>& x, Index begin, Index end) {
   std::copy_n(x.data() + begin * width, part.size(), part.data());
   return part;
 }
-
-/// So many threads, in the smallest loop, too.
-struct Threads : dsa::Threads {
-  explicit Threads(int n) : dsa::Threads(n, Sharing::always) {}
-};
 
 /// A parameter in F64 over numbers that somebody else keeps.
 inline Parameter parameter(const double* values, std::vector<Index> shape,
@@ -202,7 +197,7 @@ template <class Real = double>
 Tensor<Real, 2> logits_of(const Model& model, const Sequence& sequence,
                           const reference::Tap<Real>& tap = {},
                           reference::MlaForm form = reference::MlaForm::expanded, int threads = 1) {
-  const Threads scope(threads);
+  const SharingThreads scope(threads);
   const reference::Ops<Real> ops = reference::definition<Real>();
   reference::Cache<Real> cache;
   return reference::forward<Real>({model, ops, tap, form}, sequence, cache);
@@ -212,7 +207,7 @@ Tensor<Real, 2> logits_of(const Model& model, const Sequence& sequence,
 inline Tensor<double, 2> logits_in_chunks(const Model& model, const Sequence& sequence,
                                           const std::vector<Index>& ends,
                                           const reference::Tap<double>& tap = {}) {
-  const Threads scope(1);
+  const SharingThreads scope(1);
   const reference::Ops<double> ops = reference::definition<double>();
   reference::Cache<double> cache;
   Tensor<double, 2> all({sequence.size(), model.config.vocab_size});

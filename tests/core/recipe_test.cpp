@@ -64,7 +64,7 @@ TEST_CASE("a recipe that cannot be meant is one sentence", "[core]") {
   const auto fails = [](const Json& json, const std::string& with) {
     CHECK_THROWS_WITH(parse_recipe(json, "r"), Contains(with));
   };
-  fails({{"lr", 1}}, "r has the unknown key 'lr'");
+  fails({{"lr", 1}}, "r has the unknown key \"lr\"");
   fails({{"adamw", {{"beta1", 2}}}}, "beta1");
   fails({{"stage", "both"}}, "pretrain");
   fails({{"trained", {"("}}}, "not a regular expression");

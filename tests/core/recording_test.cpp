@@ -231,48 +231,6 @@ TEST_CASE("a trace file gives traces, and lm_head as logits", "[golden-reader]")
   CHECK(both.trace.entries().size() == 1);
 }
 
-TEST_CASE("a trace is a matrix with one row a token", "[golden-reader]") {
-  const auto shape_of = [](std::vector<Index> shape) {
-    const std::vector<std::byte> bytes(1000);
-    return dsa::trace_values({"t", Dtype::u8, std::move(shape), bytes.data()}).shape();
-  };
-  CHECK(shape_of({1, 5, 7}) == dsa::Shape<2>{5, 7});
-  CHECK(shape_of({1, 1, 5, 7}) == dsa::Shape<2>{5, 7});
-  CHECK(shape_of({1, 5, 2, 7}) == dsa::Shape<2>{5, 14});
-  CHECK(shape_of({5, 7}) == dsa::Shape<2>{5, 7});
-  CHECK(shape_of({1, 1, 7}) == dsa::Shape<2>{1, 7});
-  CHECK(shape_of({1, 7}) == dsa::Shape<2>{1, 7});
-  CHECK(shape_of({5}) == dsa::Shape<2>{5, 1});
-  CHECK(shape_of({}) == dsa::Shape<2>{1, 1});
-  CHECK(shape_of({5, 0}) == dsa::Shape<2>{5, 0});
-  CHECK_THROWS_WITH(dsa::trace_values({"t", Dtype::c64, {0}, nullptr}),
-                    Contains("trace t is stored as C64"));
-}
-
-TEST_CASE("a trace holds what was put, by name, and decodes it when it is asked",
-          "[golden-reader]") {
-  dsa::Trace trace;
-  dsa::Tensor<double, 2> x({2, 3}, 0.5);
-  trace.put("a", x.view());
-  trace.put("b", std::move(x));
-  const std::vector<float> stored = {1, 2, 3, 4};
-  dsa::Trace::Entry entry;
-  entry.name = "c", entry.dtype = Dtype::f32, entry.shape = {1, 2, 2};
-  entry.data = reinterpret_cast<const std::byte*>(stored.data());
-  trace.put(entry);
-  const dsa::Trace copy = trace;
-  CHECK(copy.at("a").values()(1, 2) == 0.5);
-  CHECK(copy.at("b").dtype == Dtype::f64);
-  CHECK(copy.at("c").values()(1, 0) == 3);
-  CHECK(copy.find("d") == nullptr);
-  CHECK_THROWS_WITH(copy.at("d"), "the trace has no tensor d");
-  CHECK_THROWS_WITH(trace.put(entry), "the trace already holds c");
-  trace.erase_if([](const std::string& name) { return name == "a"; });
-  CHECK(!trace.contains("a"));
-  CHECK(trace.at("c").values()(0, 1) == 2);
-  CHECK(copy.entries().size() == 3);
-}
-
 TEST_CASE("JSON lines are read", "[golden-reader]") {
   for (const std::string& text :
        {line1 + "\n" + line2 + "\n", line1 + "\r\n\n \n" + line2,

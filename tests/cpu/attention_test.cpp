@@ -223,7 +223,7 @@ TEMPLATE_TEST_CASE("attention is the same bits on any pages, by any number of th
       const Result sparse = problem.sparse(tier, chosen), dense = problem.dense(tier, visible);
       for (const int n : {1, 2, 3})
         for (const Index page_rows : {1, 7, 64}) {
-          const Threads threads(n);
+          const SharingThreads threads(n);
           CHECK(problem.sparse(tier, chosen, page_rows) == sparse);
           CHECK(problem.dense(tier, visible, page_rows) == dense);
         }

@@ -70,7 +70,7 @@ TEMPLATE_TEST_CASE("expanded: a query attends alone as among others", "[cpu][cpu
       }
       for (const int n : {1, 3})
         for (const Index page_rows : {1, 64}) {
-          const Threads threads(n);
+          const SharingThreads threads(n);
           const Result again = all.attend(tier, visible, page_rows);
           CHECK(same_bits(again.out, together.out));
           CHECK(same_bits(again.lse, together.lse));

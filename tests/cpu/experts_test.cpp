@@ -201,7 +201,7 @@ TEMPLATE_TEST_CASE("a mixture of experts is right to rounding, whatever the thre
     INFO(name_of(tier));
     CHECK(wrong == 0);
     for (const int threads : {1, 2, 3}) {
-      const Threads several(threads);
+      const SharingThreads several(threads);
       INFO(threads << " threads");
       CHECK(same_bits(run_experts(tier, before, x, chosen, weights, packed), y));
     }

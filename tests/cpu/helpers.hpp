@@ -7,9 +7,9 @@
 
 #include "core/dtype.hpp"
 #include "core/random.hpp"
-#include "core/threads.hpp"
 #include "optimized/cpu/ops/scratch.hpp"
 #include "optimized/cpu/ops/tier.hpp"
+#include "tests/threads.hpp"
 
 namespace dsa::test {
 
@@ -71,11 +71,6 @@ class ScratchMemory {
   };
   Index bytes_;
   std::vector<Line> lines_;
-};
-
-/// So many threads, in the smallest loop, too.
-struct Threads : dsa::Threads {
-  explicit Threads(int n) : dsa::Threads(n, Sharing::always) {}
 };
 
 }  // namespace dsa::test

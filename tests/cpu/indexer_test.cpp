@@ -200,7 +200,7 @@ TEMPLATE_TEST_CASE("the indexer chooses what its scores say", "[cpu]", float, bf
       for (const Index K : {1, 2, 33, 200, 399, 400, 500}) {
         const auto expected = selected(scores, K);
         for (const int n : {1, 2, 3}) {
-          const Threads threads(n);
+          const SharingThreads threads(n);
           INFO(name_of(tier) << ", T " << T << ", K " << K << ", threads " << n);
           CHECK(same_bits(problem.topk(tier, K, visible, n == 2 ? 7 : 64), expected));
         }
@@ -276,7 +276,7 @@ TEST_CASE("a selection does not depend on the number of threads", "[cpu]") {
   for (const Index T : {1, 2, 50}) {
     const auto scores = scores_of(T, 2000, [](Index t, Index s) { return (s * 7 + t) % 50; });
     for (const int n : {1, 2, 3}) {
-      const Threads threads(n);
+      const SharingThreads threads(n);
       check_selection(scores, 77);
     }
   }

@@ -82,12 +82,12 @@ TEMPLATE_TEST_CASE("a row of linear is the same bits whatever the threads and th
   for (const cpu::Tier tier : cpu::usable_tiers()) {
     const cpu::Matrix w({tier}, draw<2>({out, in}, 2), dtype_of<TestType>);
     const auto once = [&] {
-      const Threads one(1);
+      const SharingThreads one(1);
       return product<float>(tier, x, w);
     }();
     INFO(name_of(tier));
     for (const int threads : {2, 3}) {
-      const Threads several(threads);
+      const SharingThreads several(threads);
       CHECK(same_bits(product<float>(tier, x, w), once));
     }
     for (const Index n : {1, 2, 5, 13, 96, 130})

@@ -161,7 +161,7 @@ TEST_CASE("the absorbed form has the gradients of the expanded one", "[backward]
 }
 
 TEST_CASE("a span of layers is a part of the model's backward pass", "[backward]") {
-  const Threads scope(1);
+  const SharingThreads scope(1);
   const Model model = sample_model("glm");
   const Sequence sequence = plain_sequence(some_tokens(model, 24));
   const Objective<double> objective = reference::lm_objective<double>(sequence);

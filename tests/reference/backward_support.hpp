@@ -40,7 +40,7 @@ Answers<Real> gradients_of(
     const Model& model, const Sequence& sequence, const Objective<Real>& objective,
     const Ask& ask = {},
     const BackwardOps<Real>& backward_ops = reference::backward_definition<Real>()) {
-  const Threads scope(1);
+  const SharingThreads scope(1);
   const reference::Ops<Real> ops = reference::definition<Real>();
   const reference::Pass<Real> pass{model, ops, {}, ask.form};
   Answers<Real> answers;
@@ -66,7 +66,7 @@ Answers<Real> gradients_of(
 template <class Real>
 Losses<Real> losses_of(const Model& model, const Sequence& sequence,
                        const Objective<Real>& objective) {
-  const Threads scope(1);
+  const SharingThreads scope(1);
   const reference::Ops<Real> ops = reference::definition<Real>();
   return reference::losses<Real>({model, ops}, sequence, objective);
 }

@@ -15,7 +15,7 @@ Rounding die(std::uint64_t seed) { return {Rounding::Mode::random, seed}; }
 
 Tensor<double, 2> emulated(const Model& model, Precision precision, Rounding rounding,
                            const reference::Tap<double>& tap = {}, int threads = 1) {
-  const Threads scope(threads);
+  const SharingThreads scope(threads);
   const auto ops = reference::ops_of(precision, rounding, model.config);
   reference::Cache<double> cache;
   return reference::forward<double>({model, ops, tap}, plain_sequence(some_tokens(model, 30)),

@@ -18,7 +18,7 @@ Model tiny_model(const Json& extra = Json::object(), std::uint64_t seed = 1) {
 }
 
 Tensor<double, 2> last_hidden(const Model& model, const Sequence& s) {
-  const Threads scope(1);
+  const SharingThreads scope(1);
   const auto ops = reference::definition<double>();
   const reference::Pass<double> pass{model, ops};
   reference::Cache<double> cache;
@@ -29,14 +29,14 @@ Tensor<double, 2> last_hidden(const Model& model, const Sequence& s) {
 
 Tensor<double, 2> mtp_of(const Model& model, const Sequence& s,
                          const reference::Tap<double>& tap = {}) {
-  const Threads scope(1);
+  const SharingThreads scope(1);
   const auto ops = reference::definition<double>();
   return reference::mtp_logits<double>({model, ops, tap}, last_hidden(model, s), s);
 }
 
 /// Section 5 of the specification, out of ops: the MTP block is run as a model of one layer.
 Tensor<double, 2> mtp_by_hand(const Model& model, const Sequence& s) {
-  const Threads scope(1);
+  const SharingThreads scope(1);
   const Mtp& w = model.weights.mtp.front();
   const Index T = s.size() - 1, C = model.config.hidden_size;
   const auto x = last_hidden(model, s);

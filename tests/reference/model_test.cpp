@@ -271,7 +271,7 @@ TEST_CASE("layers run in spans equal the whole", "[model]") {
     const Model model = sample_model(name);
     const Sequence s = sequence_of(model, 40);
     const auto want = logits_of(model, s);
-    const Threads scope(1);
+    const SharingThreads scope(1);
     const auto ops = reference::definition<double>();
     const reference::Pass<double> pass{model, ops};
     const Index L = model.config.num_hidden_layers;

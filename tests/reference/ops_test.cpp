@@ -281,11 +281,11 @@ TEST_CASE("linear does not depend on the number of threads", "[reference]") {
   const auto x = normal<2>({6, 700}, 1), w = normal<2>({1111, 700}, 2);
   Tensor<double, 2> one({6, 1111});
   {
-    const Threads threads(1);
+    const SharingThreads threads(1);
     reference::linear<double>(one, x, {parameter(w), {}});
   }
   for (const int n : {2, 5}) {
-    const Threads threads(n);
+    const SharingThreads threads(n);
     Tensor<double, 2> many({6, 1111});
     reference::linear<double>(many, x, {parameter(w), {}});
     CHECK(distance(many, one) == 0);

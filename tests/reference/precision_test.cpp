@@ -217,7 +217,7 @@ TEST_CASE("every rounded op in float64, to nearest, is the definition", "[refere
 }
 
 TEST_CASE("rounded ops yield numbers of their format, near the definition", "[reference]") {
-  const Threads scope(1);
+  const SharingThreads scope(1);
   const auto definition = reference::definition<double>();
   for (const Rounding rounding : {nearest, die(3)})
     for (const Dtype format : {Dtype::f32, Dtype::bf16}) {
@@ -237,7 +237,7 @@ TEST_CASE("rounded ops yield numbers of their format, near the definition", "[re
 
 TEST_CASE("random roundings: reproducible, unbiased, of the size of the unit roundoff",
           "[reference]") {
-  const Threads scope(1);
+  const SharingThreads scope(1);
   const auto definition = reference::definition<double>();
   const double u = unit_roundoff(Dtype::f32);
   constexpr int seeds = 400;

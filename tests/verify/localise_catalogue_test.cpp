@@ -51,6 +51,15 @@ bool differ(const Recording& a, const Recording& b) {
 
 const Names rotated = {"self_attn.q_rope", "self_attn.k_rope", "self_attn.indexer.q",
                        "self_attn.indexer.k"};
+/// Those with several rows of block scales in the sample, q_a_proj and kv_a_proj excepted.
+const Names taller_than_a_block = {"self_attn.indexer.wq_b",
+                                   "self_attn.kv_b_proj",
+                                   "self_attn.o_proj",
+                                   "mlp.gate_proj",
+                                   "mlp.up_proj",
+                                   "mlp.down_proj",
+                                   "mlp.shared_experts.down_proj",
+                                   "mlp.experts"};
 const Names latent_norms = {"self_attn.q_a_layernorm", "self_attn.kv_a_layernorm"};
 const Names block_norms = {"input_layernorm", "post_attention_layernorm", "model.norm"};
 const Names quantised = {"self_attn.q_a_proj",
@@ -115,6 +124,13 @@ const std::map<std::string, Names>& several() {
       {"swiglu-operands-swapped", {"mlp.down_proj", "mlp.shared_experts.down_proj", "mlp.experts"}},
       {"swiglu-operands-swapped-but-in-experts", {"mlp.down_proj", "mlp.shared_experts.down_proj"}},
       {"experts-gate-and-up-swapped", {"mlp.experts"}},
+      {"previous-layer-mlp-gate", {"mlp.gate.logits", "mlp.gate.choice"}},
+      {"previous-layer-mlp-experts", {"mlp.experts"}},
+      {"previous-layer-mlp-shared-experts",
+       {"mlp.shared_experts.gate_proj", "mlp.shared_experts.up_proj",
+        "mlp.shared_experts.down_proj"}},
+      {"yarn-default-betas", rotated},
+      {"fp8-last-scale-row", taller_than_a_block},
       {"fp8-scale-ignored", quantised},
       {"fp8-scale-ignored (first block's)", without(quantised, "self_attn.q_b_proj")},
       {"fp8-weights-as-e4m3fnuz", quantised},

@@ -5,6 +5,7 @@
 
 #include "core/json.hpp"
 #include "core/random.hpp"
+#include "core/threads.hpp"
 #include "reference/ops/mla.hpp"
 #include "tests/catch.hpp"
 #include "tests/cuda/scalar_kernels.hpp"

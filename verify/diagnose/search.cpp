@@ -199,14 +199,16 @@ std::vector<Arm> Search::fitted(const std::vector<Arm>& arms, const Config& conf
   return fitted;
 }
 
-std::vector<Arm> Search::further(const std::vector<Arm>& known, const Config& config) const {
+/// Whether one of them may explain the candidate is told by trying: a variant of the catalogue that
+/// acts in every layer changes tensors before the first that differs where the mistake is in one.
+std::vector<Arm> Search::further(const Config& config) const {
   Symptom symptom;
   for (const Sequence& sequence : side_.sequences)
     symptom.rows = std::max(symptom.rows, sequence.size());
   symptom.first = std::max<Index>(0, first_difference(plain_, models_, side_));
   std::vector<Arm> arms;
   for (const Defect& defect : all_defects())
-    if (defect.applies(config) && defect.more && may_explain(defect, known))
+    if (defect.applies(config) && defect.more)
       for (const DefectVariant& variant : defect.more(config, symptom))
         arms.push_back(arm_of(defect, variant));
   return arms;
@@ -214,7 +216,7 @@ std::vector<Arm> Search::further(const std::vector<Arm>& known, const Config& co
 
 void Search::widen(std::vector<Arm>& arms, const Config& config) {
   std::vector<Arm> wider = fitted(arms, config);
-  for (Arm& arm : further(arms, config)) wider.push_back(std::move(arm));
+  for (Arm& arm : further(config)) wider.push_back(std::move(arm));
   std::erase_if(wider, [&](const Arm& arm) { return holds(arms, arm); });
   rank(wider, "constants and places");
   arms.insert(arms.end(), wider.begin(), wider.end());

@@ -54,7 +54,7 @@ class Search {
   void hold(Arm&, const JudgeOptions&) const;
   void each(std::size_t n, const std::string& what, const std::function<void(std::size_t)>&);
   std::vector<Arm> fitted(const std::vector<Arm>&, const Config&);
-  std::vector<Arm> further(const std::vector<Arm>&, const Config&) const;
+  std::vector<Arm> further(const Config&) const;
 
   const ModelPair& models_;
   const Recording& side_;

@@ -43,7 +43,7 @@ RowResult row_by_golden(const RowResult& candidate, const RowResult& golden, con
 
 }  // namespace
 
-LogitsResult by_golden(const Held& candidate, const Held& golden) {
+LogitsResult by_golden(const Side& candidate, const Side& golden) {
   LogitsResult logits = *candidate.side.judgement.logits;
   const std::vector<RowResult>& golden_rows = golden.side.judgement.logits->rows;
   std::vector<Index> same_decisions;  // up to here both sides' replays chose the same
