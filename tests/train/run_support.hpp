@@ -34,7 +34,7 @@ v_head_dim = 8
 n_routed_experts = 4
 index_n_heads = 2
 index_head_dim = 8
-index_topk = 8
+index_topk = 3
 init_std = 0.0
 [data]
 source = "synthetic:recall"
