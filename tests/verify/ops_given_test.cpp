@@ -1,10 +1,9 @@
-#include "verify/kernels/given.hpp"
-
 #include <algorithm>
 #include <limits>
 
 #include "core/random.hpp"
 #include "tests/catch.hpp"
+#include "verify/kernels/given.hpp"
 #include "verify/measure/selection.hpp"
 
 using namespace dsa;
@@ -34,6 +33,7 @@ Case norm(const std::map<std::string, GivenArray>& inputs) {
 
 TEST_CASE("inputs of the suite, given back, get the suite's answers", "[ops]") {
   for (const Op& op : all_ops()) {
+    if (op.set_answer == nullptr) continue;
     Index tried = 0;
     for (const Pose& pose : op.cases(3)) {
       if (pose.flops > 1e5) continue;
@@ -59,6 +59,8 @@ TEST_CASE("inputs of the suite, given back, get the suite's answers", "[ops]") {
 }
 
 TEST_CASE("what has no answer is one sentence", "[ops]") {
+  CHECK_THROWS_WITH(given_case(op_named("swiglu_backward"), "fp32", {}, {}),
+                    Catch::Matchers::Contains("answers the suite's own inputs only"));
   using Catch::Matchers::Contains;
   auto inputs = norm_inputs();
   CHECK_NOTHROW(norm(inputs));

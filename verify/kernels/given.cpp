@@ -107,6 +107,9 @@ void expect_finite_bounds(const Case& c) {
 Case given_case(const Op& op, const std::string& dtype,
                 const std::map<std::string, GivenArray>& inputs,
                 const std::map<std::string, double>& scalars) {
+  require(op.set_answer != nullptr,
+          fmt::format("{} answers the suite's own inputs only; `dsa-verify ops --dump` writes them",
+                      op.name));
   require(std::find(op.dtypes.begin(), op.dtypes.end(), dtype) != op.dtypes.end(),
           fmt::format("{} has no bounds for a kernel of dtype {}, expected {}", op.name, dtype,
                       fmt::join(op.dtypes, ", ")));
