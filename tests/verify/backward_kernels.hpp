@@ -269,9 +269,10 @@ inline void scalar_cross_entropy_backward(const Case& c, Arrays& out, const std:
   const auto factor = c.in.at("factor").as<float, 1>();
   const auto targets = c.in.at("targets").as<std::int32_t, 1>();
   const Index V = z.shape[1];
+  for (const std::int32_t target : targets)
+    if (target < 0 || target >= V) throw Error("there is no target " + std::to_string(target));
   for (Index t = 0; t < z.shape[0]; ++t) {
     std::int32_t target = targets(t);
-    if (target < 0 || target >= V) throw Error("there is no target " + std::to_string(target));
     if (bug == "target of the next row" && t + 1 < z.shape[0]) target = targets(t + 1);
     float largest = -infinity_f, sum = 0;
     for (const float x : z[t]) largest = std::max(largest, x);
