@@ -49,7 +49,7 @@ TEST_CASE("a value is the command line's, then the file's, then its default", "[
   CHECK(parsed({"stage.long.lr=1", "stage.warmup.lr=2"}).at(0, "lr") == 2);
 }
 
-TEST_CASE("--print-config says every key with type, default and source", "[train]") {
+TEST_CASE("the printed configuration has every key with type, default and source", "[train]") {
   const std::string text = parsed({"learning_rate=0.5"}).print();
   CHECK_THAT(text, Contains("seed = 7"));
   CHECK_THAT(text, Contains("# integer, default 0, run.toml:3"));
