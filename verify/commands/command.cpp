@@ -72,12 +72,12 @@ void add_names(CLI::App& app, Arguments& a) {
                  "megatron, or a name map of yours (docs/localise.md)");
 }
 
-void add_sampling(CLI::App& app, Arguments& a) {
-  cli::add_integer(app, "--runs", a.options.runs, {1, 1024},
+void add_sampling(CLI::App& app, Draws& draws, int least) {
+  cli::add_integer(app, "--runs", draws.runs, {least, 1024},
                    "Perturbed runs of each kind, from which limits come")
       ->capture_default_str();
-  cli::add_seed(app, a.options.seed, "Seed of the perturbed runs")->capture_default_str();
-  cli::add_real(app, "--alpha", a.options.alpha, {1e-12, 0.5},
+  cli::add_seed(app, draws.seed, "Seed of the perturbed runs")->capture_default_str();
+  cli::add_real(app, "--alpha", draws.alpha, {1e-12, 0.5},
                 "Probability of rejecting a right result, over all checks of a judgement")
       ->capture_default_str();
 }

@@ -51,7 +51,8 @@ CLI::Option* add_backend(CLI::App&, Arguments&, const std::string& what);
 void add_dtype(CLI::App&, Arguments&, const std::string& of);  // "GOLDEN"
 void add_precision(CLI::App&, Arguments&);
 void add_names(CLI::App&, Arguments&);
-void add_sampling(CLI::App&, Arguments&);
+/// --runs (at least `least`), --seed and --alpha.
+void add_sampling(CLI::App&, Draws&, int least = 1);
 void add_json(CLI::App&, Arguments&, const std::string& what);  // "the verdict"
 void add_html(CLI::App&, Arguments&);
 

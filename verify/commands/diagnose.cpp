@@ -33,7 +33,7 @@ Command diagnose_command(CLI::App& parent) {
   add_names(*app, *a);
   add_json(*app, *a, "the diagnosis");
   add_html(*app, *a);
-  add_sampling(*app, *a);
+  add_sampling(*app, a->options);
   return {app, [=](const std::string& command_line) { return run(*a, command_line); }};
 }
 

@@ -70,7 +70,7 @@ Command golden_command(CLI::App& parent) {
   add_json(*app, *a, "the verdict");
   app->add_option("--junit", a->junit, "Write it as JUnit XML to this file");
   add_html(*app, *a);
-  add_sampling(*app, *a);
+  add_sampling(*app, a->options);
   return {app, [=](const std::string& command_line) { return run(*a, *app, command_line); }};
 }
 

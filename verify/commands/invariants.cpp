@@ -55,7 +55,7 @@ Command invariants_command(CLI::App& parent) {
   cli::add_integer(*app, "--length", a->length, {2, 1 << 20},
                    "Tokens of the sequence (default: twice index_topk, from 48 to 256)");
   add_precision(*app, a->common);
-  add_sampling(*app, a->common);
+  add_sampling(*app, a->common.options);
   add_json(*app, a->common, "the result");
   return {app, [=](const std::string& command_line) { return run(*a, command_line); }};
 }

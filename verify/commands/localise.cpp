@@ -32,7 +32,7 @@ Command localise_command(CLI::App& parent) {
   add_precision(*app, *a);
   add_names(*app, *a);
   add_json(*app, *a, "the localisation");
-  add_sampling(*app, *a);
+  add_sampling(*app, a->options);
   return {app, [=](const std::string& command_line) { return run(*a, command_line); }};
 }
 

@@ -46,7 +46,7 @@ Command power_command(CLI::App& parent) {
                       reference::precision_names() + "\n(default: as the golden)");
   add_json(*app, *a, "the matrix");
   add_html(*app, *a);
-  add_sampling(*app, *a);
+  add_sampling(*app, a->options);
   return {app, [=](const std::string& command_line) { return run(*a, command_line); }};
 }
 

@@ -42,7 +42,7 @@ Command samples_command(CLI::App& parent) {
   add_json(*app, *a, "the verdicts");
   app->add_option("--junit", a->junit, "Write them as JUnit XML to this file");
   add_html(*app, *a);
-  add_sampling(*app, *a);
+  add_sampling(*app, a->options);
   return {app, [=](const std::string& command_line) { return run(*a, command_line); }};
 }
 
