@@ -254,7 +254,7 @@ Poses cases(std::uint64_t seed) {
   std::vector<Plan> plans;
   for (const auto& [name, semantics] : readings()) {
     plans.push_back({{{5, 1, 1, 9}, 3, 5, 4, Inputs::gaussian, name}, 2, 3, semantics});
-    plans.push_back({{{26, 23}, 2, 17, 6, Inputs::gaussian, name}, 3, 6, semantics});
+    plans.push_back({{{26, 23}, 4, 33, 6, Inputs::gaussian, name}, 3, 6, semantics});
   }
   const KlSemantics paper, warmup = in_warmup(paper);
   const KlSemantics fork = semantics_named("hf-fork");
