@@ -12,7 +12,7 @@ SHELL := /bin/bash
 .PHONY: build verify train test report gpu packages judge-packages sanitize tsan fuzz mutants format clean
 
 JOBS ?= $(shell nproc)
-FUZZ_SECONDS ?= 20
+FUZZ_SECONDS ?= 10
 
 # The judge alone needs fewer packages.
 packages: PACKAGES = $(shell cat packages.txt)

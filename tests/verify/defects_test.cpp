@@ -250,10 +250,10 @@ namespace {
 
 /// Six tokens, of which three are selected: every branch of a selection, in no time.
 Bundled shortened(Bundled sample) {
-  constexpr std::size_t T = 6;
+  constexpr std::size_t T = 4;
   for (auto* part : {&sample.sequence.positions, &sample.sequence.documents}) part->resize(T);
   sample.sequence.tokens.resize(T);
-  if (sample.model.config.indexer) sample.model.config.indexer->topk = 3;
+  if (sample.model.config.indexer) sample.model.config.indexer->topk = 2;
   return sample;
 }
 
@@ -290,7 +290,7 @@ TEST_CASE("every pair of defects runs, or says why not, on every sample", "[defe
   for (const Bundled& long_sample : bundled()) {
     const Bundled sample = shortened(long_sample);
     std::vector<const DefectVariant*> variants;
-    const bool every = sample.name == "v32" || sample.name == "glm" || sample.name == "fp8";
+    const bool every = sample.name == "fp8";  // the sample that most variants apply to
     for (const Defect& defect : all_defects())
       if (defect.applies(sample.model.config))
         for (const DefectVariant& variant : defect.variants)
