@@ -4,7 +4,9 @@ add_executable(dsa-run ${run_sources})
 target_link_libraries(dsa-run PRIVATE dsa_engine_arguments dsa_text_generation dsa_exact)
 target_compile_options(dsa-run PRIVATE -O1)
 set_source_files_properties(${PROJECT_SOURCE_DIR}/run/convert.cpp ${PROJECT_SOURCE_DIR}/run/quantise.cpp
-                            PROPERTIES COMPILE_OPTIONS -O3)
+                            PROPERTIES COMPILE_OPTIONS -O3
+                            # GCC 12 crashes on a header that was precompiled at another level.
+                            SKIP_PRECOMPILE_HEADERS ON)
 target_precompile_headers(dsa-run PRIVATE <CLI/CLI.hpp>)
 
 add_executable(make_wide ${PROJECT_SOURCE_DIR}/data/make_wide.cpp)
