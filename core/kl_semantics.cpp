@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "core/keys.hpp"
+#include "core/words.hpp"
 
 namespace dsa {
 namespace {
@@ -80,13 +81,10 @@ struct ToJson {
 
 template <class Enum, std::size_t N>
 Enum word(const Keys& json, std::string_view key, const std::array<std::string_view, N>& words) {
-  std::string expected;
-  for (std::size_t i = 0; i < N; ++i)
-    expected += (i == 0 ? "" : i + 1 == N ? " or " : ", ") + std::string(words[i]);
   const Json& value = *json.find(key);
   for (std::size_t i = 0; i < N; ++i)
     if (value == Json(words[i])) return static_cast<Enum>(i);
-  json.fail_expected(key, expected);
+  json.fail_expected(key, alternatives({words.begin(), words.end()}));
 }
 
 struct FromJson {
@@ -109,11 +107,9 @@ KlSemantics semantics_named(std::string_view name) {
 }
 
 std::string semantics_names() {
-  const auto all = all_semantics();
-  std::string names;
-  for (std::size_t i = 0; i < all.size(); ++i)
-    names += (i == 0 ? "" : i + 1 == all.size() ? " or " : ", ") + std::string(all[i].name);
-  return names;
+  std::vector<std::string> names;
+  for (const Named& named : all_semantics()) names.emplace_back(named.name);
+  return alternatives(names);
 }
 
 KlSemantics in_warmup(KlSemantics semantics) {

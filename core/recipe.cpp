@@ -8,6 +8,7 @@
 #include <set>
 
 #include "core/keys.hpp"
+#include "core/patterns.hpp"
 
 namespace dsa {
 namespace {
@@ -74,13 +75,8 @@ std::vector<std::string> parse_patterns(const Json& json, const std::string& wha
   for (const Json& entry : json) {
     require(entry.is_string(), what + " holds something that is no regular expression");
     patterns.push_back(entry.get<std::string>());
-    try {
-      const std::regex checked(patterns.back());
-    } catch (const std::regex_error&) {
-      throw Error(what + " holds " + in_quotes(patterns.back()) +
-                  ", which is not a regular expression");
-    }
   }
+  check_patterns(patterns, what);
   return patterns;
 }
 
@@ -106,9 +102,7 @@ bool Recipe::trains(const std::string& parameter) const {
   if (parameter.ends_with("e_score_correction_bias")) return false;
   const bool of_indexer = parameter.find(".indexer.") != parameter.npos;
   if (trained.empty()) return stage == Stage::sparse || of_indexer == (stage == Stage::warmup);
-  return std::any_of(trained.begin(), trained.end(), [&](const std::string& pattern) {
-    return std::regex_search(parameter, std::regex(pattern));
-  });
+  return any_matches(trained, parameter);
 }
 
 Recipe default_recipe(Recipe::Stage stage) {

@@ -15,7 +15,6 @@
 // Every key may be left out; these are the defaults.
 #pragma once
 
-#include <regex>
 #include <string>
 #include <string_view>
 #include <vector>

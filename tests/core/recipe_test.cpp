@@ -1,6 +1,7 @@
 #include "core/recipe.hpp"
 
 #include "core/json.hpp"
+#include "core/patterns.hpp"
 #include "tests/catch.hpp"
 
 using namespace dsa;
@@ -71,4 +72,12 @@ TEST_CASE("a recipe that cannot be meant is one sentence", "[core]") {
   fails({{"semantics", {{"name", "paper"}, {"student", 1}}}}, "is no switch");
   fails({{"semantics", {{"name", "paper"}, {"tokens", "median"}}}}, "mean or sum");
   fails({{"semantics", {{"teacher_keys", "visible"}}}}, "infinite");
+}
+
+TEST_CASE("patterns are searched in names", "[core]") {
+  CHECK(any_matches({"^lm_head", "indexer"}, "model.layers.0.self_attn.indexer.wk.weight"));
+  CHECK_FALSE(any_matches({"^indexer"}, "model.layers.0.self_attn.indexer.wk.weight"));
+  CHECK_FALSE(any_matches({}, "lm_head.weight"));
+  CHECK_THROWS_WITH(check_patterns({"a", "("}, "stage 1"),
+                    "stage 1 holds \"(\", which is not a regular expression");
 }

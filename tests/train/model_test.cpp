@@ -24,8 +24,9 @@ void check_case(Model model, const Case& c) {
   const train::Objective factors = as_factors(objective, model.config, sequence, c.dense);
   const Defined want = define(model, sequence, objective);
   const Trained got = train_once(model, batch_of(sequence), factors);
-  check_losses(got.losses, factors, want.losses);
-  check_gradients(got.gradients, want, noise_of(model, sequence, objective, want));
+  const Noise noise = noise_of(model, sequence, objective, want);
+  check_losses(got.losses, factors, want, noise, model.config, sequence);
+  check_gradients(got.gradients, want, noise);
 }
 
 }  // namespace

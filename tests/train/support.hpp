@@ -15,6 +15,8 @@
 #include "tests/catch.hpp"
 #include "tests/reference/backward_support.hpp"
 #include "verify/gradients/distance.hpp"
+#include "verify/measure/bounds.hpp"
+#include "verify/measure/stats.hpp"
 
 namespace dsa::test {
 
@@ -131,6 +133,7 @@ inline Defined draw(const Model& model, const Sequence& sequence,
 struct Noise {
   std::vector<std::string> names;              // of gradients that are not 0
   std::vector<std::vector<double>> distances;  // of each parameter's draws
+  std::vector<Losses<double>> losses;          // of each draw
 };
 inline Noise noise_of(const Model& model, const Sequence& sequence,
                       const Objective<double>& objective, const Defined& want,
@@ -142,6 +145,7 @@ inline Noise noise_of(const Model& model, const Sequence& sequence,
   noise.distances.resize(noise.names.size());
   for (std::uint64_t seed = 0; seed < draws; ++seed) {
     const Defined got = draw(model, sequence, objective, precision, seed);
+    noise.losses.push_back(got.losses);
     for (std::size_t p = 0; p < noise.names.size(); ++p) {
       const std::string& name = noise.names[p];
       noise.distances[p].push_back(
@@ -171,20 +175,41 @@ inline void check_gradients(const Gradients& got, const Defined& want, const Noi
   }
 }
 
-/// Sums of fp32 terms: T rows of a loss, each to about 1e-6 of its size.
-inline void check_loss(double got, double want) {
-  INFO("loss " << got << ", expected " << want);
-  CHECK(std::abs(got - want) <= 1e-5 * std::abs(want));
+/// One loss. Draws round what a loss is made of, not its own arithmetic: a row is made of
+/// logarithms of sums of at most n positive fp32 terms, each off by gamma(n), weighed by
+/// probabilities that are off by as much. `weight`: of all rows together.
+inline void check_loss(double got, double want, const std::vector<double>& draws, Index n,
+                       double weight) {
+  constexpr double tail = 1e-6;
+  double squares = 0;
+  const auto M = static_cast<double>(draws.size());
+  for (const double drawn : draws) squares += (drawn - want) * (drawn - want) / M;
+  const double own =
+      verify::gamma(n, verify::unit_roundoff_fp32) * (2 * std::abs(weight) + std::abs(want));
+  const double limit = verify::student_quantile(M, tail) * std::sqrt(squares * (1 + 1 / M)) + own;
+  INFO("loss " << got << ", expected " << want << ", allowed " << limit);
+  CHECK(std::abs(got - want) <= limit);
 }
 
 inline void check_losses(const train::Losses& got, const train::Objective& factors,
-                         const Losses<double>& want) {
-  check_loss(got.lm * factors.lm, want.lm);
-  check_loss(got.mtp * factors.mtp, want.mtp);
-  check_loss(got.balance * factors.balance, want.balance);
+                         const Defined& want, const Noise& noise, const Config& config,
+                         const Sequence& sequence) {
+  const auto drawn = [&](double Losses<double>::*loss) {
+    std::vector<double> all;
+    for (const Losses<double>& losses : noise.losses) all.push_back(losses.*loss);
+    return all;
+  };
+  const Index V = config.vocab_size, keys = sequence.size() + config.num_attention_heads;
+  check_loss(got.lm * factors.lm, want.losses.lm, drawn(&Losses<double>::lm), V,
+             got.lm_weight * factors.lm);
+  check_loss(got.mtp * factors.mtp, want.losses.mtp, drawn(&Losses<double>::mtp), V,
+             got.mtp_weight * factors.mtp);
+  check_loss(got.balance * factors.balance, want.losses.balance, drawn(&Losses<double>::balance),
+             sequence.size() + config.n_routed_experts, 0);
   double kl = 0;
   for (const double of_layer : got.kl) kl += of_layer;
-  check_loss(kl * factors.kl, want.kl);
+  check_loss(kl * factors.kl, want.losses.kl, drawn(&Losses<double>::kl), keys,
+             static_cast<double>(got.kl_rows) * static_cast<double>(got.kl.size()) * factors.kl);
 }
 
 inline Model golden_model(const std::string& name) {

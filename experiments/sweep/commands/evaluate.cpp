@@ -10,6 +10,7 @@
 #include "core/outputs.hpp"
 #include "core/threads.hpp"
 #include "experiments/sweep/commands/commands.hpp"
+#include "optimized/train/pipeline/start.hpp"
 
 namespace dsa::sweep {
 namespace {
@@ -22,8 +23,7 @@ struct Options {
 int run(const Options& options) {
   const train::Settings settings = train::Settings::read(options.config, options.overrides);
   const std::filesystem::path out = settings.text("run.out");
-  const Index threads = settings.integer("run.threads");
-  const Threads scope(threads > 0 ? static_cast<int>(threads) : dsa::threads());
+  const Threads scope(train::threads_of(settings));
   const Json summary = evaluate(settings);
   std::filesystem::create_directories(out);
   write_text(out / "summary.json", json_text(summary));

@@ -2,29 +2,12 @@
 
 #include <algorithm>
 
+#include "optimized/train/pipeline/recall_sum.hpp"
+
 namespace dsa::sweep {
 namespace {
 
 using train::Batch, train::Recall;
-
-/// sum += factor * rows * means, of every field.
-void add(Recall& sum, const Recall& x, double factor) {
-  const double weight = factor * static_cast<double>(x.rows);
-  sum.rows += factor > 0 ? x.rows : -x.rows;
-  sum.indexer += weight * x.indexer;
-  sum.random += weight * x.random;
-  sum.recent += weight * x.recent;
-  sum.oracle += weight * x.oracle;
-  sum.teacher_entropy += weight * x.teacher_entropy;
-  sum.dead += weight * x.dead;
-}
-
-void divide(Recall& sum) {
-  const auto rows = static_cast<double>(sum.rows);
-  for (double* x :
-       {&sum.indexer, &sum.random, &sum.recent, &sum.oracle, &sum.teacher_entropy, &sum.dead})
-    *x /= rows;
-}
 
 Batch part_of(const Batch& batch, Index from, Index to) {
   const auto a = static_cast<std::ptrdiff_t>(from), b = static_cast<std::ptrdiff_t>(to);
@@ -68,13 +51,13 @@ std::vector<Stretch> recall_by_position(const RecallOf& recall_of,
     for (Stretch& stretch : stretches) {
       if (document.rows() <= stretch.from) break;
       const std::vector<Recall> longer = recall_of(beginning(document, stretch.to));
-      for (const Recall& layer : longer) add(stretch.recall, layer, 1);
-      for (const Recall& layer : shorter) add(stretch.recall, layer, -1);
+      for (const Recall& layer : longer) train::add(stretch.recall, layer);
+      for (const Recall& layer : shorter) train::add(stretch.recall, layer, -1);
       shorter = longer;
     }
   }
   std::erase_if(stretches, [](const Stretch& stretch) { return stretch.recall.rows == 0; });
-  for (Stretch& stretch : stretches) divide(stretch.recall);
+  for (Stretch& stretch : stretches) train::divide_by_rows(stretch.recall);
   return stretches;
 }
 

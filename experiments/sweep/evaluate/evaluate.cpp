@@ -88,8 +88,7 @@ Json evaluate(const Settings& settings) {
                                  std::to_string(4 * K) +
                                  " visible keys, and below that every selection finds much; give a "
                                  "longer data.seq or a smaller model.index_topk");
-  TrainedModel model(start.model,
-                     settings.text("model.compute") == "bf16" ? Compute::bf16 : Compute::fp32);
+  TrainedModel model(start.model, compute_of(settings));
   Feeds feeds(settings, start.model.config.vocab_size);
   const Feed feed = feeds.feed_of(stage);
   Json out = {{"topk", K}, {"context", stage.seq}, {"sources", Json::object()}};

@@ -102,25 +102,23 @@ struct WayBack {
   }
 };
 
-}  // namespace
-
-void linear_rows(Cpu cpu, Strided<float> y, View<const float, 2> x, std::span<const LinearRows> all,
-                 bool add, TrainMemory& memory) {
-  expect_rows("x", x.shape[0], all);
+/// Every matrix times its rows of x, into y or added to it.
+void multiply_rows(Cpu cpu, Strided<float> y, Strided<const float> x,
+                   std::span<const LinearRows> all, const Matrix* LinearRows::*matrix, bool add,
+                   TrainMemory& memory) {
   const Dtype dtype = dtype_of(all);
   const Operand from = operand(cpu, x, dtype, memory.shared(operand_bytes(x, dtype)));
   std::vector<Product> products;
   for (const LinearRows& r : all) {
-    expect_matrix("w", r.w, y.columns, x.shape[1]);
     if (r.begin == r.end) continue;
     Product p;
     p.x = from.at(r.begin, 0);
     p.x_stride = from.stride;
     p.rows = r.end - r.begin;
-    p.w = r.w;
+    p.w = r.*matrix;
     p.y = y.data + r.begin * y.stride;
     p.y_stride = y.stride;
-    p.bias = r.bias.data;
+    if (matrix == &LinearRows::w) p.bias = r.bias.data;
     p.add = add;
     p.in_place = true;
     products.push_back(p);
@@ -128,27 +126,21 @@ void linear_rows(Cpu cpu, Strided<float> y, View<const float, 2> x, std::span<co
   run(cpu, products, memory);
 }
 
+}  // namespace
+
+void linear_rows(Cpu cpu, Strided<float> y, View<const float, 2> x, std::span<const LinearRows> all,
+                 bool add, TrainMemory& memory) {
+  expect_rows("x", x.shape[0], all);
+  for (const LinearRows& r : all) expect_matrix("w", r.w, y.columns, x.shape[1]);
+  multiply_rows(cpu, y, x, all, &LinearRows::w, add, memory);
+}
+
 void linear_rows_backward_input(Cpu cpu, View<float, 2> d_x, Strided<const float> d_y,
                                 std::span<const LinearRows> all, bool add, TrainMemory& memory) {
   expect_rows("d_y", d_y.rows, all);
-  const Dtype dtype = dtype_of(all);
-  const Operand from = operand(cpu, d_y, dtype, memory.shared(operand_bytes(d_y, dtype)));
-  std::vector<Product> products;
-  for (const LinearRows& r : all) {
+  for (const LinearRows& r : all)
     expect_matrix("w_by_input", r.w_by_input, d_x.shape[1], d_y.columns);
-    if (r.begin == r.end) continue;
-    Product p;
-    p.x = from.at(r.begin, 0);
-    p.x_stride = from.stride;
-    p.rows = r.end - r.begin;
-    p.w = r.w_by_input;
-    p.y = d_x.data + r.begin * d_x.shape[1];
-    p.y_stride = d_x.shape[1];
-    p.add = add;
-    p.in_place = true;
-    products.push_back(p);
-  }
-  run(cpu, products, memory);
+  multiply_rows(cpu, d_x, d_y, all, &LinearRows::w_by_input, add, memory);
 }
 
 void linear_rows_backward_weight(Cpu cpu, View<const float, 2> x, Strided<const float> d_y,

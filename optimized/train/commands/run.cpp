@@ -82,8 +82,7 @@ void print_plan(const Settings& settings) {
 }
 
 int train(const Settings& settings, const std::string& command_line) {
-  const Index wanted = settings.integer("run.threads");
-  const int threads = wanted > 0 ? static_cast<int>(wanted) : dsa::threads();
+  const int threads = threads_of(settings);
   const Threads scope(threads);
   const cli::PostponedInterrupts interrupts;
   ProgressLine line;

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "optimized/train/pipeline/names.hpp"
+#include "optimized/train/pipeline/recall_sum.hpp"
 #include "optimized/train/pipeline/start.hpp"
 
 namespace dsa::train {
@@ -19,25 +20,6 @@ Index answered(const Batch& batch, View<const float, 2> logits, Index& targets) 
     right += likeliest == batch.tokens[static_cast<std::size_t>(t) + 1] ? 1 : 0;
   }
   return right;
-}
-
-/// Adds what weighs `rows` to means over rows.
-void add(Recall& sum, const Recall& x) {
-  const auto rows = static_cast<double>(x.rows);
-  sum.rows += x.rows;
-  sum.indexer += rows * x.indexer;
-  sum.random += rows * x.random;
-  sum.recent += rows * x.recent;
-  sum.oracle += rows * x.oracle;
-  sum.teacher_entropy += rows * x.teacher_entropy;
-  sum.dead += rows * x.dead;
-}
-
-void divide(Recall& sum) {
-  const double rows = sum.rows > 0 ? static_cast<double>(sum.rows) : 1;
-  for (double* x :
-       {&sum.indexer, &sum.random, &sum.recent, &sum.oracle, &sum.teacher_entropy, &sum.dead})
-    *x /= rows;
 }
 
 Json to_json(const Recall& r) {
@@ -112,7 +94,7 @@ IndexerScore indexer_score_of(TrainedModel& model, const std::vector<Batch>& par
     for (const Recall& recall : model.recall(part)) add(score.recall, recall);
   }
   if (rows > 0) score.kl /= static_cast<double>(rows);
-  divide(score.recall);
+  divide_by_rows(score.recall);
   return score;
 }
 

@@ -11,6 +11,7 @@
 #include "core/safetensors.hpp"
 #include "optimized/train/pipeline/names.hpp"
 #include "optimized/train/pipeline/settings.hpp"
+#include "optimized/train/pipeline/start.hpp"
 #include "optimized/train/pipeline/state.hpp"
 
 namespace dsa::train {
@@ -77,8 +78,7 @@ std::string replay(const fs::path& directory) {
   const Settings settings = Settings::read(directory / "config.toml", {});
   const State state = read_state(directory);
   const Stage stage = stages_of(settings).at(state.stage);
-  TrainedModel model(open_checkpoint(directory),
-                     settings.text("model.compute") == "bf16" ? Compute::bf16 : Compute::fp32);
+  TrainedModel model(open_checkpoint(directory), compute_of(settings));
   std::optional<Adapters> adapters;
   if (stage.kind == StageKind::lora) {
     adapters.emplace(stage, model, 0);

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <regex>
 
+#include "core/patterns.hpp"
 #include "core/random.hpp"
 #include "core/threads.hpp"
 
@@ -20,11 +20,10 @@ void draw(Leaf& a, std::uint64_t seed) {
 /// Every target must match a matrix that learns.
 void check_targets(const Stage& stage, const std::vector<Trained>& matrices, const Config& config) {
   for (const std::string& target : stage.lora.targets) {
-    const std::regex pattern(target);
     std::string without_gradient;
     bool learns = false;
     for (const Trained& one : matrices) {
-      if (!std::regex_search(one.name, pattern)) continue;
+      if (!any_matches({target}, one.name)) continue;
       if (gets_gradient(one.name, stage, config))
         learns = true;
       else
@@ -48,10 +47,8 @@ Adapters::Adapters(const Stage& stage, TrainedModel& model, std::uint64_t seed)
   std::erase_if(matrices, [](const Trained& one) { return !one.is_matrix; });
   check_targets(stage, matrices, model.config());
   for (const Trained& one : matrices) {
-    const bool wanted = std::any_of(
-        lora_.targets.begin(), lora_.targets.end(),
-        [&](const std::string& target) { return std::regex_search(one.name, std::regex(target)); });
-    if (!wanted || !gets_gradient(one.name, stage, model.config())) continue;
+    if (!any_matches(lora_.targets, one.name) || !gets_gradient(one.name, stage, model.config()))
+      continue;
     const auto [out, in] = one.value->shape();
     Adapter adapter{one.name,
                     Leaf({lora_.r, in}),

@@ -1,7 +1,8 @@
 #include "optimized/train/pipeline/names.hpp"
 
 #include <algorithm>
-#include <regex>
+
+#include "core/patterns.hpp"
 
 namespace dsa::train {
 namespace {
@@ -43,9 +44,7 @@ std::vector<Trained> trained_by(const Stage& stage, TrainedModel& model) {
       trained.push_back(one);
   for (const std::string& pattern : stage.recipe.trained)
     require(std::any_of(trained.begin(), trained.end(),
-                        [&](const Trained& one) {
-                          return std::regex_search(one.name, std::regex(pattern));
-                        }),
+                        [&](const Trained& one) { return any_matches({pattern}, one.name); }),
             "stage " + stage.name + ": trained has " + in_quotes(pattern) +
                 ", which no parameter matches that a loss of this stage reaches");
   require(!trained.empty(), "stage " + stage.name +

@@ -3,9 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <regex>
 
 #include "core/checkpoint_writer.hpp"
+#include "core/patterns.hpp"
 #include "core/weights.hpp"
 #include "optimized/train/pipeline/names.hpp"
 
@@ -13,12 +13,6 @@ namespace dsa::train {
 namespace {
 
 double real(Index n) { return static_cast<double>(n); }
-
-bool is_adapted(const std::string& name, const Stage& stage) {
-  return std::any_of(
-      stage.lora.targets.begin(), stage.lora.targets.end(),
-      [&](const std::string& target) { return std::regex_search(name, std::regex(target)); });
-}
 
 /// Keys that a query of a full row sees, on average.
 double mean_visible(const Stage& stage) { return (real(stage.seq) + 1) / 2; }
@@ -50,7 +44,7 @@ Size size_of(const Config& config, Index mtp_blocks, const Stage& stage) {
                     for (const Index extent : shape) n *= extent;
                     size.parameters += n;
                     if (stage.kind == StageKind::lora) {
-                      if (shape.size() >= 2 && is_adapted(name, stage))
+                      if (shape.size() >= 2 && any_matches(stage.lora.targets, name))
                         size.trained += stage.lora.r * (shape[0] + shape[1]);
                     } else if (stage.recipe.trains(name) && gets_gradient(name, stage, config)) {
                       size.trained += n;

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <regex>
 
 #include "core/check.hpp"
+#include "core/patterns.hpp"
 
 namespace dsa::train {
 namespace {
@@ -101,16 +101,6 @@ Recipe recipe_of(const Reader& r, StageKind kind) {
   recipe.accumulation = r.get<Index>("accumulation");
   recipe.schedule = schedule_of(r);
   return recipe;
-}
-
-void check_patterns(const std::vector<std::string>& patterns, const std::string& what) {
-  for (const std::string& pattern : patterns) {
-    try {
-      const std::regex checked(pattern);
-    } catch (const std::regex_error&) {
-      throw Error(what + " holds " + in_quotes(pattern) + ", which is no regular expression");
-    }
-  }
 }
 
 void check_stage(const Stage& s, std::size_t i) {

@@ -5,6 +5,7 @@
 #include <deque>
 
 #include "core/check.hpp"
+#include "core/threads.hpp"
 #include "core/checkpoint.hpp"
 #include "core/random.hpp"
 
@@ -106,6 +107,15 @@ Start start_with_indexer(const Settings& settings, const std::filesystem::path& 
 }
 
 }  // namespace
+
+Compute compute_of(const Settings& settings) {
+  return settings.text("model.compute") == "bf16" ? Compute::bf16 : Compute::fp32;
+}
+
+int threads_of(const Settings& settings) {
+  const Index wanted = settings.integer("run.threads");
+  return wanted > 0 ? static_cast<int>(wanted) : threads();
+}
 
 void draw_parameter(const std::string& name, Index columns, double init_std, std::uint64_t seed,
                     float* out, Index size) {

@@ -5,6 +5,7 @@
 
 #include "core/json.hpp"
 #include "core/weights.hpp"
+#include "optimized/train/model.hpp"
 #include "optimized/train/pipeline/settings.hpp"
 
 namespace dsa::train {
@@ -20,6 +21,10 @@ struct Start {
 /// init_std (0: 1 / sqrt(columns)), norms are 1, biases 0. A dense checkpoint with a fresh indexer
 /// has the dense logits it had.
 Start start_of(const Settings&);
+
+/// What the settings say of every pass: model.compute; run.threads, 0: all.
+Compute compute_of(const Settings&);
+int threads_of(const Settings&);
 
 /// config.json of a fresh model.
 Json fresh_config(const Settings&);

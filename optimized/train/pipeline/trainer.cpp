@@ -97,8 +97,7 @@ Trainer::Trainer(const Settings& settings, Surroundings around)
   } else {
     Start start = start_of(settings_);
     config_ = start.config;
-    model_ = std::make_unique<TrainedModel>(
-        start.model, settings_.text("model.compute") == "bf16" ? Compute::bf16 : Compute::fp32);
+    model_ = std::make_unique<TrainedModel>(start.model, compute_of(settings_));
   }
   feeds_ = std::make_unique<Feeds>(settings_, model_->config().vocab_size);
   check_stages();
@@ -130,9 +129,7 @@ void Trainer::resume_from(const fs::path& checkpoint) {
               ", but the configuration has " + std::to_string(stages_.size()));
   state_.settings = settings;
   config_ = read_json(checkpoint / "config.json");
-  model_ = std::make_unique<TrainedModel>(
-      open_checkpoint(checkpoint),
-      settings_.text("model.compute") == "bf16" ? Compute::bf16 : Compute::fp32);
+  model_ = std::make_unique<TrainedModel>(open_checkpoint(checkpoint), compute_of(settings_));
   around_.say("resumed from " + checkpoint.string());
 }
 

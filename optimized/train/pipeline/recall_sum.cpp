@@ -1,0 +1,23 @@
+#include "optimized/train/pipeline/recall_sum.hpp"
+
+namespace dsa::train {
+namespace {
+
+constexpr double Recall::*means_of[] = {&Recall::indexer, &Recall::random,
+                                        &Recall::recent,  &Recall::oracle,
+                                        &Recall::dead,    &Recall::teacher_entropy};
+
+}  // namespace
+
+void add(Recall& sums, const Recall& means, Index times) {
+  const auto rows = static_cast<double>(times * means.rows);
+  sums.rows += times * means.rows;
+  for (double Recall::*const mean : means_of) sums.*mean += rows * means.*mean;
+}
+
+void divide_by_rows(Recall& sums) {
+  if (sums.rows == 0) return;
+  for (double Recall::*const mean : means_of) sums.*mean /= static_cast<double>(sums.rows);
+}
+
+}  // namespace dsa::train

@@ -1,0 +1,14 @@
+// optimized/train/pipeline/recall_sum.hpp — means over rows, added up by their rows.
+#pragma once
+
+#include "optimized/train/model.hpp"
+
+namespace dsa::train {
+
+/// Adds the sums behind `means`, `times` times: -1 takes them away again.
+void add(Recall& sums, const Recall& means, Index times = 1);
+
+/// From sums to means; without a row nothing changes.
+void divide_by_rows(Recall& sums);
+
+}  // namespace dsa::train
