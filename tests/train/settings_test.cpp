@@ -140,5 +140,5 @@ TEST_CASE("a stage that contradicts itself is refused", "[train]") {
   refused({"stage.kl=0"}, "nothing is trained");
   refused({"stage.kind=lora"}, "has no lora_targets");
   refused({"stage.lora_targets=[\"x\"]"}, "its kind is not lora");
-  refused({"stage.trained=[\"(\"]"}, "no regular expression");
+  refused({"stage.trained=[\"(\"]"}, "not a regular expression");
 }
