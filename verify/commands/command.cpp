@@ -61,9 +61,13 @@ void add_dtype(CLI::App& app, Arguments& a, const std::string& of) {
 }
 
 void add_precision(CLI::App& app, Arguments& a) {
-  app.add_option("--precision", a.precision,
-                 "How the judged side was computed: " + reference::precision_names() +
-                     "\n(default: the dtype of its file; a bf16 run stored as F32 needs it)");
+  app.add_option(
+      "--precision", a.precision,
+      "How the judged side was computed: " + reference::precision_names() +
+          "\n(default: the dtype of its file; a bf16 run stored as F32 needs it).\n"
+          "hf-bf16 has the indexer's weights_proj in fp32, as DeepSeek's code does; logits\n"
+          "of transformers 5.23, which casts every parameter, and of 5.24, which keeps\n"
+          "mlp.gate.weight, are judged by the same limits");
 }
 
 void add_names(CLI::App& app, Arguments& a) {

@@ -1,4 +1,5 @@
 #include "verify/commands/command.hpp"
+#include "verify/commands/golden_text.hpp"
 #include "verify/report/report.hpp"
 
 namespace dsa::verify {
@@ -31,6 +32,7 @@ int run(const GoldenArguments& a, const CLI::App& app, const std::string& comman
   options.max_kl_div = limit_of(app, "--max-kl-div", a.max_kl_div);
   options.atol = limit_of(app, "--atol", a.atol);
   options.rtol = limit_of(app, "--rtol", a.rtol);
+  options.remarks = [&](const Recording& golden) { return remarks_on_text(a.checkpoint, golden); };
   Verdict verdict = judged(a, options);
   verdict.receipt.command = command_line;
   write_if_asked(a.json, json_text(to_json(verdict)));

@@ -5,7 +5,9 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
+#include "core/recording.hpp"
 #include "reference/precision/precision.hpp"
 #include "verify/verdict.hpp"
 
@@ -22,6 +24,8 @@ struct JudgeOptions : Draws {
   bool explain_limit = false;  // state the derivation of every limit
   bool own_error = false;      // also run in long double, to state the reference's own rounding
   std::function<void(const std::string& what, int done, int of)> progress;
+  /// What is to be noted beside the judgement, of the golden itself; may be empty.
+  std::function<std::vector<std::string>(const Recording& golden)> remarks;
 };
 
 }  // namespace dsa::verify
