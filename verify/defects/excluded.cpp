@@ -88,7 +88,9 @@ const std::vector<Excluded>& numbers_and_caches() {
       {115, "An adapter of one projection is not applied, or merged twice.",
        "any weights are possible; with a trace, localise names the projection"},
       {118, "Prompts of more than index_topk keys take another path than shorter ones.",
-       "one length shows one path: judge the same text shorter and longer than index_topk"},
+       "one length shows one path: where a file has prompts of both kinds `golden` and `diagnose` "
+       "say "
+       "that only one kind departs, and `invariants` asks for both"},
       {110, "Exact ties are broken in another order.",
        "both orders are right; 36 has it for the sake of diagnosis"},
       {217, "Plausible: k_rope is cached before its rotation.", "the same numbers as 67"},

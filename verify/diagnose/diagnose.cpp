@@ -10,6 +10,7 @@
 
 #include "verify/diagnose/lower_precision.hpp"
 #include "verify/diagnose/search.hpp"
+#include "verify/judge/notes.hpp"
 #include "verify/judge/precision_of.hpp"
 #include "verify/localise/suspects.hpp"
 #include "verify/names/name_map.hpp"
@@ -72,6 +73,14 @@ std::string why_not(const Diagnosis& d) {
          ", leaves more than its noise: " + remains(d, nearest);
 }
 
+/// "; rows depart in prompts of more than ..."; empty where lengths tell nothing.
+std::string of_lengths(const Diagnosis& diagnosis, const Recording& side, const Config& config) {
+  if (!diagnosis.plain.logits || !config.indexer) return {};
+  const std::string note =
+      lengths_note(*diagnosis.plain.logits, side.sequences, config.indexer->topk);
+  return note.empty() ? "" : "; " + note;
+}
+
 void conclude_unknown(Diagnosis& diagnosis, const Recording& side, const ModelPair& models) {
   diagnosis.conclusion = "unknown";
   const std::vector<std::string> ops = suspects(models, side, diagnosis.plain);
@@ -93,6 +102,7 @@ void conclude_unknown(Diagnosis& diagnosis, const Recording& side, const ModelPa
         "it differs from the first key on, so that any op may be wrong: a trace of the same run "
         "names the tensor that differs first";
   }
+  diagnosis.why += of_lengths(diagnosis, side, models.definition.config);
 }
 
 /// Singles, constants, pairs, until something explains the candidate.
