@@ -86,7 +86,9 @@ const std::vector<Excluded>& numbers_and_caches() {
       {96, "A token's index is used on a buffer indexed by pages.", decode},
       {97, "Several tokens at once are taken for a new sequence.", decode},
       {115, "An adapter of one projection is not applied, or merged twice.",
-       "any weights are possible; with a trace, localise names the projection"},
+       "any weights are possible; of a trace, `diagnose` and `localise` name the projection and "
+       "the rank "
+       "of what differs"},
       {118, "Prompts of more than index_topk keys take another path than shorter ones.",
        "one length shows one path: where a file has prompts of both kinds `golden` and `diagnose` "
        "say "

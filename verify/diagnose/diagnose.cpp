@@ -13,6 +13,7 @@
 #include "verify/judge/notes.hpp"
 #include "verify/judge/precision_of.hpp"
 #include "verify/localise/suspects.hpp"
+#include "verify/localise/weights.hpp"
 #include "verify/names/name_map.hpp"
 #include "verify/receipt.hpp"
 
@@ -105,8 +106,38 @@ void conclude_unknown(Diagnosis& diagnosis, const Recording& side, const ModelPa
   diagnosis.why += of_lengths(diagnosis, side, models.definition.config);
 }
 
+/// Of a trace that no defect explains: ops that compute with other weights. An adapter that was
+/// forgotten or merged twice is a defect by itself, if nothing else is wrong.
+void conclude_weights(Diagnosis& diagnosis, const Recording& side, const ModelPair& models,
+                      const JudgeOptions& options) {
+  constexpr int adapter = 115;
+  JudgeOptions quiet = options;
+  quiet.progress = nullptr;
+  std::vector<FaultyOp> wrong;
+  std::vector<OtherWeights> others;
+  try {
+    wrong = graft(models, side, quiet).wrong;
+    others = other_weights(models, side, wrong);
+  } catch (const Error&) {
+    return;  // a tensor of another shape cannot be put in place of ours
+  }
+  if (others.empty()) return;
+  const bool low = std::all_of(others.begin(), others.end(),
+                               [](const OtherWeights& other) { return other.is_low(); });
+  if (!low || others.size() < wrong.size()) {
+    diagnosis.why += "; " + in_words(others);
+    return;
+  }
+  diagnosis.conclusion = "defect";
+  diagnosis.defects = {adapter};
+  diagnosis.suspects.clear();
+  for (const OtherWeights& other : others) diagnosis.suspects.push_back(other.name);
+  diagnosis.why = in_words(others) + "; every other op of the trace is right by itself";
+}
+
 /// Singles, constants, pairs, until something explains the candidate.
-void search(Diagnosis& diagnosis, Search& run, const ModelPair& models, const Recording& side) {
+void search(Diagnosis& diagnosis, Search& run, const ModelPair& models, const Recording& side,
+            const JudgeOptions& options) {
   const Config& config = models.definition.config;
   std::vector<Arm> arms = single_arms(config), pairs;
   run.rank(arms, "known defects");
@@ -133,6 +164,7 @@ void search(Diagnosis& diagnosis, Search& run, const ModelPair& models, const Re
     conclude_defect(diagnosis);
   } else if (decided) {
     conclude_unknown(diagnosis, side, models);
+    if (diagnosis.plain.first_departure) conclude_weights(diagnosis, side, models, options);
   } else {
     diagnosis.conclusion = "unknown";
     diagnosis.why =
@@ -184,7 +216,7 @@ Diagnosis diagnose(const ModelPair& models, const Recording& side, const JudgeOp
     diagnosis.conclusion = "correct";
     diagnosis.why = diagnosis.plain.why;
   } else {
-    search(diagnosis, run, models, side);
+    search(diagnosis, run, models, side, options);
   }
   return diagnosis;
 }

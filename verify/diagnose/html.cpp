@@ -87,7 +87,7 @@ std::string suspects_box(const Diagnosis& d) {
 }
 
 std::string advice(const Diagnosis& d) {
-  if (d.conclusion != "defect" && d.conclusion != "convention") return "";
+  if (d.ranking.empty() || !d.ranking.front().explained) return "";
   const Ranked& best = d.ranking.front();
   return "Look first at " + best.first +
          (best.link.empty() ? "" : ", and at the same bug elsewhere: " + best.link);

@@ -8,6 +8,7 @@
 #include "core/trace_names.hpp"
 #include "verify/judge/precision_of.hpp"
 #include "verify/localise/graft.hpp"
+#include "verify/localise/weights.hpp"
 #include "verify/names/dataflow.hpp"
 #include "verify/names/name_map.hpp"
 #include "verify/receipt.hpp"
@@ -261,6 +262,8 @@ Localisation localise(const std::filesystem::path& checkpoint,
   } else {
     l.grafted = graft(models, side, options);
     conclude_trace(l);
+    if (const auto others = other_weights(models, side, l.grafted.wrong); !others.empty())
+      l.why += "; " + in_words(others);
   }
   l.receipt = make_receipt(checkpoint, candidate, std::nullopt);
   l.receipt.candidate_sha256.swap(l.receipt.golden_sha256);
