@@ -312,6 +312,19 @@ TEST_CASE("the latent norms' eps of the config is a convention, not a defect", "
   CHECK(d.conclusion == "convention");
   CHECK(d.defects == std::vector<int>{109});
   CHECK(exit_code(d) == 1);
+
+  // And the reverse, where the definition follows the config.
+  Traced engines;
+  JudgeOptions of_config;
+  of_config.latent_eps_of_config = true;
+  const Checkpoint checkpoint(sample("v32") / "checkpoint", of_config);
+  CHECK(checkpoint.stored.config.latent_norm_eps == checkpoint.stored.config.rms_norm_eps);
+  const Recording of_transformers = engines.dump([](Variant&) {}, everything);
+  engines.models = open_models(checkpoint.stored, Precision::fp64);
+  const Diagnosis reverse = engines.diagnosed(of_transformers);
+  CAPTURE(reverse.why);
+  CHECK(reverse.conclusion == "convention");
+  CHECK(reverse.defects == std::vector<int>{109});
 }
 
 TEST_CASE("a trace without logits says nothing of KL, and is taken for its own precision",

@@ -11,7 +11,7 @@ struct GoldenArguments : Arguments {
 
 /// The golden alone, by the reference; somebody's file; or a backend of ours.
 Verdict judged(const GoldenArguments& a, JudgeOptions options) {
-  const Checkpoint checkpoint(a.checkpoint);
+  const Checkpoint checkpoint(a.checkpoint, options);
   if (!a.candidate.empty())
     return judge(checkpoint, a.golden, std::filesystem::path(a.candidate), options);
   const EngineOptions engine = a.engine_options();
@@ -58,6 +58,7 @@ Command golden_command(CLI::App& parent) {
   add_backend(*app, *a, "Which of ours is held against GOLDEN")->excludes(candidate);
   add_dtype(*app, *a, "GOLDEN");
   add_precision(*app, *a);
+  add_conventions(*app, *a);
   add_names(*app, *a);
   app->add_option("--layers", a->layers, "Verify the span A:B of layers only (needs a trace)");
   cli::add_real(*app, "--max-kl-div,--max_kl_div", a->max_kl_div, {},

@@ -102,8 +102,27 @@ std::string defect_name(std::string module) {
 
 }  // namespace
 
+/// The rows of kv_a_proj_with_mqa behind those of the latent, that make k_rope, are zeros.
+void lose_rope_rows(Variant& altered) {
+  around(altered.ops.linear, ends("self_attn.kv_a_proj_with_mqa"),
+         [R = altered.model.config.kv_lora_rank](const auto& inner, Name name, Out y, In x,
+                                                 const Linear& w) {
+           inner(name, y, x, w);
+           for (Index t = 0; t < y.shape[0]; ++t)
+             for (Index c = R; c < y.shape[1]; ++c) y(t, c) = 0;
+         });
+}
+
 std::vector<Defect> weight_defects() {
-  std::vector<Defect> all;
+  std::vector<Defect> all = {
+      {116,
+       "kv-a-rope-rows-lost",
+       "The last rows of kv_a_proj_with_mqa, those of k_rope, are lost where it is fused with "
+       "q_a_proj: they are zero.",
+       issue("vllm-project/vllm-ascend", 15346),
+       "self_attn.kv_a_proj_with_mqa",
+       any_model,
+       {{"", lose_rope_rows}}}};
   for (const Module& module : modules) {
     const std::string name = module.name;
     Defect defect{114,

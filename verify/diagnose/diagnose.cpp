@@ -229,7 +229,8 @@ Diagnosis diagnose(const std::filesystem::path& checkpoint, const std::filesyste
   const Recording side = read_named(candidate, options.dtype, config, options.names);
   const reference::Precision precision =
       options.precision ? *options.precision : precision_of(side);
-  const ModelPair models = open_models(checkpoint, precision, config.fp8_block.has_value());
+  const ModelPair models =
+      open_models(Checkpoint(checkpoint, options).stored, precision, config.fp8_block.has_value());
   Diagnosis diagnosis = diagnose(models, side, options);
   diagnosis.checkpoint = checkpoint.string();
   diagnosis.candidate = candidate.string();

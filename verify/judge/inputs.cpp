@@ -63,6 +63,11 @@ void describe(Verdict& verdict, const Config& config, const std::vector<Sequence
 Checkpoint::Checkpoint(const fs::path& directory)
     : path(directory), stored(open_checkpoint(directory)) {}
 
+Checkpoint::Checkpoint(const fs::path& directory, const JudgeOptions& options)
+    : Checkpoint(directory) {
+  if (options.latent_eps_of_config) stored.config.latent_norm_eps = stored.config.rms_norm_eps;
+}
+
 Inputs read_inputs(const Checkpoint& checkpoint, const fs::path& golden, const Candidate& candidate,
                    const JudgeOptions& options) {
   const Config& config = checkpoint.stored.config;

@@ -6,6 +6,7 @@
 #include <map>
 
 #include "core/trace_names.hpp"
+#include "verify/judge/inputs.hpp"
 #include "verify/judge/precision_of.hpp"
 #include "verify/localise/graft.hpp"
 #include "verify/localise/weights.hpp"
@@ -247,7 +248,7 @@ Localisation localise(const std::filesystem::path& checkpoint,
   const reference::Precision precision =
       options.precision ? *options.precision : precision_of(side);
   l.precision = name_of(precision);
-  const ModelPair models = open_models(checkpoint, precision);
+  const ModelPair models = open_models(Checkpoint(checkpoint, options).stored, precision);
   bool traced = false;  // more than what are the logits anyway
   for (const Trace::Entry& entry : side.trace.entries()) {
     if (!is_traced(entry.name)) l.unmapped.push_back(entry.name);
