@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "core/words.hpp"
+#include "reference/precision/hf_fp16.hpp"
 #include "reference/precision/hf_tf32.hpp"
 #include "reference/precision/llama_f16.hpp"
 #include "reference/precision/official_fp8.hpp"
@@ -15,6 +16,7 @@ constexpr std::pair<Precision, std::string_view> names[] = {
     {Precision::fp64, "fp64"},           {Precision::hf_fp32, "hf-fp32"},
     {Precision::hf_bf16, "hf-bf16"},     {Precision::official_fp8, "official-fp8"},
     {Precision::llama_f16, "llama-f16"}, {Precision::hf_tf32, "hf-tf32"},
+    {Precision::hf_fp16, "hf-fp16"},
 };
 
 /// What DeepSeek's own code makes float32. Under bfloat16 transformers 5.23 keeps no parameter in
@@ -55,6 +57,8 @@ Dtype format_of(Precision precision) {
     case Precision::llama_f16:
     case Precision::hf_tf32:
       return Dtype::f32;
+    case Precision::hf_fp16:
+      return Dtype::f16;
     default:
       return Dtype::bf16;
   }
@@ -82,6 +86,7 @@ Ops<double> ops_of(Precision precision, Rounding rounding, const Config& config)
   if (precision == Precision::official_fp8) return official_fp8_ops(rounded, config);
   if (precision == Precision::llama_f16) return llama_f16_ops(rounded);
   if (precision == Precision::hf_tf32) return hf_tf32_ops(rounded);
+  if (precision == Precision::hf_fp16) return hf_fp16_ops(rounded);
   if (precision == Precision::fp64 && rounding.mode == Rounding::Mode::nearest)
     return definition<double>();
   return rounded.ops();
