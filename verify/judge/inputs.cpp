@@ -50,6 +50,7 @@ std::optional<Recording> read_candidate(const Candidate& candidate, const Record
 void describe(Verdict& verdict, const Config& config, const std::vector<Sequence>& judged) {
   verdict.family = config.model_type;
   verdict.layers = config.num_hidden_layers;
+  verdict.unused_keys = config.unused_keys;
   verdict.topk = config.indexer && config.use_sparse_attention ? config.indexer->topk : 0;
   verdict.longest_visible = longest_visible(judged);
   verdict.sequences = static_cast<Index>(judged.size());
