@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "tests/catch.hpp"
+#include "tests/scratch.hpp"
 #include "tests/verify/localise_helpers.hpp"
 #include "verify/diagnose/diagnose.hpp"
 #include "verify/measure/singular_values.hpp"
@@ -119,4 +120,27 @@ TEST_CASE("other faults of a projection are no other weights", "[judge]") {
   REQUIRE(scaled.size() == 1);  // weights times 1.5
   CHECK_FALSE(scaled[0].is_low());
   CHECK_THAT(in_words(scaled), Contains("the full one: other weights"));
+}
+
+TEST_CASE("logits of another checkpoint's projection are named, if it is told", "[judge][slow]") {
+  const Scratch scratch;
+  const std::filesystem::path base = sample("v32") / "checkpoint", merged = scratch / "merged";
+  std::filesystem::copy(base, merged, std::filesystem::copy_options::recursive);
+  TensorFile weights = TensorFile::read(base / "model.safetensors");
+  const std::string changed = kv_b + ".weight";
+  for (double& w : weights.at(changed).values) w *= 1.25;
+  std::filesystem::remove(merged / "model.safetensors");
+  weights.write(merged / "model.safetensors");
+  JudgeOptions options = V32{}.options();
+  options.dtype = "fp64";
+  const std::filesystem::path of_base = sample("v32") / "logits.safetensors";
+  const Diagnosis unknown = diagnose(merged, of_base, options);
+  CAPTURE(unknown.why);
+  CHECK(unknown.conclusion == "unknown");
+  options.weights_of = base.string();
+  const Diagnosis d = diagnose(merged, of_base, options);
+  CAPTURE(d.why);
+  CHECK(d.defects == std::vector<int>{115});
+  REQUIRE_FALSE(d.ranking.empty());
+  CHECK_THAT(d.ranking.front().variant, Contains("self_attn.kv_b_proj of "));
 }

@@ -61,7 +61,8 @@ std::string table(const Diagnosis& d, bool colour) {
       if (std::isfinite(r.distance) && shown++ < most_shown) text += row(r);
     if (shown == 0) text += "none of them can explain the candidate\n";
     if (d.ranking.front().explained) {
-      text += fmt::format("\nfirst to diverge: {}\n", d.ranking.front().first);
+      if (!d.ranking.front().first.empty())
+        text += fmt::format("\nfirst to diverge: {}\n", d.ranking.front().first);
       if (!d.ranking.front().link.empty())
         text += fmt::format("reported at:      {}\n", d.ranking.front().link);
     }

@@ -22,6 +22,7 @@ struct JudgeOptions : Draws {
   std::optional<std::pair<Index, Index>> layers;  // a span [A, B) instead of the whole model
   /// The definition's latent norms take rms_norm_eps, not transformers' 1e-6 (defect 109).
   bool latent_eps_of_config = false;
+  std::string weights_of;      // diagnose: another checkpoint, whose weights are tried by module
   bool explain = true;         // search for near-ties that explain a row beyond its limit
   bool explain_limit = false;  // state the derivation of every limit
   bool own_error = false;      // also run in long double, to state the reference's own rounding
