@@ -11,7 +11,7 @@
 
 #include "cli/program.hpp"
 #include "core/threads.hpp"
-#include "experiments/rates/common.hpp"
+#include "core/recording.hpp"
 #include "verify/defects/defect.hpp"
 #include "verify/measure/divergence.hpp"
 #include "verify/runs/models.hpp"
