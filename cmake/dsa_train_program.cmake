@@ -10,5 +10,5 @@ file(GLOB train_commands CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/optimized/train
 list(FILTER train_commands EXCLUDE REGEX "/overrides[.]cpp$")
 add_executable(dsa-train ${PROJECT_SOURCE_DIR}/optimized/train/main.cpp ${train_commands})
 target_link_libraries(dsa-train PRIVATE dsa_train_pipeline dsa_cli dsa_exact)
-target_compile_options(dsa-train PRIVATE -O1)
+target_compile_options(dsa-train PRIVATE ${DSA_READS})
 target_precompile_headers(dsa-train PRIVATE <CLI/CLI.hpp>)

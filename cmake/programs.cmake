@@ -2,7 +2,7 @@
 file(GLOB_RECURSE run_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/run/*.cpp)
 add_executable(dsa-run ${run_sources})
 target_link_libraries(dsa-run PRIVATE dsa_engine_arguments dsa_text_generation dsa_exact)
-target_compile_options(dsa-run PRIVATE -O1)
+target_compile_options(dsa-run PRIVATE ${DSA_READS})
 set_source_files_properties(${PROJECT_SOURCE_DIR}/run/convert.cpp ${PROJECT_SOURCE_DIR}/run/quantise.cpp
                             PROPERTIES COMPILE_OPTIONS -O3
                             # GCC 12 crashes on a header that was precompiled at another level.
@@ -11,7 +11,7 @@ target_precompile_headers(dsa-run PRIVATE <CLI/CLI.hpp>)
 
 add_executable(make_wide ${PROJECT_SOURCE_DIR}/data/make_wide.cpp)
 target_link_libraries(make_wide PRIVATE dsa_core dsa_exact CLI11::CLI11)
-target_compile_options(make_wide PRIVATE -O1)
+target_compile_options(make_wide PRIVATE ${DSA_READS})
 
 add_library(dsa_experiments ${PROJECT_SOURCE_DIR}/experiments/rates/common.cpp
                             ${PROJECT_SOURCE_DIR}/experiments/rates/unknown_candidates.cpp)
@@ -19,7 +19,7 @@ target_link_libraries(dsa_experiments PUBLIC dsa_verify PRIVATE dsa_exact)
 foreach(name false_alarms false_names visibility)
   add_executable(${name} ${PROJECT_SOURCE_DIR}/experiments/rates/${name}.cpp)
   target_link_libraries(${name} PRIVATE dsa_experiments dsa_cli dsa_exact)
-  target_compile_options(${name} PRIVATE -O1)
+  target_compile_options(${name} PRIVATE ${DSA_READS})
 endforeach()
 
 include(${PROJECT_SOURCE_DIR}/cmake/sweep.cmake)
