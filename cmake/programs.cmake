@@ -29,4 +29,5 @@ file(GLOB bench_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/experiments/benc
 add_executable(dsa-bench ${bench_sources})
 target_link_libraries(dsa-bench PRIVATE dsa_kernels dsa_engine_arguments dsa_bench_cuda dsa_exact
                                         benchmark::benchmark)
+target_compile_options(dsa-bench PRIVATE ${DSA_READS})
 target_precompile_headers(dsa-bench PRIVATE <CLI/CLI.hpp>)

@@ -12,7 +12,7 @@ install(TARGETS _core LIBRARY DESTINATION dsa COMPONENT python)
 add_custom_target(dsa_package DEPENDS _core)
 # The ops of the reference compute, and are optimised in full. The rest reads, decides and converts: at -O1 a third of
 # its compilation is saved.
-foreach(target _core nanobind-static dsa_core dsa_check dsa_cases)
+foreach(target _core nanobind-static dsa_core)
   target_compile_options(${target} PRIVATE ${DSA_READS})
 endforeach()
 # Of core, only what these name: no checkpoints, configurations or recordings. A symbol that is missing fails at import.
