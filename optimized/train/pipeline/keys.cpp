@@ -184,7 +184,7 @@ std::vector<Key> stage_keys() {
       integer("stage.batch", 0, 0, "rows a step; 0: data.batch"),
       integer("stage.seq", 0, 0, "tokens of a row; 0: data.seq"),
       list(Kind::texts, "stage.source", Json::array(), "as data.source; empty: that"),
-      list(Kind::numbers, "stage.weights", Json::array(), "as data.weights; empty: that"),
+      list(Kind::numbers, "stage.weights", Json::array(), "as data.weights; empty: that, or equal ones of stage.source"),
       word("stage.loss_on", "auto", {"auto", "all"},
            "targets of the language-model loss; auto: answers, where a document has some"),
       list(Kind::integers, "stage.levels", Json::array({1}),
