@@ -4,6 +4,7 @@ file(GLOB_RECURSE sweep_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/experime
 list(FILTER sweep_sources EXCLUDE REGEX "experiments/sweep/(main.cpp|commands/)")
 add_library(dsa_sweep ${sweep_sources})
 target_compile_options(dsa_sweep PRIVATE ${DSA_READS})
+target_precompile_headers(dsa_sweep PRIVATE <nlohmann/json.hpp> <fmt/format.h> <algorithm> <filesystem> <map> <string> <vector>)
 target_link_libraries(dsa_sweep PUBLIC dsa_verify dsa_train_pipeline dsa_cli
                                 PRIVATE dsa_exact Boost::headers tomlplusplus::tomlplusplus)
 
