@@ -97,14 +97,15 @@ int run(const Arguments& a) {
   auto engine = backend.open(open_checkpoint(a.checkpoint), options);
   text::require_same_vocabulary(tokenizer, engine->config());
 
-  std::cerr << engine->name() << ", sequences of " << engine->largest_length()
-            << " tokens in all\n";
+  const std::string what = fmt::format("{}, {} tokens in all sequences together\n", engine->name(),
+                                       engine->largest_length());
   serve::Scheduler scheduler(std::move(engine), a.limits, stop);
   serve::Api api(api_options(a, chat), tokenizer, scheduler);
   constexpr int idle = 16;  // connections that ask nothing, or of the server's health
   const serve::HttpServer server(
       a.host, a.port, {body_bytes, a.limits.parallel + a.limits.queue + idle},
       [&api](const serve::HttpRequest& request) { return api.answer(request); }, serve::http_error);
+  std::cerr << what;
   std::cout << "listening on http://" << a.host << ":" << server.port() << std::endl;
   wait_until_drained(scheduler, server);
   return 0;
