@@ -39,13 +39,14 @@ def make_checkpoint(folder):
         "eos_token": "<｜end▁of▁sentence｜>", "clean_up_tokenization_spaces": False}), encoding="utf-8")
 
 
-def evaluate(model, arguments, tasks, folder):
+def evaluate(model, arguments, tasks, folder, limit):
     """({(subject, question): [4 log-likelihoods]}, accuracy over questions, seconds) by lm_eval."""
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
     start = time.time()
     found = simple_evaluate(model=model, model_args=arguments, tasks=tasks, num_fewshot=SHOTS, batch_size=16,
-                            task_manager=TaskManager(include_path=str(folder)), log_samples=True, bootstrap_iters=0)
+                            task_manager=TaskManager(include_path=str(folder)), log_samples=True, bootstrap_iters=0,
+                            limit=limit)
     scores, right = {}, []
     for task, samples in found["samples"].items():
         for sample in samples:
@@ -55,11 +56,11 @@ def evaluate(model, arguments, tasks, folder):
     return scores, statistics.mean(right), time.time() - start
 
 
-def by_program(checkpoint, mmlu, folder, form):
+def by_program(checkpoint, mmlu, folder, form, limit):
     """The same by dsa-run mmlu."""
     start, out = time.time(), folder / f"mmlu-{form}.json"
-    subprocess.run(["dsa-run", "mmlu", checkpoint, "--data", mmlu, "--format", form, "--json", out, "--shots", str(SHOTS)],
-                   check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["dsa-run", "mmlu", checkpoint, "--data", mmlu, "--format", form, "--json", out, "--shots", str(SHOTS),
+                    "--limit", str(limit)], check=True, stdout=subprocess.DEVNULL)
     found = json.loads(out.read_text(encoding="utf-8"))
     scores = {(name, i): answer["log_likelihoods"] for name, subject in found["subjects"].items()
               for i, answer in enumerate(subject["answers"])}
@@ -143,8 +144,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("out/evaluate"))
     parser.add_argument("--seconds", type=int, default=60, help="of the load of 16 clients")
-    out = parser.parse_args().out.resolve()
-    seconds = parser.parse_args().seconds
+    parser.add_argument("--limit", type=int, default=1, help="questions of each subject")
+    arguments = parser.parse_args()
+    out, seconds, limit = arguments.out.resolve(), arguments.seconds, arguments.limit
     os.environ["HF_HUB_OFFLINE"] = "1"
     from dsa.mmlu_tasks import write_tasks
     checkpoint, mmlu = out / "checkpoint", ROOT / "data/mmlu"
@@ -154,13 +156,13 @@ def main():
 
     ways = {}
     for form, dtype in (("fp32", "float32"), ("bf16", "bfloat16")):
-        ways["hf", form] = evaluate("hf", f"pretrained={checkpoint},dtype={dtype},device=cpu", tasks, out / "tasks")
-        ways["dsa", form] = evaluate("dsa", f"pretrained={checkpoint},format={form}", tasks, out / "tasks")
-        ways["dsa-run mmlu", form] = by_program(checkpoint, mmlu, out, form)
+        ways["hf", form] = evaluate("hf", f"pretrained={checkpoint},dtype={dtype},device=cpu", tasks, out / "tasks", limit)
+        ways["dsa", form] = evaluate("dsa", f"pretrained={checkpoint},format={form}", tasks, out / "tasks", limit)
+        ways["dsa-run mmlu", form] = by_program(checkpoint, mmlu, out, form, limit)
     with Server(checkpoint, "--format", "fp32") as server:
         ways["local-completions", "fp32"] = evaluate(
             "local-completions", f"model={checkpoint},base_url={server.url}/v1/completions,tokenizer={checkpoint},"
-            "tokenizer_backend=huggingface,add_bos_token=True,num_concurrent=4", tasks, out / "tasks")
+            "tokenizer_backend=huggingface,add_bos_token=True,num_concurrent=4", tasks, out / "tasks", limit)
         ask_as_openai(server, str(checkpoint))
 
     want, accuracy, _ = ways["hf", "fp32"]

@@ -112,6 +112,10 @@ struct HttpServer::Implementation {
                                     std::exception_ptr) { response.status = 500; });
     server.set_payload_max_length(limits.body_bytes);
     server.set_tcp_nodelay(true);
+    server.set_socket_options([](int socket) {  // httplib's own would share the port with others
+      const int yes = 1;
+      ::setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+    });
     constexpr std::size_t forever = 1'000'000'000;
     server.set_keep_alive_max_count(forever);
     const auto threads = static_cast<std::size_t>(limits.connections);

@@ -20,11 +20,11 @@ def named(op):
 
 
 def ops():
-    """{op: {"formula", "dtypes", "inputs": {name: axes}, "scalars": {name: default}}}. A default of NaN: it must be
-    given. sparse_attention, dense_attention and expanded_attention are other names of mla_*."""
+    """{op: {"formula", "dtypes", "inputs": {name: axes}, "scalars": {name: default}}} of the ops that have bounds. A
+    default of NaN: it must be given. sparse_attention, dense_attention and expanded_attention are other names of mla_*."""
     return {facts["name"]: {"formula": facts["formula"], "dtypes": list(facts["dtypes"]),
                             "inputs": {name: axes for name, axes, _, _ in facts["inputs"]},
-                            "scalars": dict(facts["scalars"])} for facts in _core.ops()}
+                            "scalars": dict(facts["scalars"])} for facts in _core.ops() if facts["has_bounds"]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,8 @@ def answer(op, inputs, dtype="fp32", **scalars):
 
     Input names, shapes and scalars: ops(). Inputs must hold numbers that the dtype's kernels read: they are never
     rounded. begin and end may be left out: then queries are the last T tokens of one document. Bounds: gamma(n, u) of
-    the sums in fp32, in any order, plus what the dtype stores (docs/ops.md); there are none for backward passes.
+    the sums in fp32, in any order, plus what the dtype stores (docs/ops.md). Gradients that are added to (d_g, d_w, ..,
+    and d_x with add=1) are 0 where they are not given.
     """
     op = named(op)
     require(isinstance(dtype, str), f"dtype is {dtype!r:.80}, expected fp32, bf16 or fp8")
