@@ -19,6 +19,11 @@ def named(op):
     return name
 
 
+def facts_of(op):
+    """What the suite knows of an op, by its own name; with bounds for inputs of one's own or without."""
+    return next(facts for facts in _core.ops() if facts["name"] == op)
+
+
 def ops():
     """{op: {"formula", "dtypes", "inputs": {name: axes}, "scalars": {name: default}}} of the ops that have bounds. A
     default of NaN: it must be given. sparse_attention, dense_attention and expanded_attention are other names of mla_*."""
@@ -45,7 +50,7 @@ def want_of(case):
 
 
 def _whole_inputs(op):
-    facts = next(facts for facts in _core.ops() if facts["name"] == op)
+    facts = facts_of(op)
     return {name for name, _, kind, _ in facts["inputs"] if kind == "int32"}, facts
 
 
