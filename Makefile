@@ -16,8 +16,8 @@ FUZZ_SECONDS ?= 10
 
 # The judge alone needs fewer packages.
 packages: PACKAGES = $(shell cat packages.txt)
-judge-packages: PACKAGES = $(filter-out catch2 clang libbenchmark-dev libclang-rt-% libpcre2-dev \
-  libtomlplusplus-dev libutf8proc-dev, $(shell cat packages.txt))
+judge-packages: PACKAGES = $(filter-out catch2 clang libbenchmark-dev libclang-rt-% libcpp-httplib-dev \
+  libpcre2-dev libtomlplusplus-dev libutf8proc-dev, $(shell cat packages.txt))
 packages judge-packages:
 	@missing=$$(for p in $(PACKAGES); do \
 	  dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'install ok installed' || echo $$p; done); \
