@@ -62,6 +62,8 @@ const std::map<std::string, Strings> rooms = {
 /// What every room of verify/ may include besides the floors below it.
 const std::map<std::string, Strings> below_verify = {
     {"verify/", {"core/", "cli/", "reference/", "optimized/engine/", "optimized/backends."}},
+    {"verify/commands/",
+     {"core/", "cli/", "text/", "reference/", "optimized/engine/", "optimized/backends."}},
     {"verify/measure/", {"core/"}},
     {"verify/report/", {"core/"}},
     {"verify/kernels/",

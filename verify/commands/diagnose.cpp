@@ -30,7 +30,12 @@ Command diagnose_command(CLI::App& parent) {
   app->add_option("CANDIDATE", a->candidate, "Tokens with somebody's logits or trace")->required();
   add_dtype(*app, *a, "CANDIDATE");
   add_precision(*app, *a);
+  add_conventions(*app, *a);
   add_names(*app, *a);
+  app->add_option(
+      "--weights-of", a->options.weights_of,
+      "Another checkpoint of the same shapes, e.g. the base of an adapter: also try its\n"
+      "weights, one module at a time");
   add_json(*app, *a, "the diagnosis");
   add_html(*app, *a);
   add_sampling(*app, a->options);

@@ -86,9 +86,11 @@ const std::vector<Excluded>& numbers_and_caches() {
       {96, "A token's index is used on a buffer indexed by pages.", decode},
       {97, "Several tokens at once are taken for a new sequence.", decode},
       {115, "An adapter of one projection is not applied, or merged twice.",
-       "any weights are possible; with a trace, localise names the projection"},
+       "any weights are possible: `diagnose` names the projection from a trace, and from logits "
+       "if it is told the other checkpoint (--weights-of)"},
       {118, "Prompts of more than index_topk keys take another path than shorter ones.",
-       "one length shows one path: judge the same text shorter and longer than index_topk"},
+       "one length shows one path: `golden` and `diagnose` say so of a file with prompts of both "
+       "kinds, and `invariants` asks for both"},
       {110, "Exact ties are broken in another order.",
        "both orders are right; 36 has it for the sake of diagnosis"},
       {217, "Plausible: k_rope is cached before its rotation.", "the same numbers as 67"},
