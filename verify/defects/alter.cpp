@@ -21,6 +21,27 @@ void around_attention(Variant& altered, std::function<void(Name, AttentionTold&)
          });
 }
 
+std::function<void(Variant&)> unread(std::function<void(Variant&)> apply) {
+  return [apply = std::move(apply)](Variant& altered) {
+    const auto right_scores = altered.ops.indexer_scores;
+    const auto right_topk = altered.ops.topk_select;
+    apply(altered);
+    const Memory<std::pair<std::string, Tensor<double, 2>>> seen;
+    around(altered.ops.indexer_scores, anywhere(),
+           [right_scores, seen](const auto& inner, Name name, Out scores, auto&&... rest) {
+             Tensor<double, 2> right(scores.shape);
+             right_scores(name, right, rest...);
+             seen.put({sibling(name, names::indexer), std::move(right)});
+             inner(name, scores, rest...);
+           });
+    around_attention(altered, [right_topk, seen](Name, AttentionTold& told) {
+      if (!seen.has()) return;
+      const auto& [selection, right] = seen.get();
+      right_topk(selection, told.chosen, right);
+    });
+  };
+}
+
 std::string constant(const std::string& what, double value) {
   return fmt::format("{}={:g}", what, value);
 }

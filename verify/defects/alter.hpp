@@ -111,6 +111,10 @@ struct AttentionTold {
 };
 void around_attention(Variant&, std::function<void(Name, AttentionTold&)>);
 
+/// The same defect of the index scores or of the selection, where the attention reads the right
+/// selection: an indexer that runs beside the model, or a trace that was taken of it alone.
+std::function<void(Variant&)> unread(std::function<void(Variant&)> apply);
+
 /// The selection of keys: f(inner, name, chosen, scores).
 template <class F>
 void around_selection(Variant& altered, F f) {

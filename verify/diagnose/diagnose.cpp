@@ -139,7 +139,7 @@ void conclude_weights(Diagnosis& diagnosis, const Recording& side, const ModelPa
 void search(Diagnosis& diagnosis, Search& run, const ModelPair& models, const Recording& side,
             const JudgeOptions& options) {
   const Config& config = models.definition.config;
-  std::vector<Arm> arms = single_arms(config), pairs;
+  std::vector<Arm> arms = single_arms(config), unread, pairs;
   run.rank(arms, "known defects");
   const bool decided = diagnosis.plain.outcome == Outcome::fail;
   bool found = decided && run.hold_best(arms);
@@ -148,12 +148,18 @@ void search(Diagnosis& diagnosis, Search& run, const ModelPair& models, const Re
     found = run.hold_best(arms);
   }
   if (decided && !found) {
+    unread = run.unread_arms(arms, config);
+    found = run.hold_best(unread);
+    std::erase_if(unread, [](const Arm& arm) { return !arm.ranked.explained; });
+  }
+  if (decided && !found) {
     pairs = pair_arms(arms);
     run.rank(pairs, "pairs");
     found = run.hold_best(pairs);
     if (pairs.size() > most_shown_pairs) pairs.resize(most_shown_pairs);
   }
   take_ranking(diagnosis, arms);  // of two that leave as much, the single one comes first
+  take_ranking(diagnosis, unread);
   take_ranking(diagnosis, pairs);
   std::stable_sort(diagnosis.ranking.begin(), diagnosis.ranking.end(),
                    [](const Ranked& a, const Ranked& b) {

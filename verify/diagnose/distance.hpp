@@ -42,6 +42,7 @@ class Distances {
 
   const Distance& of_definition() const { return of_definition_; }
   bool has_first() const { return !first_.empty(); }
+  const std::string& first() const { return first_; }  // empty: none, or there is no trace
 
  private:
   struct Progress;

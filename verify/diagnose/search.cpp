@@ -7,6 +7,7 @@
 
 #include "core/checkpoint.hpp"
 #include "core/threads.hpp"
+#include "core/trace_names.hpp"
 #include "verify/defects/alter.hpp"
 #include "verify/diagnose/evidence.hpp"
 #include "verify/measure/fit.hpp"
@@ -220,6 +221,24 @@ std::vector<Arm> Search::further(const Config& config) const {
     for (const DefectVariant& variant : other_weights_->variants)
       arms.push_back(arm_of(*other_weights_, variant));
   return arms;
+}
+
+std::vector<Arm> Search::unread_arms(const std::vector<Arm>& arms, const Config& config) {
+  std::vector<Arm> unread_ones;
+  if (!is_indexer_part(distances_.first()) || !config.use_sparse_attention) return unread_ones;
+  for (const Arm& arm : arms) {
+    if (!arm.defect->first.ends_with(names::indexer_scores) &&
+        !arm.defect->first.ends_with(names::indexer))
+      continue;
+    Arm& one = unread_ones.emplace_back(arm);
+    one.alter = unread(arm.alter);
+    one.ranked.variant += (arm.ranked.variant.empty() ? "" : ", ") +
+                          std::string("the attention reads the right selection");
+    one.ranked.tried = one.ranked.explained = false;
+    one.ranked.open = one.ranked.differing = 0;
+  }
+  rank(unread_ones, "selections that are not read");
+  return unread_ones;
 }
 
 void Search::widen(std::vector<Arm>& arms, const Config& config) {

@@ -47,6 +47,10 @@ class Search {
   /// what else the catalogue knows of defects where none of its variants explains the candidate.
   void widen(std::vector<Arm>&, const Config&);
 
+  /// Of a trace, the defects of index scores and selections among the arms, where the attention
+  /// does not read what they choose (verify/defects/alter.hpp); ranked.
+  std::vector<Arm> unread_arms(const std::vector<Arm>&, const Config&);
+
   Index variants() const { return variants_; }
 
  private:
