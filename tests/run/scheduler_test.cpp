@@ -125,7 +125,7 @@ TEST_CASE("a request whose client hangs up is dropped", "[serve]") {
     endless.reset();
     for (int i = 0; i < 90 && gated.scheduler.load().running > 0; ++i) {  // fewer than 99 tokens
       gated.gate.let(1);
-      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
     }
     CHECK(gated.comes_to(0, 0));
   }
