@@ -1,8 +1,8 @@
 """`lm_eval --model dsa`, wherever this package is installed.
 
-lm-evaluation-harness (0.4.13) keeps its models in a table and has no entry points for others. Python imports this module
-at its start (python/dsa-lm-eval.pth); once lm_eval.models has been imported, it adds the adapter's name to the table. The
-adapter is imported when somebody asks for it, and lm_eval never by this module.
+lm-evaluation-harness (0.4.13) keeps its models in a table and has no entry points for others. Python imports this
+module at its start (python/dsa-lm-eval.pth); once lm_eval.models has been imported, it adds the adapter's name to the
+table. The adapter is imported when somebody asks for it, and lm_eval never by this module.
 """
 import sys
 from importlib.machinery import PathFinder

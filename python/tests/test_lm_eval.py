@@ -93,8 +93,8 @@ def test_spaces_at_the_end_of_a_context_are_the_continuations(lm):
 
 
 def test_lm_eval_knows_the_name():
-    said = subprocess.run([sys.executable, "-c", "from lm_eval.api.registry import get_model; print(get_model('dsa'))"],
-                          capture_output=True, text=True, cwd="/", check=False)
+    code = "from lm_eval.api.registry import get_model; print(get_model('dsa'))"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/", check=False)
     assert said.stdout.strip() == "<class 'dsa.lm_eval.Adapter'>", said.stderr
 
 

@@ -8,6 +8,7 @@
 #include "cli/numbers.hpp"
 #include "core/build_info.hpp"
 #include "core/checkpoint.hpp"
+#include "core/file.hpp"
 #include "core/outputs.hpp"
 #include "core/sha256.hpp"
 #include "optimized/engine/arguments.hpp"

@@ -15,11 +15,8 @@ bool Answer::next(Piece& piece, const std::function<bool()>& is_gone) {
   piece = {};
   if (!has_begun_) begin(piece);
   while (!is_over_ && piece.text.empty() && piece.tokens.empty()) {
-    const auto event = ticket_->next(std::chrono::milliseconds(50));
-    if (event)
-      take(*event, piece);
-    else if (is_gone())
-      return false;
+    if (is_gone()) return false;  // asked at every token: they may come without a pause
+    if (const auto event = ticket_->next(std::chrono::milliseconds(50))) take(*event, piece);
   }
   return !piece.text.empty() || !piece.tokens.empty();
 }

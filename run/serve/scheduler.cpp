@@ -95,7 +95,9 @@ bool Scheduler::is_open() const {
 
 Scheduler::Load Scheduler::load() const {
   const std::lock_guard lock(mutex_);
-  return {in_work_, static_cast<int>(waiting_.size())};
+  const auto wanted = std::count_if(waiting_.begin(), waiting_.end(),
+                                    [](const auto& ticket) { return !ticket->is_cancelled(); });
+  return {in_work_, static_cast<int>(wanted)};
 }
 
 void Scheduler::work() {

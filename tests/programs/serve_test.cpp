@@ -23,8 +23,10 @@ class Server {
  public:
   explicit Server(const Speaker& speaker) : out_(speaker.scratch / "out") {
     const std::string program = binary_dir() + "/dsa-run", dir = speaker.dir.string();
+    // Without a chat format nothing ends a text but its length.
     std::vector<const char*> words = {program.c_str(), "serve", dir.c_str(), "--port", "0",
-                                      "--format",      "fp32",  "--threads", "1",      nullptr};
+                                      "--format",      "fp32",  "--threads", "1",      "--chat",
+                                      "none",          nullptr};
     posix_spawn_file_actions_t files;
     posix_spawn_file_actions_init(&files);
     posix_spawn_file_actions_addopen(&files, 1, out_.c_str(), O_WRONLY | O_CREAT, 0600);

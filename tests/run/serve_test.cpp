@@ -123,7 +123,13 @@ TEST_CASE("streamed and whole answers are what generate says", "[serve]") {
   CHECK(pieces.back()["usage"]["completion_tokens"] == 20);
 
   // A string that ends the text, in the middle of it and perhaps of a token.
-  const std::string stop = want.substr(want.size() / 2, 2);
+  const auto begins_character = [&](std::size_t at) {
+    return (static_cast<unsigned char>(want[at]) & 0xC0) != 0x80;
+  };
+  std::size_t from = want.size() / 2, to = from + 1;
+  while (!begins_character(from)) --from;
+  while (to < want.size() && !begins_character(to)) ++to;
+  const std::string stop = want.substr(from, to - from);
   body["stop"] = {stop, "\x01 never"};
   text.clear();
   for (const Json& piece : events(served.complete(body).body))
@@ -250,7 +256,7 @@ TEST_CASE("what cannot be answered is refused in one sentence", "[serve]") {
   refused(served.post("/v1/chat/completions", {{"messages", Json::array()}}), 400, "messages");
   refused(served.post("/v1/chat/completions",
                       Json::parse(R"({"messages": [{"role": "tool", "content": "x"}]})")),
-          400, "\"role\"");
+          400, "role\" is \"tool\"");
   refused(served.post("/v1/chat/completions",
                       Json::parse(R"({"messages": [{"role": "assistant", "content": "x"}]})")),
           400, "must be the user's");
