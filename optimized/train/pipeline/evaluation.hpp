@@ -1,10 +1,14 @@
 // optimized/train/pipeline/evaluation.hpp — how good a model is on held-out documents.
+//
+// The ranks of a job divide the batches, and add what each gave in the order of the batches. All
+// call these functions, and get the same answer.
 #pragma once
 
 #include <string>
 #include <vector>
 
 #include "core/json.hpp"
+#include "optimized/ranks/collectives.hpp"
 #include "optimized/train/data/feed.hpp"
 #include "optimized/train/model.hpp"
 #include "optimized/train/pipeline/stage.hpp"
@@ -18,14 +22,15 @@ struct Score {
   Index targets = 0;
 };
 
-Score score_of(TrainedModel&, const std::vector<Batch>&, Recipe::Attention);
+Score score_of(TrainedModel&, const std::vector<Batch>&, Recipe::Attention, ranks::Communicator&);
 
 /// Over all layers that compute an index, of one list of batches.
 struct IndexerScore {
   double kl = 0;  // as the stage's semantics has it
   Recall recall;
 };
-IndexerScore indexer_score_of(TrainedModel&, const std::vector<Batch>&, const Recipe&);
+IndexerScore indexer_score_of(TrainedModel&, const std::vector<Batch>&, const Recipe&,
+                              ranks::Communicator&);
 
 struct Evaluation {
   Json metrics = Json::object();  // "eval.SOURCE.lm", "eval.kl", "recall.indexer", ...
@@ -34,10 +39,12 @@ struct Evaluation {
 };
 
 /// Everything, with the stage's attention; tasks at a level.
-Evaluation evaluate(TrainedModel&, const Feed&, const Stage&, std::size_t level);
+Evaluation evaluate(TrainedModel&, const Feed&, const Stage&, std::size_t level,
+                    ranks::Communicator&);
 
 /// The end of a run: loss and accuracy of each source with dense attention, with the indexer's
 /// selection, and with that of a fresh indexer; what of the teacher's mass each finds.
-Json final_evaluation(TrainedModel&, const Feed&, const Stage&, std::uint64_t seed);
+Json final_evaluation(TrainedModel&, const Feed&, const Stage&, std::uint64_t seed,
+                      ranks::Communicator&);
 
 }  // namespace dsa::train
