@@ -115,6 +115,25 @@ constexpr ForeignKey foreign_keys[] = {
     {"logits_scaling", "scales the logits", true},
 };
 
+/// Parts of names that nobody has given to a key without an effect.
+struct ForeignWord {
+  const char* word;
+  const char* effect;
+};
+constexpr ForeignWord foreign_words[] = {
+    {"softcap", "bounds scores or logits by a tanh"},
+    {"soft_cap", "bounds scores or logits by a tanh"},
+    {"swiglu", "changes the activation of the experts"},
+    {"sink", "adds a sink to the attention's softmax"},
+    {"kpool", "pools the indexer's keys"},
+    {"k_pool", "pools the indexer's keys"},
+    {"norope", "leaves something without rotary embedding"},
+    {"no_rope", "leaves something without rotary embedding"},
+    {"kv_share", "lets layers share keys and values"},
+    {"share_kv", "lets layers share keys and values"},
+    {"clip_qkv", "clips queries, keys and values"},
+};
+
 /// HuggingFace's list of attention types: "indexed_attention" where an indexer selects,
 /// "full_attention" in models without one.
 void check_layer_types(const Keys& keys, const Config& c) {
@@ -183,6 +202,13 @@ void refuse_unsupported(const Keys& keys, const Config& c) {
     keys.fail(foreign.key, "is " + shown(*value) + ", which " + foreign.effect +
                                "; dsa has no such model, and would compute something else");
   }
+  for (const std::string& key : keys.unused())
+    for (const auto& [word, effect] : foreign_words) {
+      if (key.find(word) == std::string::npos) continue;
+      if (const Json* value = keys.find(key); value != nullptr && !is_neutral(*value))
+        keys.fail(key, "is " + shown(*value) + ", which by its name " + effect +
+                           "; dsa has no such model, and would compute something else");
+    }
 }
 
 Json with_canonical_names(const Json& json, const std::string& what) {

@@ -124,6 +124,8 @@ class Reader {
     find_columns(golden);
     read_logits(golden, dtype);
     make_sequences(golden);
+    if (const auto text = file_.metadata().find("text"); text != file_.metadata().end() && B_ == 1)
+      golden.texts = {text->second};
     std::vector<StoredTensor> traced;
     for (const StoredTensor& tensor : file_.tensors())
       if (tensor.name != "tokens" && tensor.name != "attention_mask" && tensor.name != "logits" &&

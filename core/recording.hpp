@@ -2,8 +2,8 @@
 //
 // Two formats, both read and written:
 //   safetensors   tokens (B,S) or (S); logits.fp64|fp32|bf16, or logits (B,S,V); attention_mask
-//                 (B,S); traces under HuggingFace module names, of the first sequence. See
-//                 data/README.md.
+//                 (B,S); traces under HuggingFace module names, of the first sequence; the text
+//                 of a single sequence as "text" of the metadata. See data/README.md.
 //   JSON lines    MaxText's: {"prompt", "tokens", "logits", optional "formatted_prompt"} a line.
 #pragma once
 
@@ -44,6 +44,7 @@ struct Recording {
   std::filesystem::path path = {};  // or the name of the implementation
   std::vector<Sequence> sequences = {};
   std::vector<std::string> prompts = {};       // JSON lines only
+  std::vector<std::string> texts = {};  // that were tokenised, by sequence; "" or absent: not told
   std::string dtype = {};                      // of the logits: "fp64", "fp32", "bf16", "f16"
   std::vector<Tensor<double, 2>> logits = {};  // (S, V) a sequence; empty: traces only
   std::vector<std::string> columns = {};       // names that `--dtype` may have

@@ -97,6 +97,9 @@ class JsonlReader {
                         what, width_, vocab_size_));
     check_tokens(tokens, width_, what);
     golden_.prompts.push_back(prompt == record.end() ? "" : prompt->get<std::string>());
+    const auto formatted = record.find("formatted_prompt");
+    const bool is_formatted = formatted != record.end() && formatted->is_string();
+    golden_.texts.push_back(is_formatted ? formatted->get<std::string>() : golden_.prompts.back());
     golden_.sequences.push_back(plain_sequence(std::move(tokens)));
   }
 

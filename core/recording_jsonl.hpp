@@ -12,7 +12,8 @@ namespace dsa {
 
 /// One record a line, or a list of records a line, as MaxText's checker appends them:
 ///   {"prompt": string, "tokens": [S ids], "logits": [S rows of V numbers]}
-/// Other keys are ignored; logits are rounded to fp32. Errors name the line and the row.
+/// "formatted_prompt" is the text that was tokenised, where it is not the prompt; other keys are
+/// ignored; logits are rounded to fp32. Errors name the line and the row.
 Recording parse_jsonl(std::string_view text, const std::filesystem::path&, const std::string& dtype,
                       Index vocab_size);
 

@@ -32,7 +32,7 @@ struct Plan {
   std::vector<Parameter> repeated;  // copies of embeddings and head inside MTP blocks
 };
 
-/// What stays F32 in a BF16 model: HuggingFace keeps both (_keep_in_fp32_modules).
+/// What stays F32 in a BF16 model: DeepSeek's own code computes with both in fp32.
 bool stays_f32(const std::string& name) {
   return name.ends_with("e_score_correction_bias") ||
          name.ends_with(".indexer.weights_proj.weight");

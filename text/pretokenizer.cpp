@@ -14,6 +14,13 @@ constexpr std::string_view gpt2_words =
 
 PreTokenizer::PreTokenizer(const Keys& pre_tokenizer, const std::string& what) {
   const std::string key = what + ": pre_tokenizer";
+  const Json* type = pre_tokenizer.find("type");
+  require(
+      type == nullptr || *type != "Metaspace",
+      key +
+          ".type is \"Metaspace\", expected \"Sequence\" or \"ByteLevel\": transformers 5 saves "
+          "DeepSeek's tokenizer so, and loses the spaces (huggingface/transformers#45488); take "
+          "tokenizer.json of the release");
   if (pre_tokenizer.text("type", {"Sequence", "ByteLevel"}) == "ByteLevel") {
     add(pre_tokenizer, key, true);
     return;

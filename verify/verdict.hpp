@@ -122,6 +122,7 @@ struct Verdict {
   std::string checkpoint, golden, candidate;  // as the user named them; candidate may be empty
   std::string family;
   Index sequences = 0, positions = 0, layers = 0, topk = 0, longest_visible = 0;
+  std::vector<std::string> unused_keys;  // of config.json, that nothing depends on
   Outcome outcome = Outcome::inconclusive;
   std::string why;
   /// What was asked for last: the candidate if there is one, else the golden.

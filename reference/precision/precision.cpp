@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "core/words.hpp"
+#include "reference/precision/hf_fp16.hpp"
 #include "reference/precision/hf_tf32.hpp"
 #include "reference/precision/llama_f16.hpp"
 #include "reference/precision/official_fp8.hpp"
@@ -15,9 +16,12 @@ constexpr std::pair<Precision, std::string_view> names[] = {
     {Precision::fp64, "fp64"},           {Precision::hf_fp32, "hf-fp32"},
     {Precision::hf_bf16, "hf-bf16"},     {Precision::official_fp8, "official-fp8"},
     {Precision::llama_f16, "llama-f16"}, {Precision::hf_tf32, "hf-tf32"},
+    {Precision::hf_fp16, "hf-fp16"},
 };
 
-/// HuggingFace's _keep_in_fp32_modules; the official code makes the same two float32.
+/// What DeepSeek's own code makes float32. Under bfloat16 transformers 5.23 keeps no parameter in
+/// float32, 5.24 mlp.gate.weight and the bias; either casts weights_proj. The product with the
+/// router's weights is in float32 in both, and a run of either lies within the same limits.
 bool stays_float32(const std::string& name) {
   return name.ends_with("indexer.weights_proj.weight") || name.ends_with("e_score_correction_bias");
 }
@@ -53,6 +57,8 @@ Dtype format_of(Precision precision) {
     case Precision::llama_f16:
     case Precision::hf_tf32:
       return Dtype::f32;
+    case Precision::hf_fp16:
+      return Dtype::f16;
     default:
       return Dtype::bf16;
   }
@@ -80,6 +86,7 @@ Ops<double> ops_of(Precision precision, Rounding rounding, const Config& config)
   if (precision == Precision::official_fp8) return official_fp8_ops(rounded, config);
   if (precision == Precision::llama_f16) return llama_f16_ops(rounded);
   if (precision == Precision::hf_tf32) return hf_tf32_ops(rounded);
+  if (precision == Precision::hf_fp16) return hf_fp16_ops(rounded);
   if (precision == Precision::fp64 && rounding.mode == Rounding::Mode::nearest)
     return definition<double>();
   return rounded.ops();

@@ -27,6 +27,7 @@ enum class Precision {
   official_fp8,  // deepseek-ai inference code: bf16, FP8 linears, Hadamard, FP8 index and latent
   llama_f16,     // llama.cpp on a CPU: float32, latent and keys cached in f16
   hf_tf32,       // HuggingFace in float32 with TF32 matrix products
+  hf_fp16,       // HuggingFace in float16, products summed in float16 or wider
 };
 std::string_view name_of(Precision);  // "fp64", "hf-fp32", "hf-bf16", "official-fp8", ...
 /// Error: lists the names.

@@ -16,7 +16,9 @@ a failure leaves nothing behind.
 
   fp32  every tensor F32
   bf16  every tensor BF16, except e_score_correction_bias and the indexer's weights_proj, which
-        stay F32 as in HuggingFace
+        stay F32: DeepSeek's own code computes with them in fp32. What transformers leaves in F32
+        under dtype=bfloat16 differs by version: 5.23 nothing, 5.24 mlp.gate.weight and
+        e_score_correction_bias; both cast weights_proj
   fp8   the matrices of attention, indexer (wq_b, wk), dense networks, experts and shared experts
         become F8_E4M3 with one F32 scale a 128 x 128 block (weight_scale_inv): the block's largest
         magnitude / 448, rounded up to a power of two where the config's scale_fmt is ue8m0.

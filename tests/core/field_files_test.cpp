@@ -133,6 +133,9 @@ TEST_CASE("keys that change the forward pass are refused, others are listed", "[
              Contains("\"swiglu_limit\" is 10.0, which clamps the activations"));
   CHECK_THAT(failure({{"final_logit_softcapping", 30.0}}), Contains("bounds the logits"));
   CHECK_THAT(failure({{"attention_sink", true}}), Contains("adds a sink"));
+  CHECK_THAT(failure({{"my_attention_sink_size", 4}}),
+             Contains("\"my_attention_sink_size\" is 4, which by its name adds a sink"));
+  CHECK(parse({{"learnable_sink_init", 0.0}}).unused_keys.empty());
   CHECK_THAT(failure({{"layer_types", {"indexed_attention", "full_attention"}}}),
              Contains("says \"full_attention\" of layer 1, expected \"indexed_attention\""));
   const Json yarn = {{"rope_type", "yarn"}, {"factor", 40}, {"rope_theta", 10000}};

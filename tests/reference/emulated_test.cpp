@@ -67,7 +67,7 @@ TEST_CASE("loaded_as rounds parameters to the run's format, but two to float32",
   for (const char* name : {"v32", "v3", "fp8"})
     for (const Precision precision :
          {Precision::hf_fp32, Precision::hf_bf16, Precision::official_fp8, Precision::llama_f16,
-          Precision::hf_tf32}) {
+          Precision::hf_tf32, Precision::hf_fp16}) {
       const Model model =
           reference::loaded_as(open_checkpoint(sample(name) / "checkpoint"), precision);
       int kept = 0;
@@ -107,13 +107,14 @@ TEST_CASE("a parameter that was loaded_as bf16 is rounded wherever it is read", 
 }
 
 TEST_CASE("precisions have names", "[reference]") {
-  for (const char* name : {"fp64", "hf-fp32", "hf-bf16", "official-fp8", "llama-f16", "hf-tf32"})
+  for (const char* name :
+       {"fp64", "hf-fp32", "hf-bf16", "official-fp8", "llama-f16", "hf-tf32", "hf-fp16"})
     CHECK(reference::name_of(reference::precision_named(name)) == name);
   CHECK_THROWS_WITH(reference::precision_named("bf16"),
                     "unknown precision \"bf16\"; choose one of fp64, hf-fp32, hf-bf16, "
-                    "official-fp8, llama-f16, hf-tf32");
+                    "official-fp8, llama-f16, hf-tf32, hf-fp16");
   CHECK(reference::precision_names() ==
-        "fp64, hf-fp32, hf-bf16, official-fp8, llama-f16 or hf-tf32");
+        "fp64, hf-fp32, hf-bf16, official-fp8, llama-f16, hf-tf32 or hf-fp16");
   CHECK(reference::format_of(Precision::llama_f16) == Dtype::f32);
   CHECK(reference::format_of(Precision::fp64) == Dtype::f64);
   CHECK(reference::format_of(Precision::hf_fp32) == Dtype::f32);

@@ -147,7 +147,7 @@ TEST_CASE("a tokenizer of another kind is refused by the key that says so", "[te
   names_key(refusal("/normalizer", {{"type", "Sequence"}, {"normalizers", {{{"type", "NFKC"}}}}}),
             "normalizer.normalizers[0].type", "\"NFC\"");
   names_key(refusal("/pre_tokenizer", {{"type", "Metaspace"}}), "pre_tokenizer.type",
-            "\"ByteLevel\"");
+            "\"ByteLevel\": transformers 5 saves");
   names_key(refusal("/pre_tokenizer/pretokenizers/1/type", "Whitespace"),
             "pre_tokenizer.pretokenizers[1].type", "\"Split\"");
   names_key(refusal("/pre_tokenizer/pretokenizers/3/type", "Digits"),

@@ -312,6 +312,19 @@ TEST_CASE("the latent norms' eps of the config is a convention, not a defect", "
   CHECK(d.conclusion == "convention");
   CHECK(d.defects == std::vector<int>{109});
   CHECK(exit_code(d) == 1);
+
+  // And the reverse, where the definition follows the config.
+  Traced engines;
+  JudgeOptions of_config;
+  of_config.latent_eps_of_config = true;
+  const Checkpoint checkpoint(sample("v32") / "checkpoint", of_config);
+  CHECK(checkpoint.stored.config.latent_norm_eps == checkpoint.stored.config.rms_norm_eps);
+  const Recording of_transformers = engines.dump([](Variant&) {}, everything);
+  engines.models = open_models(checkpoint.stored, Precision::fp64);
+  const Diagnosis reverse = engines.diagnosed(of_transformers);
+  CAPTURE(reverse.why);
+  CHECK(reverse.conclusion == "convention");
+  CHECK(reverse.defects == std::vector<int>{109});
 }
 
 TEST_CASE("a trace without logits says nothing of KL, and is taken for its own precision",
@@ -355,17 +368,32 @@ TEST_CASE("a run in TF32 is right by its own precision, and diagnose says so", "
   CHECK(judge(checkpoint, golden, candidate, options).judged.outcome == Outcome::pass);
 }
 
-TEST_CASE("fp32 that was computed in bf16 is named as such", "[judge][slow]") {
+TEST_CASE("fp32 that was computed in fewer bits is named as such", "[judge][slow]") {
   const Scratch scratch;
-  TensorFile golden = golden_column("v32", "bf16");
-  golden.at("logits.bf16").dtype = Dtype::f32;
-  golden.at("logits.bf16").name = "logits";
-  golden.write(scratch / "candidate");
+  TensorFile bf16 = golden_column("v32", "bf16");
+  bf16.at("logits.bf16").dtype = Dtype::f32;
+  bf16.at("logits.bf16").name = "logits";
+  bf16.write(scratch / "hf-bf16");
+
+  const ModelPair half = open_models(sample("v32") / "checkpoint", Precision::hf_fp16);
+  const Variant sums = half.rounded({reference::Rounding::Mode::random, 99});
+  TensorFile fp16 = bf16;
+  fp16.cut(1, bf16.at("tokens").shape[1]);
+  const Column& tokens = fp16.at("tokens");
+  RunOptions run;
+  run.span = {0, half.loaded.config.num_hidden_layers};
+  const Run mine = run_reference(
+      sums.model, plain_sequence({tokens.values.begin(), tokens.values.end()}), sums.ops, run);
+  fp16.at("logits").values.assign(mine.logits.begin(), mine.logits.end());
+  fp16.write(scratch / "hf-fp16");
+
   JudgeOptions options;
   options.runs = 8;
-  const Diagnosis d = diagnose(sample("v32") / "checkpoint", scratch / "candidate", options);
-  CAPTURE(d.why);
-  CHECK(d.conclusion == "precision");
-  CHECK(d.computed_in == "hf-bf16");
-  CHECK(exit_code(d) == 1);
+  for (const char* name : {"hf-bf16", "hf-fp16"}) {
+    const Diagnosis d = diagnose(sample("v32") / "checkpoint", scratch / name, options);
+    CAPTURE(d.why);
+    CHECK(d.conclusion == "precision");
+    CHECK(d.computed_in == name);
+    CHECK(exit_code(d) == 1);
+  }
 }

@@ -114,8 +114,9 @@ TEST_CASE("every invariant holds of the reference", "[invariants]") {
     CHECK(result.length == default_length(read_config(checkpoint(name))));
     CHECK(row(result, "causality").n > 1000);
     CHECK(row(result, "causality").limit == 0);
-    for (const char* bitwise : {"prefill = chunked", "prefill = decode", "packed = separate",
-                                "padded on the left = unpadded", "thread counts agree", "prefix"})
+    for (const char* bitwise :
+         {"prefill = chunked", "prefill = several chunks", "prefill = decode", "packed = separate",
+          "padded on the left = unpadded", "thread counts agree", "prefix"})
       CHECK(row(result, bitwise).from == "bitwise");
     CHECK(row(result, "absorbed = expanded").value > 0);  // other sums: rounding is seen
   }
@@ -166,6 +167,33 @@ TEST_CASE("known defects break the invariants that they should", "[invariants]")
     CHECK(row(result, e.invariant).held == Held::fail);
     CHECK(!(row(result, e.invariant).value <= row(result, e.invariant).limit));
   }
+}
+
+TEST_CASE("another path for short texts, or from the third chunk on, is seen as such",
+          "[invariants]") {
+  const auto right = reference_implementation(exact("v32"), true),
+             wrong =
+                 reference_implementation(broken("v32", "router-scaling-factor", "missing"), true);
+  Implementation paths;  // as a command is: asked for few lengths and cuts
+  paths.name = "paths";
+  paths.run = [=](const std::vector<Sequence>& batch) {
+    const bool is_short = batch.size() == 1 && batch.front().size() <= 22;
+    return (is_short ? wrong : right).run(batch);
+  };
+  paths.run_in_chunks = [=](const Sequence& s, const std::vector<Index>& ends) {
+    const bool several = ends.size() == 3 || ends.size() == 4;
+    return (several ? wrong : right).run_in_chunks(s, ends);
+  };
+  const Invariants result = check_invariants(checkpoint("v32"), paths, short_options());
+  INFO(trouble(result));
+  CHECK(row(result, "short = long").held == Held::fail);
+  CHECK(row(result, "short = long").n == 21 + 22);
+  CHECK(row(result, "prefix").held == Held::pass);
+  CHECK(row(result, "prefill = several chunks").held == Held::fail);
+  CHECK_THAT(row(result, "prefill = several chunks").note,
+             Contains("12, 33, 49; at 7, 22, 44, 49; at 6, 23, 45, 49"));
+  CHECK(row(result, "prefill = chunked").held == Held::pass);
+  CHECK(row(result, "prefill = decode").held == Held::pass);
 }
 
 TEST_CASE("logits that do not depend on tokens, or come from nowhere, are caught", "[invariants]") {

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <set>
 
 #include "core/json.hpp"
 #include "core/safetensors.hpp"
@@ -88,7 +89,8 @@ TEST_CASE("indices point into blocks, and -1 points nowhere", "[layouts]") {
   CHECK(flashmla_chosen(indices, blocks, 3).values() == chosen.values());
   CHECK(flashmla_indices(chosen, {}, 128).shape() == std::vector<Index>{2, 128});
   CHECK(flashmla_indices(chosen, {}, 3).values() == chosen.values());
-  CHECK(blocks_of(150) == std::vector<Index>{2, 1, 0});
+  CHECK(blocks_of(150) == std::vector<Index>{2, 0, 1});
+  CHECK(blocks_of(4 * 64 + 1) == std::vector<Index>{4, 0, 3, 1, 2});
 }
 
 TEST_CASE("lse: FlashMLA's is natural and +inf where empty, TileLang's in base 2", "[layouts]") {
@@ -162,11 +164,28 @@ TEST_CASE("a case in DeepGEMM's layout has its heads and channels", "[layouts]")
   CHECK(float_at(in.at("weights"), 4 * (2 * 64 + 32)) == float_at(c.in.at("w"), 4 * (2 * 33 + 32)));
   CHECK(float_at(in.at("weights"), 4 * (2 * 64 + 33)) == 0.0f);
   CHECK(float_at(in.at("k_scale"), 4 * 129) == float_at(rows, 129 * 100 + 96));
-  // Key 129 is row 1 of page 2, which lies at block 0.
-  CHECK(in.at("kv_cache").bytes()[128 + 95] == rows.bytes()[129 * 100 + 95]);
-  CHECK(float_at(in.at("kv_cache"), 64 * 128 + 4) == float_at(rows, 129 * 100 + 96));
+  // Key 129 is row 1 of page 2, which lies at block 1.
+  constexpr Index page = 64 * 132;
+  CHECK(in.at("kv_cache").bytes()[page + 128 + 95] == rows.bytes()[129 * 100 + 95]);
+  CHECK(float_at(in.at("kv_cache"), page + 64 * 128 + 4) == float_at(rows, 129 * 100 + 96));
   CHECK_THAT(deepgemm.refuses(case_at("indexer_scores", 101, "fp8-T12-S300-H128-D128-gaussian")),
              Contains("64 index heads"));
+}
+
+TEST_CASE("pages that are not full, and a scale for every key", "[layouts]") {
+  const auto poses = op_named("indexer_scores").cases(1);
+  std::set<Index> lengths;
+  for (std::size_t i = poses.size() - 4; i < poses.size(); ++i) {
+    const Case c = poses[i]();
+    INFO(c.name);
+    REQUIRE_THAT(c.name, Contains("gaussian-ragged-page"));
+    const std::vector<double> ends = c.in.at("end").values();
+    for (const double end : ends) lengths.insert(static_cast<Index>(end) % 64);
+    const std::vector<double> scales =
+        peer_layout_named("deepgemm").inputs(c).at("k_scale").values();
+    CHECK(std::set<double>(scales.begin(), scales.end()).size() == scales.size());
+  }
+  for (const Index length : {1, 2, 3, 63}) CHECK(lengths.contains(length));
 }
 
 TEST_CASE("what a kernel answers in its layout is judged as ours", "[layouts]") {

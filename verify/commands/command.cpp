@@ -26,6 +26,7 @@ JudgeOptions Arguments::judge_options() const {
   JudgeOptions judge = options;
   if (!precision.empty()) judge.precision = reference::precision_named(precision);
   if (!layers.empty()) judge.layers = span_of(layers);
+  judge.latent_eps_of_config = latent_eps == "config";
   judge.progress = cli::progress();
   return judge;
 }
@@ -61,9 +62,22 @@ void add_dtype(CLI::App& app, Arguments& a, const std::string& of) {
 }
 
 void add_precision(CLI::App& app, Arguments& a) {
-  app.add_option("--precision", a.precision,
-                 "How the judged side was computed: " + reference::precision_names() +
-                     "\n(default: the dtype of its file; a bf16 run stored as F32 needs it)");
+  app.add_option(
+      "--precision", a.precision,
+      "How the judged side was computed: " + reference::precision_names() +
+          "\n(default: the dtype of its file; a bf16 run stored as F32 needs it).\n"
+          "hf-bf16 has the indexer's weights_proj in fp32, as DeepSeek's code does; logits\n"
+          "of transformers 5.23, which casts every parameter, and of 5.24, which keeps\n"
+          "mlp.gate.weight, are judged by the same limits");
+}
+
+void add_conventions(CLI::App& app, Arguments& a) {
+  app.add_option(
+         "--latent-eps", a.latent_eps,
+         "eps of the latents' norms: transformers has 1e-6 whatever the config says; vLLM,\n"
+         "SGLang, Megatron and llama.cpp take the config's rms_norm_eps")
+      ->check(CLI::IsMember({"transformers", "config"}))
+      ->capture_default_str();
 }
 
 void add_names(CLI::App& app, Arguments& a) {

@@ -30,6 +30,7 @@ Command training_command(CLI::App&);
 /// What most commands are told. Held by a shared_ptr: CLI11 keeps references.
 struct Arguments {
   std::string checkpoint, golden, candidate, samples, precision, layers;
+  std::string latent_eps = "transformers";
   std::string json, junit, html;
   JudgeOptions options;
   EngineArguments engine{"reference"};
@@ -50,6 +51,8 @@ void add_checkpoint(CLI::App&, Arguments&);
 CLI::Option* add_backend(CLI::App&, Arguments&, const std::string& what);
 void add_dtype(CLI::App&, Arguments&, const std::string& of);  // "GOLDEN"
 void add_precision(CLI::App&, Arguments&);
+/// --latent-eps: which of two conventions the definition follows.
+void add_conventions(CLI::App&, Arguments&);
 void add_names(CLI::App&, Arguments&);
 /// --runs (at least `least`), --seed and --alpha.
 void add_sampling(CLI::App&, Draws&, int least = 1);

@@ -1,4 +1,5 @@
 #include "verify/commands/command.hpp"
+#include "verify/commands/golden_text.hpp"
 #include "verify/report/report.hpp"
 
 namespace dsa::verify {
@@ -10,7 +11,7 @@ struct GoldenArguments : Arguments {
 
 /// The golden alone, by the reference; somebody's file; or a backend of ours.
 Verdict judged(const GoldenArguments& a, JudgeOptions options) {
-  const Checkpoint checkpoint(a.checkpoint);
+  const Checkpoint checkpoint(a.checkpoint, options);
   if (!a.candidate.empty())
     return judge(checkpoint, a.golden, std::filesystem::path(a.candidate), options);
   const EngineOptions engine = a.engine_options();
@@ -31,6 +32,7 @@ int run(const GoldenArguments& a, const CLI::App& app, const std::string& comman
   options.max_kl_div = limit_of(app, "--max-kl-div", a.max_kl_div);
   options.atol = limit_of(app, "--atol", a.atol);
   options.rtol = limit_of(app, "--rtol", a.rtol);
+  options.remarks = [&](const Recording& golden) { return remarks_on_text(a.checkpoint, golden); };
   Verdict verdict = judged(a, options);
   verdict.receipt.command = command_line;
   write_if_asked(a.json, json_text(to_json(verdict)));
@@ -56,6 +58,7 @@ Command golden_command(CLI::App& parent) {
   add_backend(*app, *a, "Which of ours is held against GOLDEN")->excludes(candidate);
   add_dtype(*app, *a, "GOLDEN");
   add_precision(*app, *a);
+  add_conventions(*app, *a);
   add_names(*app, *a);
   app->add_option("--layers", a->layers, "Verify the span A:B of layers only (needs a trace)");
   cli::add_real(*app, "--max-kl-div,--max_kl_div", a->max_kl_div, {},

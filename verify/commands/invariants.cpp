@@ -53,7 +53,7 @@ Command invariants_command(CLI::App& parent) {
                   "attention_mask) and writes {out} (logits); {chunks} where it has a cache")
       ->excludes(backend);
   cli::add_integer(*app, "--length", a->length, {2, 1 << 20},
-                   "Tokens of the sequence (default: twice index_topk, from 48 to 256)");
+                   "Tokens of the sequence (default: 2.25 times index_topk, from 48 to 256)");
   add_precision(*app, a->common);
   add_sampling(*app, a->common.options);
   add_json(*app, a->common, "the result");

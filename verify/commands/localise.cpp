@@ -30,6 +30,7 @@ Command localise_command(CLI::App& parent) {
   app->add_option("CANDIDATE", a->candidate, "Tokens with somebody's trace, or logits")->required();
   add_dtype(*app, *a, "CANDIDATE");
   add_precision(*app, *a);
+  add_conventions(*app, *a);
   add_names(*app, *a);
   add_json(*app, *a, "the localisation");
   add_sampling(*app, a->options);

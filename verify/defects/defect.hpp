@@ -71,6 +71,10 @@ std::vector<Defect> fp8_defects();
 std::vector<Defect> block_defects();
 std::vector<Defect> weight_defects();
 
+/// Defect 115, of no catalogue: one module has the weights of `other`, a checkpoint of the same
+/// shapes such as the base of an adapter, in every layer or in one.
+Defect other_weights_defect(const Model& other, const Config&);
+
 /// All of them, in order of number; numbers may repeat (one report, several distinct mistakes),
 /// names may not.
 std::span<const Defect> all_defects();

@@ -115,12 +115,12 @@ std::vector<DefectVariant> every_fault(Index period, Index phase) {
   return variants;
 }
 
-/// Pages of a power of two, every phase of the smaller ones, the first and last key of others.
+/// Pages of a power of two, every phase of the usual ones, the first and last key of others.
 std::vector<DefectVariant> periods(const Config&, const Symptom& symptom) {
   std::vector<DefectVariant> variants;
   for (Index period = 2; period <= std::min<Index>(256, symptom.rows); period *= 2)
     for (Index phase = 0; phase < period; ++phase) {
-      if (period > 16 && phase != 0 && phase != period - 1) continue;
+      if (period > 64 && phase != 0 && phase != period - 1) continue;
       const auto faults = every_fault(period, phase);
       variants.insert(variants.end(), faults.begin(), faults.end());
     }

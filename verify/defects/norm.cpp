@@ -8,6 +8,8 @@ namespace {
 const std::string block = "input_layernorm", query_latent = "self_attn.q_a_layernorm",
                   key_latent = "self_attn.kv_a_layernorm";
 
+constexpr double of_transformers = 1e-6;  // eps of its class, which the latents' norms get
+
 double mean_square(View<const double, 1> x) {
   double sum = 0;
   for (double value : x) sum += value * value;
@@ -136,8 +138,10 @@ std::vector<Defect> of_eps() {
       "transformers uses 1e-6 whatever the config says.",
       repository("ggml-org/llama.cpp"),
       query_latent,
-      [](const Config& c) { return c.q_lora_rank && c.latent_norm_eps != c.rms_norm_eps; },
-      {config_variant("", [](Config& c) { c.latent_norm_eps = c.rms_norm_eps; })}};
+      [](const Config& c) { return c.q_lora_rank && c.rms_norm_eps != of_transformers; },
+      {config_variant("", [](Config& c) {  // whichever of the two the definition does not follow
+        c.latent_norm_eps = c.latent_norm_eps == c.rms_norm_eps ? of_transformers : c.rms_norm_eps;
+      })}};
   of_config.convention = true;
   return {
       {68, "block-norm-eps", "The blocks' norms use another eps than the config's.",

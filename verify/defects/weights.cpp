@@ -73,6 +73,29 @@ bool has_twice(const Config& config, const std::string& module) {
   return false;
 }
 
+using Parameters = std::map<std::string, Parameter>;
+
+/// The module's weights are those of `others`, in every layer (-1) or one.
+DefectVariant taken_from(const std::shared_ptr<const Parameters>& others, const std::string& module,
+                         Index only) {
+  const std::string where = only < 0 ? "every layer" : "layer " + std::to_string(only);
+  return {module + " of " + where, [=](Variant& altered) {
+            const Config& config = altered.model.config;
+            for_each_tensor(altered.model.weights, config,
+                            [&](Name name, Parameter& p, const std::vector<Index>&) {
+                              const Index layer = layer_of(name);
+                              if (layer < 0 || (only >= 0 && layer != only) ||
+                                  !name.starts_with(of_layer(layer, module)))
+                                return;
+                              const auto found = others->find(name);
+                              if (found == others->end() || found->second.shape != p.shape) return;
+                              const std::optional<Dtype> loaded_as = p.loaded_as;
+                              p = found->second;
+                              p.loaded_as = loaded_as;
+                            });
+          }};
+}
+
 DefectVariant in_every_layer(const std::string& module) {
   return {"every layer", [module](Variant& altered) {
             shift_weights(altered, module, [](Index) { return true; });
@@ -102,8 +125,27 @@ std::string defect_name(std::string module) {
 
 }  // namespace
 
+/// The rows of kv_a_proj_with_mqa behind those of the latent, that make k_rope, are zeros.
+void lose_rope_rows(Variant& altered) {
+  around(altered.ops.linear, ends("self_attn.kv_a_proj_with_mqa"),
+         [R = altered.model.config.kv_lora_rank](const auto& inner, Name name, Out y, In x,
+                                                 const Linear& w) {
+           inner(name, y, x, w);
+           for (Index t = 0; t < y.shape[0]; ++t)
+             for (Index c = R; c < y.shape[1]; ++c) y(t, c) = 0;
+         });
+}
+
 std::vector<Defect> weight_defects() {
-  std::vector<Defect> all;
+  std::vector<Defect> all = {
+      {116,
+       "kv-a-rope-rows-lost",
+       "The last rows of kv_a_proj_with_mqa, those of k_rope, are lost where it is fused with "
+       "q_a_proj: they are zero.",
+       issue("vllm-project/vllm-ascend", 15346),
+       "self_attn.kv_a_proj_with_mqa",
+       any_model,
+       {{"", lose_rope_rows}}}};
   for (const Module& module : modules) {
     const std::string name = module.name;
     Defect defect{114,
@@ -117,6 +159,34 @@ std::vector<Defect> weight_defects() {
     all.push_back(std::move(defect));
   }
   return all;
+}
+
+Defect other_weights_defect(const Model& other, const Config& config) {
+  constexpr Index most = 16;  // layers that are tried one by one
+  const auto others = std::make_shared<Parameters>();
+  for_each_tensor(other.weights, other.config,
+                  [&](Name name, const Parameter& p, const std::vector<Index>&) {
+                    if (p.present()) (*others)[name] = p;
+                  });
+  const auto kept = std::make_shared<const Model>(other);  // whose memory the parameters borrow
+  Defect defect{115,
+                "weights-of-another-checkpoint",
+                "One projection has the weights of the other checkpoint: an adapter that is not "
+                "applied, is merged, or an older release.",
+                issue("vllm-project/vllm", 48974),
+                "",
+                any_model,
+                {}};
+  const auto add = [&](DefectVariant variant) {
+    variant.apply = [kept, apply = std::move(variant.apply)](Variant& altered) { apply(altered); };
+    defect.variants.push_back(std::move(variant));
+  };
+  for (const Module& module : modules) {
+    add(taken_from(others, module.name, -1));
+    for (Index l = 0; l < std::min(config.num_hidden_layers, most); ++l)
+      add(taken_from(others, module.name, l));
+  }
+  return defect;
 }
 
 }  // namespace dsa::verify

@@ -10,8 +10,10 @@
 
 #include "verify/diagnose/lower_precision.hpp"
 #include "verify/diagnose/search.hpp"
+#include "verify/judge/notes.hpp"
 #include "verify/judge/precision_of.hpp"
 #include "verify/localise/suspects.hpp"
+#include "verify/localise/weights.hpp"
 #include "verify/names/name_map.hpp"
 #include "verify/receipt.hpp"
 
@@ -72,6 +74,14 @@ std::string why_not(const Diagnosis& d) {
          ", leaves more than its noise: " + remains(d, nearest);
 }
 
+/// "; rows depart in prompts of more than ..."; empty where lengths tell nothing.
+std::string of_lengths(const Diagnosis& diagnosis, const Recording& side, const Config& config) {
+  if (!diagnosis.plain.logits || !config.indexer) return {};
+  const std::string note =
+      lengths_note(*diagnosis.plain.logits, side.sequences, config.indexer->topk);
+  return note.empty() ? "" : "; " + note;
+}
+
 void conclude_unknown(Diagnosis& diagnosis, const Recording& side, const ModelPair& models) {
   diagnosis.conclusion = "unknown";
   const std::vector<std::string> ops = suspects(models, side, diagnosis.plain);
@@ -93,10 +103,41 @@ void conclude_unknown(Diagnosis& diagnosis, const Recording& side, const ModelPa
         "it differs from the first key on, so that any op may be wrong: a trace of the same run "
         "names the tensor that differs first";
   }
+  diagnosis.why += of_lengths(diagnosis, side, models.definition.config);
+}
+
+/// Of a trace that no defect explains: ops that compute with other weights. An adapter that was
+/// forgotten or merged twice is a defect by itself, if nothing else is wrong.
+void conclude_weights(Diagnosis& diagnosis, const Recording& side, const ModelPair& models,
+                      const JudgeOptions& options) {
+  constexpr int adapter = 115;
+  JudgeOptions quiet = options;
+  quiet.progress = nullptr;
+  std::vector<FaultyOp> wrong;
+  std::vector<OtherWeights> others;
+  try {
+    wrong = graft(models, side, quiet).wrong;
+    others = other_weights(models, side, wrong);
+  } catch (const Error&) {
+    return;  // a tensor of another shape cannot be put in place of ours
+  }
+  if (others.empty()) return;
+  const bool low = std::all_of(others.begin(), others.end(),
+                               [](const OtherWeights& other) { return other.is_low(); });
+  if (!low || others.size() < wrong.size()) {
+    diagnosis.why += "; " + in_words(others);
+    return;
+  }
+  diagnosis.conclusion = "defect";
+  diagnosis.defects = {adapter};
+  diagnosis.suspects.clear();
+  for (const OtherWeights& other : others) diagnosis.suspects.push_back(other.name);
+  diagnosis.why = in_words(others) + "; every other op of the trace is right by itself";
 }
 
 /// Singles, constants, pairs, until something explains the candidate.
-void search(Diagnosis& diagnosis, Search& run, const ModelPair& models, const Recording& side) {
+void search(Diagnosis& diagnosis, Search& run, const ModelPair& models, const Recording& side,
+            const JudgeOptions& options) {
   const Config& config = models.definition.config;
   std::vector<Arm> arms = single_arms(config), pairs;
   run.rank(arms, "known defects");
@@ -123,6 +164,7 @@ void search(Diagnosis& diagnosis, Search& run, const ModelPair& models, const Re
     conclude_defect(diagnosis);
   } else if (decided) {
     conclude_unknown(diagnosis, side, models);
+    if (diagnosis.plain.first_departure) conclude_weights(diagnosis, side, models, options);
   } else {
     diagnosis.conclusion = "unknown";
     diagnosis.why =
@@ -174,7 +216,7 @@ Diagnosis diagnose(const ModelPair& models, const Recording& side, const JudgeOp
     diagnosis.conclusion = "correct";
     diagnosis.why = diagnosis.plain.why;
   } else {
-    search(diagnosis, run, models, side);
+    search(diagnosis, run, models, side, options);
   }
   return diagnosis;
 }
@@ -187,7 +229,8 @@ Diagnosis diagnose(const std::filesystem::path& checkpoint, const std::filesyste
   const Recording side = read_named(candidate, options.dtype, config, options.names);
   const reference::Precision precision =
       options.precision ? *options.precision : precision_of(side);
-  const ModelPair models = open_models(checkpoint, precision, config.fp8_block.has_value());
+  const ModelPair models =
+      open_models(Checkpoint(checkpoint, options).stored, precision, config.fp8_block.has_value());
   Diagnosis diagnosis = diagnose(models, side, options);
   diagnosis.checkpoint = checkpoint.string();
   diagnosis.candidate = candidate.string();

@@ -87,9 +87,9 @@ std::string suspects_box(const Diagnosis& d) {
 }
 
 std::string advice(const Diagnosis& d) {
-  if (d.conclusion != "defect" && d.conclusion != "convention") return "";
+  if (d.ranking.empty() || !d.ranking.front().explained) return "";
   const Ranked& best = d.ranking.front();
-  return "Look first at " + best.first +
+  return (best.first.empty() ? "Look at the weights" : "Look first at " + best.first) +
          (best.link.empty() ? "" : ", and at the same bug elsewhere: " + best.link);
 }
 

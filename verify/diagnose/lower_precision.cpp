@@ -24,6 +24,9 @@ constexpr Choice choices[] = {
     {Precision::hf_tf32, std::nullopt,
      "TF32: inputs of matrix products with 10 bits of fraction, as "
      "torch.backends.cuda.matmul.allow_tf32 has them"},
+    {Precision::hf_fp16, Dtype::f16,
+     "fp16, its products summed in fp16 perhaps, as "
+     "torch.backends.cuda.matmul.allow_fp16_accumulation has them"},
     {Precision::hf_bf16, Dtype::bf16, "bf16, stored in a wider format"},
 };
 

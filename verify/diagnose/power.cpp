@@ -190,7 +190,8 @@ Power power(const std::filesystem::path& checkpoint, const std::filesystem::path
   const reference::Precision precision =
       options.precision ? *options.precision : precision_of(golden);
   result.precision = name_of(precision);
-  const ModelPair models = open_models(checkpoint, precision, config.fp8_block.has_value());
+  const ModelPair models =
+      open_models(Checkpoint(checkpoint, options).stored, precision, config.fp8_block.has_value());
   const SideResult right = hold_against_definition(models, golden, "golden", options);
   require(right.judgement.outcome != Outcome::fail,
           golden_path.string() + " is not what the definition says (" + right.judgement.why +

@@ -60,8 +60,9 @@ std::string table(const Diagnosis& d, bool colour) {
     for (const Ranked& r : d.ranking)  // what ended early cannot explain the candidate
       if (std::isfinite(r.distance) && shown++ < most_shown) text += row(r);
     if (shown == 0) text += "none of them can explain the candidate\n";
-    if (d.conclusion == "defect" || d.conclusion == "convention") {
-      text += fmt::format("\nfirst to diverge: {}\n", d.ranking.front().first);
+    if (d.ranking.front().explained) {
+      if (!d.ranking.front().first.empty())
+        text += fmt::format("\nfirst to diverge: {}\n", d.ranking.front().first);
       if (!d.ranking.front().link.empty())
         text += fmt::format("reported at:      {}\n", d.ranking.front().link);
     }

@@ -5,6 +5,7 @@
 #include <limits>
 #include <mutex>
 
+#include "core/checkpoint.hpp"
 #include "core/threads.hpp"
 #include "verify/defects/alter.hpp"
 #include "verify/diagnose/evidence.hpp"
@@ -90,7 +91,11 @@ Search::Search(const ModelPair& models, const Recording& side, const JudgeOption
       side_(side),
       options_(options),
       plain_(plain),
-      distances_(side, models.exact(), plain) {}
+      distances_(side, models.exact(), plain) {
+  if (!options.weights_of.empty())
+    other_weights_ =
+        other_weights_defect(open_checkpoint(options.weights_of), models.definition.config);
+}
 
 /// Arms that leave more than the definition are of no interest, but for their order where several
 /// defects act together.
@@ -211,6 +216,9 @@ std::vector<Arm> Search::further(const Config& config) const {
     if (defect.applies(config) && defect.more)
       for (const DefectVariant& variant : defect.more(config, symptom))
         arms.push_back(arm_of(defect, variant));
+  if (other_weights_)
+    for (const DefectVariant& variant : other_weights_->variants)
+      arms.push_back(arm_of(*other_weights_, variant));
   return arms;
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -61,6 +62,7 @@ class Search {
   const JudgeOptions& options_;
   const SideResult& plain_;
   Distances distances_;
+  std::optional<Defect> other_weights_;  // of another checkpoint, where one is given
   Index variants_ = 0;
 };
 

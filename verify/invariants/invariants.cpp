@@ -113,7 +113,7 @@ std::string Noise::origin() const {
 
 Index default_length(const Config& config) {
   const Index topk = config.indexer ? config.indexer->topk : 0;
-  return std::clamp(2 * topk, shortest, longest);
+  return std::clamp(2 * topk + topk / 4, shortest, longest);
 }
 
 std::vector<Index> points(Index T, Index topk, Index all) {

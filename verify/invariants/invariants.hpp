@@ -45,7 +45,8 @@ struct InvariantOptions {
   Index length = 0;    // of the main sequence; 0: default_length
 };
 
-/// Twice top-k, so that there is something to choose; between 48 and 256.
+/// More than twice top-k, so that there is something to choose and something beyond it; between 48
+/// and 256.
 Index default_length(const Config&);
 
 /// Error: bad input, or a command that fails.

@@ -18,6 +18,25 @@ std::vector<Index> places_to_cut(const Asked& asked) {
   return a == b ? std::vector{a} : std::vector{std::min(a, b), std::max(a, b)};
 }
 
+/// Three and four chunks of unequal sizes, by their ends: cut within the first top-k keys, at
+/// them, beyond them, at twice as many and beyond those; of a model without an indexer, by thirds.
+std::vector<std::vector<Index>> several_chunks(const Asked& asked) {
+  const Index T = asked.length(), K = asked.topk() > 0 ? asked.topk() : std::max<Index>(1, T / 3);
+  std::vector<std::vector<Index>> all;
+  for (const std::vector<Index>& cuts :
+       std::vector<std::vector<Index>>{{K / 2 + 1, K + K / 2},            // inside, and beyond
+                                       {K / 3, K, 2 * K},                 // inside, and at both
+                                       {K / 4 + 1, K + 1, 2 * K + 1}}) {  // inside, just beyond
+    std::vector<Index> ends;
+    for (const Index cut : cuts)
+      if (cut > (ends.empty() ? 0 : ends.back()) && cut < T) ends.push_back(cut);
+    ends.push_back(T);
+    if (ends.size() > 2 && std::find(all.begin(), all.end(), ends) == all.end())
+      all.push_back(ends);
+  }
+  return all;
+}
+
 Tensor<double, 2> one(const Asked& asked, const Sequence& sequence) {
   return std::move(asked.implementation.run({sequence}).logits.front());
 }
@@ -102,14 +121,55 @@ Invariant prefixes(const Asked& asked, Noise& noise) {
   return concluded(invariant, comparison);
 }
 
+/// An engine may take another path for texts that the indexer need not choose from.
+Invariant short_texts(const Asked& asked, Noise& noise) {
+  Invariant invariant{"short = long",
+                      "a text of at most index_topk tokens alone, where nothing is to be chosen, "
+                      "gives the rows with which a longer text begins"};
+  const Index K = asked.topk(), T = asked.length();
+  if (K == 0 || T <= K) {
+    invariant.note = K == 0 ? "the model has no indexer" : "no text is longer than index_topk";
+    return invariant;
+  }
+  RowComparison comparison(noise, asked.is_ours());
+  std::vector<Index> lengths;
+  for (const Index n : {K - 1, K})
+    if (n > 0) lengths.push_back(n);
+  invariant.note = fmt::format("of {} tokens, {} alone", T, fmt::join(lengths, " and "));
+  for (const Index n : lengths)
+    comparison.add(asked.logits, one(asked, first(asked.main, n)), {n},
+                   fmt::format("first {} tokens alone", n));
+  return concluded(invariant, comparison);
+}
+
+Invariant chunked_more(const Asked& asked, Noise& noise, Invariant invariant) {
+  const std::vector<std::vector<Index>> all = several_chunks(asked);
+  if (all.empty()) {
+    invariant.note = "the sequence is too short for three parts";
+    return invariant;
+  }
+  RowComparison comparison(noise, asked.is_ours());
+  for (const std::vector<Index>& ends : all) {
+    const std::string told = fmt::format("{}", fmt::join(ends, ", "));
+    invariant.note += (invariant.note.empty() ? "chunks that end at " : "; at ") + told;
+    comparison.add(asked.logits, asked.implementation.run_in_chunks(asked.main, ends).logits[0],
+                   {asked.length()}, "chunks that end at " + told);
+  }
+  return concluded(invariant, comparison);
+}
+
 std::vector<Invariant> chunks(const Asked& asked, Noise& noise) {
   const Index T = asked.length();
   Invariant chunked{"prefill = chunked", "a prefill cut in two gives the rows of one in one go"};
+  Invariant more{"prefill = several chunks",
+                 "a prefill cut into three or four unequal parts gives the rows of an uncut one"};
   Invariant decoded{"prefill = decode", "token by token through the cache gives the same rows"};
   if (!asked.implementation.run_in_chunks) {
-    chunked.held = decoded.held = Held::not_possible;
-    chunked.note = decoded.note = "the command has no {chunks} (docs/invariants.md)";
-    return {chunked, decoded};
+    for (Invariant* i : {&chunked, &more, &decoded}) {
+      i->held = Held::not_possible;
+      i->note = "the command has no {chunks} (docs/invariants.md)";
+    }
+    return {chunked, more, decoded};
   }
   const std::vector<Index> cuts = places_to_cut(asked);
   chunked.note = told(cuts, T, "places to cut");
@@ -121,7 +181,8 @@ std::vector<Invariant> chunks(const Asked& asked, Noise& noise) {
   for (Index t = 1; t <= T; ++t) steps.push_back(t);
   one_by_one.add(asked.logits, asked.implementation.run_in_chunks(asked.main, steps).logits[0], {T},
                  "token by token");
-  return {concluded(chunked, in_two), concluded(decoded, one_by_one)};
+  return {concluded(chunked, in_two), chunked_more(asked, noise, more),
+          concluded(decoded, one_by_one)};
 }
 
 /// `padding` zeros on the left, or on the right.
@@ -172,7 +233,8 @@ std::vector<Invariant> logits_invariants(const Asked& asked, Noise& noise) {
   const auto add = [&](std::vector<Invariant> more) {
     all.insert(all.end(), more.begin(), more.end());
   };
-  add({repeatable(asked, noise), batched(asked, noise), prefixes(asked, noise)});
+  add({repeatable(asked, noise), batched(asked, noise), prefixes(asked, noise),
+       short_texts(asked, noise)});
   add(chunks(asked, noise));
   add({packed(asked, noise)});
   add(paddings(asked, noise));

@@ -137,6 +137,10 @@ void judge_all_rows(const Holding& h, bool search, std::vector<SequenceResult>& 
 void add_notes(Judgement& judgement, const Holding& h, const std::vector<SequenceResult>& sequences,
                const JudgeOptions& options) {
   if (h.run.span.begin > 0) return;
+  const auto& indexer = h.models.definition.config.indexer;
+  const std::string of_lengths =
+      indexer ? lengths_note(*judgement.logits, h.side.sequences, indexer->topk) : "";
+  if (!of_lengths.empty()) judgement.notes.push_back(of_lengths);
   if (h.models.precision != Precision::fp64 && h.models.in_memory)
     judgement.notes.push_back(emulation_note(h.models, h.side, sequences));
   if (options.own_error)

@@ -50,6 +50,7 @@ std::optional<Recording> read_candidate(const Candidate& candidate, const Record
 void describe(Verdict& verdict, const Config& config, const std::vector<Sequence>& judged) {
   verdict.family = config.model_type;
   verdict.layers = config.num_hidden_layers;
+  verdict.unused_keys = config.unused_keys;
   verdict.topk = config.indexer && config.use_sparse_attention ? config.indexer->topk : 0;
   verdict.longest_visible = longest_visible(judged);
   verdict.sequences = static_cast<Index>(judged.size());
@@ -62,6 +63,11 @@ void describe(Verdict& verdict, const Config& config, const std::vector<Sequence
 
 Checkpoint::Checkpoint(const fs::path& directory)
     : path(directory), stored(open_checkpoint(directory)) {}
+
+Checkpoint::Checkpoint(const fs::path& directory, const JudgeOptions& options)
+    : Checkpoint(directory) {
+  if (options.latent_eps_of_config) stored.config.latent_norm_eps = stored.config.rms_norm_eps;
+}
 
 Inputs read_inputs(const Checkpoint& checkpoint, const fs::path& golden, const Candidate& candidate,
                    const JudgeOptions& options) {

@@ -16,6 +16,7 @@ namespace dsa::verify {
 /// A checkpoint directory, opened.
 struct Checkpoint {
   Checkpoint(const std::filesystem::path& directory);  // a path may stand for it
+  Checkpoint(const std::filesystem::path& directory, const JudgeOptions&);  // and its conventions
 
   std::filesystem::path path;
   Model stored;  // as the files have it; nothing is decoded

@@ -126,6 +126,9 @@ Verdict judge(const Inputs& in, const JudgeOptions& options) {
       in.models.precision != Precision::hf_bf16)
     if (const std::string hint = bf16_hint(in.models, in.judged(), options); !hint.empty())
       verdict.judged.notes.push_back(hint);
+  if (options.remarks)
+    for (std::string& remark : options.remarks(in.golden))
+      verdict.judged.notes.push_back(std::move(remark));
   return verdict;
 }
 

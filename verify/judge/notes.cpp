@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "verify/judge/inputs.hpp"
 #include "verify/measure/divergence.hpp"
 
 namespace dsa::verify {
@@ -48,6 +49,41 @@ std::string own_error_note(const Model& model, const Sequence& sequence, const R
     worst = std::max(worst, std::abs(static_cast<double>(exact.data()[i]) - base.logits.data()[i]));
   return fmt::format("the reference's own rounding (double against long double): {:.2g} in a logit",
                      worst);
+}
+
+std::string lengths_note(const LogitsResult& logits, const std::vector<Sequence>& sequences,
+                         Index topk) {
+  std::vector<bool> is_long, fails(sequences.size()), early(sequences.size());
+  for (const Sequence& s : sequences) {
+    const Index longest = longest_visible({s});
+    const auto tokens = std::count_if(s.documents.begin(), s.documents.end(),
+                                      [](Index document) { return document >= 0; });
+    if (longest != tokens) return {};
+    is_long.push_back(longest > topk);
+  }
+  for (const RowResult& row : logits.rows) {
+    if (!row.decided() || row.agrees()) continue;
+    const auto b = static_cast<std::size_t>(row.at.sequence);
+    const auto& documents = sequences[b].documents;
+    fails[b] = true;
+    early[b] = early[b] || std::count(documents.begin(), documents.begin() + row.at.position + 1,
+                                      documents[static_cast<std::size_t>(row.at.position)]) <= topk;
+  }
+  Index longs = 0, shorts = 0, wrong_longs = 0, wrong_shorts = 0, early_longs = 0;
+  for (std::size_t b = 0; b < sequences.size(); ++b) {
+    ++(is_long[b] ? longs : shorts);
+    if (fails[b]) ++(is_long[b] ? wrong_longs : wrong_shorts);
+    early_longs += is_long[b] && early[b];
+  }
+  if (longs == 0 || shorts == 0) return {};
+  const bool of_long = wrong_shorts == 0 && early_longs == longs,
+             of_short = wrong_longs == 0 && wrong_shorts == shorts;
+  if (!of_long && !of_short) return {};
+  return fmt::format(
+      "rows depart in prompts of {} index_topk = {} tokens, and in no other{}: such prompts take "
+      "another path (defect 118; vllm-project/vllm#48611)",
+      of_long ? "more than" : "at most", topk,
+      of_long ? ", from rows on that have nothing to choose" : "");
 }
 
 std::string unknown_tensors_note(const Recording& side, const std::vector<TensorResult>& judged) {

@@ -6,8 +6,10 @@
 #include <map>
 
 #include "core/trace_names.hpp"
+#include "verify/judge/inputs.hpp"
 #include "verify/judge/precision_of.hpp"
 #include "verify/localise/graft.hpp"
+#include "verify/localise/weights.hpp"
 #include "verify/names/dataflow.hpp"
 #include "verify/names/name_map.hpp"
 #include "verify/receipt.hpp"
@@ -246,7 +248,7 @@ Localisation localise(const std::filesystem::path& checkpoint,
   const reference::Precision precision =
       options.precision ? *options.precision : precision_of(side);
   l.precision = name_of(precision);
-  const ModelPair models = open_models(checkpoint, precision);
+  const ModelPair models = open_models(Checkpoint(checkpoint, options).stored, precision);
   bool traced = false;  // more than what are the logits anyway
   for (const Trace::Entry& entry : side.trace.entries()) {
     if (!is_traced(entry.name)) l.unmapped.push_back(entry.name);
@@ -261,6 +263,8 @@ Localisation localise(const std::filesystem::path& checkpoint,
   } else {
     l.grafted = graft(models, side, options);
     conclude_trace(l);
+    if (const auto others = other_weights(models, side, l.grafted.wrong); !others.empty())
+      l.why += "; " + in_words(others);
   }
   l.receipt = make_receipt(checkpoint, candidate, std::nullopt);
   l.receipt.candidate_sha256.swap(l.receipt.golden_sha256);

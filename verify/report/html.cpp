@@ -221,7 +221,10 @@ std::string facts(const Verdict& v) {
   if (v.layers > 0) size += ", " + plural(v.layers, "layer");
   return "<dl class=\"facts\">\n" + fact("checkpoint", v.checkpoint, true) +
          fact("golden", v.golden, true) + fact("candidate", v.candidate, true) +
-         fact("model", v.family) + fact("size", size) + "</dl>\n";
+         fact("model", v.family) + fact("size", size) +
+         fact("unused keys of config.json",
+              fmt::format("{}", fmt::join(v.unused_keys.begin(), v.unused_keys.end(), ", "))) +
+         "</dl>\n";
 }
 
 std::string body_of(const Verdict& v) {

@@ -215,6 +215,7 @@ Json to_json(const Verdict& v) {
   json["layers"] = v.layers;
   json["topk"] = v.topk;
   json["longest_visible"] = v.longest_visible;
+  json["unused_keys"] = json_of(v.unused_keys);
   json["golden_judged"] = v.golden_judged ? judgement_json(*v.golden_judged) : Json();
   json["receipt"] = receipt_json(v.receipt);
   return json;

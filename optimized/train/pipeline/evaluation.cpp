@@ -1,5 +1,7 @@
 #include "optimized/train/pipeline/evaluation.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <numeric>
 
@@ -52,21 +54,31 @@ class FreshIndexers {
   std::vector<std::pair<Leaf*, Leaf>> kept_;
 };
 
+const std::vector<Attending> attendings = {
+    {"dense", Recipe::Attention::dense},
+    {"sparse"},
+    {"sparse, recent keys", Recipe::Attention::sparse, Selector::recent},
+    {"sparse, random keys", Recipe::Attention::sparse, Selector::random},
+    {"sparse, best keys", Recipe::Attention::sparse, Selector::oracle},
+};
+const Attending with_fresh_indexer = {"sparse, fresh indexer"};
+
 Json to_json(const Score& score) {
   return {{"lm", score.lm}, {"accuracy", score.accuracy}, {"targets", score.targets}};
 }
 
 }  // namespace
 
-Score score_of(TrainedModel& model, const std::vector<Batch>& parts, Recipe::Attention attention,
+Score score_of(TrainedModel& model, const std::vector<Batch>& parts, const Attending& attending,
                ranks::Communicator& ranks) {
   const auto counted = [&](Index i) -> ranks::Numbers {
     const Batch& part = parts[static_cast<std::size_t>(i)];
     Objective objective;
-    objective.attention = attention;
+    objective.attention = attending.attention;
+    objective.selector = attending.selector;
     objective.lm = 1;
     const Losses losses = model.run(part, objective, {});
-    const Tensor<float, 2> logits = model.logits(part, attention);
+    const Tensor<float, 2> logits = model.logits(part, attending.attention, attending.selector);
     Index targets = 0;
     const Index right = answered(part, logits, targets);
     return {losses.lm, losses.lm_weight, static_cast<double>(right), static_cast<double>(targets)};
@@ -118,7 +130,7 @@ Evaluation evaluate(TrainedModel& model, const Feed& feed, const Stage& stage, s
   for (const Source& source : feed.plan().sources) {
     const std::vector<Batch> parts = feed.evaluation(source, level);
     if (parts.empty()) continue;
-    const Score score = score_of(model, parts, stage.recipe.attention, ranks);
+    const Score score = score_of(model, parts, {"", stage.recipe.attention}, ranks);
     result.metrics["eval." + source.name + ".lm"] = score.lm;
     result.metrics["eval." + source.name + ".accuracy"] = score.accuracy;
     if (!source.corpus) {
@@ -145,19 +157,39 @@ Json final_evaluation(TrainedModel& model, const Feed& feed, const Stage& stage,
     const std::vector<Batch> parts = feed.evaluation(source, level);
     if (parts.empty()) continue;
     Json& of_source = result["sources"][source.name];
-    of_source["dense"] = to_json(score_of(model, parts, Recipe::Attention::dense, ranks));
+    const auto add = [&](const Attending& attending) {
+      of_source[attending.name] = to_json(score_of(model, parts, attending, ranks));
+    };
+    for (const Attending& attending : attendings)
+      if (has_indexer || attending.attention == Recipe::Attention::dense) add(attending);
     if (!has_indexer) continue;
-    of_source["sparse"] = to_json(score_of(model, parts, Recipe::Attention::sparse, ranks));
     const IndexerScore trained = indexer_score_of(model, parts, stage.recipe, ranks);
     of_source["kl"] = trained.kl;
     of_source["recall"] = to_json(trained.recall);
     const FreshIndexers fresh(model, seed);
-    of_source["sparse, fresh indexer"] =
-        to_json(score_of(model, parts, Recipe::Attention::sparse, ranks));
+    add(with_fresh_indexer);
     of_source["recall, fresh indexer"] =
         to_json(indexer_score_of(model, parts, stage.recipe, ranks).recall);
   }
   return result;
+}
+
+std::vector<std::string> table_of(const Json& final_evaluation) {
+  std::vector<Attending> all = attendings;
+  all.push_back(with_fresh_indexer);
+  std::vector<std::string> lines;
+  const Json sources = final_evaluation.value("sources", Json::object());
+  for (const auto& [source, of_source] : sources.items()) {
+    lines.push_back(fmt::format("{:<34} {:>8} {:>9}", source, "loss", "accuracy"));
+    for (const Attending& attending : all) {
+      if (!of_source.contains(attending.name)) continue;
+      const Json& score = of_source.at(attending.name);
+      lines.push_back(fmt::format("  {:<32} {:>8.4f} {:>9.4f}", attending.name,
+                                  score.at("lm").get<double>(),
+                                  score.at("accuracy").get<double>()));
+    }
+  }
+  return lines;
 }
 
 }  // namespace dsa::train

@@ -22,7 +22,15 @@ struct Score {
   Index targets = 0;
 };
 
-Score score_of(TrainedModel&, const std::vector<Batch>&, Recipe::Attention, ranks::Communicator&);
+/// Whose keys attention reads, and what a report calls it: "dense", "sparse", "sparse, recent
+/// keys".
+struct Attending {
+  std::string name;
+  Recipe::Attention attention = Recipe::Attention::sparse;
+  Selector selector = Selector::indexer;
+};
+
+Score score_of(TrainedModel&, const std::vector<Batch>&, const Attending&, ranks::Communicator&);
 
 /// Over all layers that compute an index, of one list of batches.
 struct IndexerScore {
@@ -43,8 +51,12 @@ Evaluation evaluate(TrainedModel&, const Feed&, const Stage&, std::size_t level,
                     ranks::Communicator&);
 
 /// The end of a run: loss and accuracy of each source with dense attention, with the indexer's
-/// selection, and with that of a fresh indexer; what of the teacher's mass each finds.
+/// selection, with as many recent, random and best keys, and with a fresh indexer's; what of the
+/// teacher's mass the indexer finds, before and after its training.
 Json final_evaluation(TrainedModel&, const Feed&, const Stage&, std::uint64_t seed,
                       ranks::Communicator&);
+
+/// Its lines for a reader.
+std::vector<std::string> table_of(const Json& final_evaluation);
 
 }  // namespace dsa::train

@@ -101,7 +101,7 @@ std::vector<Key> model_keys() {
 std::vector<Key> data_keys() {
   return {
       list(Kind::texts, "data.source", Json::array(),
-           "synthetic:copy|recall|needle, text:GLOB, jsonl:GLOB, chat:GLOB, bin:GLOB"),
+           "synthetic:copy|recall|needle|lookup, text:GLOB, jsonl:GLOB, chat:GLOB, bin:GLOB"),
       list(Kind::numbers, "data.weights", Json::array(), "a source's share of documents; equal"),
       text("data.tokenizer", "bytes", "bytes, or the directory of a tokenizer.json"),
       word("data.chat", "auto", {"auto", "plain", "v3.1", "v3.2"},
@@ -113,8 +113,8 @@ std::vector<Key> data_keys() {
       integer("task.values", 64, 2, "synthetic: different values"),
       integer("task.value_length", 1, 1, "synthetic: values a key has"),
       integer("task.queries", 0, 0, "synthetic: questions of a training document; 0: a pair each"),
-      integer("task.distractors", 0, 0, "needle: pairs that are never asked for"),
-      integer("task.length", 0, 0, "needle: tokens of a document; 0: data.seq"),
+      integer("task.distractors", 0, 0, "needle, lookup: pairs that are never asked for"),
+      integer("task.length", 0, 0, "needle, lookup: tokens of a document; 0: data.seq"),
       integer("task.bucket", 8, 1, "synthetic: distances of one class lie together"),
       integer("task.held_out", 4, 2, "synthetic: every so-many-th class is left to evaluation"),
   };
@@ -187,7 +187,7 @@ std::vector<Key> stage_keys() {
       integer("stage.batch", 0, 0, "rows a step; 0: data.batch"),
       integer("stage.seq", 0, 0, "tokens of a row; 0: data.seq"),
       list(Kind::texts, "stage.source", Json::array(), "as data.source; empty: that"),
-      list(Kind::numbers, "stage.weights", Json::array(), "as data.weights; empty: that"),
+      list(Kind::numbers, "stage.weights", Json::array(), "as data.weights; empty: that, or equal ones of stage.source"),
       word("stage.loss_on", "auto", {"auto", "all"},
            "targets of the language-model loss; auto: answers, where a document has some"),
       list(Kind::integers, "stage.levels", Json::array({1}),

@@ -352,6 +352,7 @@ Outcome Trainer::finish(Outcome outcome) {
   summary["tokens"] = state_.tokens;
   summary["checkpoint"] = directory_.checkpoint(state_.step).string();
   directory_.write_summary(summary);
+  for (const std::string& line : table_of(summary)) around_.say(line);
   return outcome;
 }
 

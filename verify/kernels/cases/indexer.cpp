@@ -270,6 +270,10 @@ std::vector<IndexPlan> index_plans() {
       for (const auto& [T, S, H, D, K] :
            std::vector<Extents5>{{4, 50, 16, 32, 7}, {3, 70, 3, 32, 2048}, {2, 2300, 1, 16, 2048}})
         plans.push_back({dtype, T, S, H, D, K, inputs});
+  // A page of 64 keys and some more, lengths that are no multiple of 4, and a scale for every key.
+  for (const Inputs inputs : {Inputs::dyadic, Inputs::gaussian})
+    for (const Index S : {129, 130, 131, 191})
+      plans.push_back({"fp8", 5, S, 4, 32, 21, inputs, "ragged-page"});
   return plans;
 }
 

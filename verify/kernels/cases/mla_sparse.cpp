@@ -115,6 +115,11 @@ std::vector<Plan> plans() {
       for (const auto& [T, S, N, R, P, K] : std::vector<std::array<Index, 6>>{
                {3, 30, 64, 32, 16, 7}, {2, 60, 3, 16, 8, 2048}, {2, 2300, 1, 16, 8, 2048}})
         all.push_back({dtype, T, S, N, R, P, K, inputs});
+  // A page of 64 rows and some more, numbers of keys that are no multiple of 4, and scales for
+  // every row.
+  for (const Index more : {1, 2, 3, 63})
+    for (const std::string dtype : {"bf16", "fp8"})
+      all.push_back({dtype, 3, 128 + more, 5, 130, 10, 64 + more, Inputs::gaussian, "ragged-page"});
   return all;
 }
 

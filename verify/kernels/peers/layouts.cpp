@@ -66,8 +66,10 @@ const LseConvention flashmla_lse{1, inf};
 const LseConvention tilelang_lse{0.6931471805599453, -inf};
 
 std::vector<Index> blocks_of(Index S) {
+  const Index pages = pages_of(S);
   std::vector<Index> blocks;
-  for (Index page = pages_of(S); page-- > 0;) blocks.push_back(page);
+  for (Index page = 0; page < pages; ++page)
+    blocks.push_back(page % 2 == 0 ? pages - 1 - page / 2 : page / 2);
   return blocks;
 }
 

@@ -11,8 +11,8 @@ namespace dsa::verify::kernels {
 
 inline constexpr Index layout_page = 64;
 
-/// A block for each page of S rows, the last page first: a kernel that reads the sequence straight
-/// through is seen.
+/// A block for each page of S rows, from the end and from the beginning by turns: a kernel that
+/// reads the sequence straight through, or backwards, is seen.
 std::vector<Index> blocks_of(Index S);
 
 /// FlashMLA's FP8 cache, U8 (blocks, 64, 1, bytes): whole rows, one after the other. The row of
