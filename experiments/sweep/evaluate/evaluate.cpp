@@ -57,11 +57,13 @@ Json source_of(TrainedModel& model, const std::vector<Batch>& batches, Index seq
   };
   const RecallOf recall = [&](const Batch& batch) { return model.recall(batch); };
   const std::vector<Batch> documents = documents_of(batches);
-  Json out = {
-      {"dense", json_of_score(score_of(model, batches, {"dense", Recipe::Attention::dense}))},
-      {"sparse", json_of_score(score_of(model, batches, {"sparse"}))},
-      {"kl_to_dense", kl_to_dense(model, batches)},
-      {"by_position", Json::object()}};
+  ranks::Communicator alone;
+  const Score dense = score_of(model, batches, {"dense", Recipe::Attention::dense}, alone),
+              sparse = score_of(model, batches, {"sparse"}, alone);
+  Json out = {{"dense", json_of_score(dense)},
+              {"sparse", json_of_score(sparse)},
+              {"kl_to_dense", kl_to_dense(model, batches)},
+              {"by_position", Json::object()}};
   for (const Stretch& all : recall_by_position(recall, documents, {seq}))
     out["recall"] = json_of(all.recall);
   for (const Stretch& stretch :
