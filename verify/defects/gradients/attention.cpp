@@ -271,7 +271,9 @@ void select_from_other_sequence(GradientVariant& v) {
         for (std::size_t b = 0; b < spans.size(); ++b) {
           const auto& [first, end] = spans[b];
           const auto& [from, stop] = spans[(b + 1) % spans.size()];
-          for (Index t = first; t < end && from + t - first < stop; ++t)
+          const Index rows = chosen.shape()[0],
+                      n = std::min(std::min(end, rows) - first, std::min(stop, rows) - from);
+          for (Index t = first; t < first + n; ++t)
             for (Index i = 0; i < chosen.shape()[1]; ++i) {
               const Index s = in.chosen(from + t - first, i);
               chosen(t, i) = s < 0 ? -1 : s - from + first;
@@ -289,16 +291,17 @@ GradientDefects selections() {
   const Applies of_several = [=](const GradientVariant& v) {
     return selects(v) && v.sequences.size() > 1;
   };
-  GradientChange causal{"", [](GradientVariant& v) {
-                          const auto keys =
-                              std::make_shared<Tensor<Index, 2>>(all_visible(v.sequence));
-                          around(v.backward.mla_expanded, anywhere(),
-                                 [keys](const auto& inner, Name at, const Gradient& d, Inputs in,
-                                        View<const double, 3> d_out) {
-                                   in.chosen = *keys;
-                                   inner(at, d, in, d_out);
-                                 });
-                        }};
+  GradientChange causal{
+      "", [](GradientVariant& v) {
+        around(v.backward.mla_expanded, anywhere(),
+               [documents = v.sequence.documents](const auto& inner, Name at, const Gradient& d,
+                                                  Inputs in, View<const double, 3> d_out) {
+                 const auto rows = static_cast<std::size_t>(in.q_nope.shape[0]);
+                 const Tensor<Index, 2> keys = all_visible(std::span(documents).first(rows));
+                 in.chosen = keys;
+                 inner(at, d, in, d_out);
+               });
+      }};
   return {{59,
            "backward-knows-causal-mask-only",
            "Attention's backward pass knows the causal mask only: it runs over every visible key.",

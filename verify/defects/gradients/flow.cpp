@@ -48,8 +48,12 @@ GradientDefects residuals() {
   const Where attention = ends("input_layernorm"), network = ends("post_attention_layernorm"),
               either = [=](Name name) { return attention(name) || network(name); };
   GradientDefect ends_early{
-      481, "gradient-ends-at-layer", "The gradient ends at a layer: those before it learn nothing.",
-      "",  "model.layers",           of_trunk,
+      481,
+      "gradient-ends-at-layer",
+      "Plausible: the gradient ends at a layer, and those before it learn nothing.",
+      "",
+      "model.layers",
+      of_trunk,
       {}};
   ends_early.more = ends_at_layers;
   return {{480,

@@ -58,7 +58,7 @@ GradientChange row_loss(std::string name, RowLoss f) {
   return {std::move(name), [f = std::move(f)](GradientVariant& v) { replace_kl(v, f); }};
 }
 GradientChange row_gradient(std::string name, RowLoss f) {
-  return {std::move(name), [f = std::move(f)](GradientVariant& v) { replace_kl(v, plain_kl, f); }};
+  return {std::move(name), [f = std::move(f)](GradientVariant& v) { replace_kl_gradient(v, f); }};
 }
 
 /// The student's logits as they are, as if they were its probabilities' logarithms: no softmax.

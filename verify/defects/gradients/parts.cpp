@@ -37,9 +37,9 @@ std::vector<std::pair<Index, Index>> spans_of(const GradientVariant& v) {
   return spans;
 }
 
-Tensor<Index, 2> all_visible(const Sequence& sequence) {
-  const Index T = sequence.size();
-  const reference::Visibility visible{0, sequence.documents};
+Tensor<Index, 2> all_visible(std::span<const Index> documents) {
+  const auto T = static_cast<Index>(documents.size());
+  const reference::Visibility visible{0, documents};
   Tensor<Index, 2> keys({T, T});
   std::fill(keys.begin(), keys.end(), -1);
   for (Index t = 0; t < T; ++t) {
@@ -67,9 +67,10 @@ KlRow row_of(const reference::KlInputs<double>& in, Index t) {
 
 }  // namespace
 
-void replace_kl(GradientVariant& v, RowLoss value, RowLoss gradient) {
-  v.ops.index_kl = [value = std::move(value)](Name, const reference::KlInputs<double>& in,
-                                              std::span<const double> weights, const KlSemantics&) {
+void replace_kl(GradientVariant& v, RowLoss f) {
+  replace_kl_gradient(v, f);
+  v.ops.index_kl = [value = std::move(f)](Name, const reference::KlInputs<double>& in,
+                                          std::span<const double> weights, const KlSemantics&) {
     double loss = 0;
     for (Index t = 0; t < in.scores.shape[0]; ++t) {
       const KlRow row = row_of(in, t);
@@ -78,7 +79,10 @@ void replace_kl(GradientVariant& v, RowLoss value, RowLoss gradient) {
     }
     return loss;
   };
-  v.backward.index_kl = [gradient = std::move(gradient)](
+}
+
+void replace_kl_gradient(GradientVariant& v, RowLoss f) {
+  v.backward.index_kl = [gradient = std::move(f)](
                             Name, Out d_scores, const reference::KlInputs<double>& in,
                             std::span<const double> weights, const KlSemantics&) {
     for (Index t = 0; t < in.scores.shape[0]; ++t) {
@@ -89,17 +93,6 @@ void replace_kl(GradientVariant& v, RowLoss value, RowLoss gradient) {
         d_scores(t, row.keys[i]) += weights[static_cast<std::size_t>(t)] * in.scale * d_z[i];
     }
   };
-}
-
-void replace_kl(GradientVariant& v, RowLoss f) { replace_kl(v, f, f); }
-
-double plain_kl(const KlRow& row, std::vector<double>& d_z) {
-  double loss = 0;
-  for (std::size_t i = 0; i < row.keys.size(); ++i) {
-    d_z[i] = row.q[i] - row.p[i];
-    if (row.p[i] > 0) loss += row.p[i] * (std::log(row.p[i]) - std::log(row.q[i]));
-  }
-  return loss;
 }
 
 std::vector<double> head_attention(const reference::MlaExpandedInputs<double>& in, Index t, Index n,

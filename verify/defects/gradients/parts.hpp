@@ -36,7 +36,7 @@ inline Applies both(Applies a, Applies b) {
 std::vector<std::pair<Index, Index>> spans_of(const GradientVariant&);
 
 /// Every key of the same document that is not later; -1 fills the rows. (T, T)
-Tensor<Index, 2> all_visible(const Sequence&);
+Tensor<Index, 2> all_visible(std::span<const Index> documents);
 
 /// One row of the indexer's loss, key by key of the student.
 struct KlRow {
@@ -49,11 +49,8 @@ struct KlRow {
 /// Loss of a row of weight 1; writes its gradient with respect to z.
 using RowLoss = std::function<double(const KlRow&, std::vector<double>& d_z)>;
 void replace_kl(GradientVariant&, RowLoss);
-/// Value and gradient apart: for backward passes that do not follow their forward.
-void replace_kl(GradientVariant&, RowLoss value, RowLoss gradient);
-
-/// KL( p || q ), and q - p.
-double plain_kl(const KlRow&, std::vector<double>& d_z);
+/// The gradient alone: a backward pass that does not follow its forward.
+void replace_kl_gradient(GradientVariant&, RowLoss);
 
 /// Adds to every output of a row what another row computed for it, times a factor each.
 template <int Rank>

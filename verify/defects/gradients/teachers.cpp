@@ -132,7 +132,8 @@ Mixture lse_over(std::function<Index(Index)> columns) {
         for (Index n = 0; n < in.q_nope.shape[1]; ++n) {
           const std::vector<double> p = head_attention(in, t, n, keys);
           double sum = 0;
-          const Index most = columns(static_cast<Index>(keys.size()));
+          const auto n_keys = static_cast<Index>(keys.size());
+          const Index most = std::min(n_keys, columns(n_keys));
           for (Index i = 0; i < most; ++i) sum += p[order[static_cast<std::size_t>(i)]];
           for (std::size_t i = 0; i < p.size(); ++i) mass[i] += p[i] / sum;
         }
