@@ -16,8 +16,8 @@ FUZZ_SECONDS ?= 10
 
 # The judge alone needs fewer packages.
 packages: PACKAGES = $(shell cat packages.txt)
-judge-packages: PACKAGES = $(filter-out catch2 clang libbenchmark-dev libclang-rt-% libpcre2-dev \
-  libtomlplusplus-dev libutf8proc-dev, $(shell cat packages.txt))
+judge-packages: PACKAGES = $(filter-out catch2 clang libbenchmark-dev libclang-rt-% libcpp-httplib-dev \
+  libpcre2-dev libtomlplusplus-dev libutf8proc-dev, $(shell cat packages.txt))
 packages judge-packages:
 	@missing=$$(for p in $(PACKAGES); do \
 	  dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'install ok installed' || echo $$p; done); \
@@ -51,7 +51,7 @@ test: packages
 # backend.
 sanitize: packages
 	cmake --preset asan $(CMAKE_QUIET) && cmake --build --preset asan -j $(JOBS) --target dsa_tests_sanitized
-	build-asan/bin/dsa_tests_sanitized '~[slow]'
+	tests/in_parts.sh build-asan/bin/dsa_tests_sanitized '~[slow]' $(JOBS)
 
 TSAN_RUN = env TSAN_OPTIONS=halt_on_error=1 setarch -R build-tsan/bin
 
@@ -62,16 +62,7 @@ tsan: packages
 
 fuzz: packages
 	cmake --preset fuzz $(CMAKE_QUIET) && cmake --build --preset fuzz -j $(JOBS)
-	@mkdir -p build-fuzz/found
-	@for t in safetensors golden_jsonl config tokenizer; do \
-	  seeds=fuzz/corpus/$${t#golden_}; \
-	  echo "fuzzing $$t for $(FUZZ_SECONDS) s"; \
-	  mkdir -p build-fuzz/found/$$t; \
-	  build-fuzz/bin/fuzz_$$t -max_total_time=$(FUZZ_SECONDS) -malloc_limit_mb=256 -print_final_stats=1 \
-	    -artifact_prefix=build-fuzz/found/ build-fuzz/found/$$t $$seeds 2> build-fuzz/found/$$t.log \
-	    || { tail -n 30 build-fuzz/found/$$t.log; exit 1; }; \
-	  grep -E 'number_of_executed_units' build-fuzz/found/$$t.log; \
-	done
+	@printf '%s\n' safetensors golden_jsonl config tokenizer | xargs -P $(JOBS) -I NAME fuzz/run.sh NAME $(FUZZ_SECONDS)
 
 # The teacher is trained once. A sweep with failed points (status 1) is reported all the same.
 SEEDS ?= 3

@@ -2,4 +2,4 @@
 file(GLOB cli_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/cli/*.cpp)
 add_library(dsa_cli ${cli_sources})
 target_link_libraries(dsa_cli PUBLIC dsa_core CLI11::CLI11 PRIVATE dsa_exact Threads::Threads)
-target_compile_options(dsa_cli PRIVATE -O1)
+target_compile_options(dsa_cli PRIVATE ${DSA_READS})

@@ -6,13 +6,9 @@ file(GLOB cpu_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/optimized/cpu/ops/
 file(GLOB cpu_kernels CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/optimized/cpu/kernels/*.cpp)
 add_library(dsa_cpu ${cpu_sources})
 target_link_libraries(dsa_cpu PUBLIC dsa_engine)
-target_compile_options(dsa_cpu PRIVATE -fno-math-errno -fno-trapping-math)
+target_compile_options(dsa_cpu PRIVATE ${DSA_COMPUTES} -fno-math-errno -fno-trapping-math)
 
-# Sanitizers watch the same loads and stores at -O1, which compiles in a third of the time.
-set(kernel_optimisation -O3)
-if(CMAKE_CXX_FLAGS MATCHES "-fsanitize")
-  set(kernel_optimisation -O1)
-endif()
+set(kernel_optimisation -O3 ${DSA_COMPUTES})
 
 function(dsa_cpu_tier name)
   add_library(dsa_cpu_${name} OBJECT ${cpu_kernels})

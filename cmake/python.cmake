@@ -9,11 +9,12 @@ nanobind_add_module(_core NB_STATIC NOMINSIZE ${python_sources})
 target_include_directories(_core SYSTEM PRIVATE ${NB_DIR}/include)  # its warnings are not ours
 target_link_libraries(_core PRIVATE dsa_cases dsa_exact)
 install(TARGETS _core LIBRARY DESTINATION dsa COMPONENT python)
+install(FILES ${PROJECT_SOURCE_DIR}/python/dsa-lm-eval.pth DESTINATION . COMPONENT python)  # python/dsa/_registered.py
 add_custom_target(dsa_package DEPENDS _core)
 # The ops of the reference compute, and are optimised in full. The rest reads, decides and converts: at -O1 a third of
 # its compilation is saved.
-foreach(target _core nanobind-static dsa_core dsa_check dsa_cases)
-  target_compile_options(${target} PRIVATE -O1)
+foreach(target _core nanobind-static dsa_core)
+  target_compile_options(${target} PRIVATE ${DSA_READS})
 endforeach()
 # Of core, only what these name: no checkpoints, configurations or recordings. A symbol that is missing fails at import.
 if(NOT DSA_PYTHON_PROGRAMS)

@@ -15,7 +15,7 @@ set(verify_headers <nlohmann/json.hpp> <fmt/format.h> <algorithm> <filesystem> <
                    <string> <vector>)
 add_library(dsa_measure OBJECT ${measure_sources})
 add_library(dsa_verify ${verify_sources} $<TARGET_OBJECTS:dsa_measure>)
-target_compile_options(dsa_verify PRIVATE -O1)
+target_compile_options(dsa_verify PRIVATE ${DSA_READS})
 foreach(target dsa_measure dsa_verify)
   target_link_libraries(${target} PUBLIC dsa_check dsa_reference dsa_backends
     PRIVATE dsa_exact pugixml::pugixml Boost::headers Threads::Threads)
@@ -32,5 +32,5 @@ target_link_libraries(dsa-verify PRIVATE dsa_verify dsa_engine_arguments dsa_exa
 if(DSA_BACKENDS)
   target_link_libraries(dsa-verify PRIVATE dsa_text)
 endif()
-target_compile_options(dsa-verify PRIVATE -O1)
+target_compile_options(dsa-verify PRIVATE ${DSA_READS})
 target_precompile_headers(dsa-verify PRIVATE <CLI/CLI.hpp> <nlohmann/json.hpp> <fmt/format.h>)

@@ -48,6 +48,20 @@ def choose_tokens(args, vocab):
     return torch.randint(1, vocab, (args.batch, args.length), generator=rng).tolist(), [""] * args.batch
 
 
+def choose_batches(args, vocab):
+    """Batches of token ids (N, B, S) for a run of training."""
+    if not args.batches:
+        rng = torch.Generator().manual_seed(args.seed)
+        return torch.randint(1, vocab, (args.trajectory, args.batch, args.length), generator=rng)
+    batches = load_file(args.batches)["tokens"]
+    if batches.dim() != 3 or len(batches) < args.trajectory:
+        raise Failure(f"{args.batches}: tokens has shape {tuple(batches.shape)}, expected ({args.trajectory} or more "
+                      "steps, sequences, positions)")
+    if not 0 <= int(batches.min()) <= int(batches.max()) < vocab:
+        raise Failure(f"{args.batches}: a token is outside the vocabulary of {vocab}")
+    return batches[:args.trajectory].long()
+
+
 def sha256(file):
     with open(file, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
@@ -64,8 +78,8 @@ def write(file, put):
             os.remove(tmp)
 
 
-def write_tensors(file, tensors):
-    write(file, lambda tmp: save_file({k: v.contiguous() for k, v in tensors.items()}, tmp))
+def write_tensors(file, tensors, metadata=None):
+    write(file, lambda tmp: save_file({k: v.contiguous() for k, v in tensors.items()}, tmp, metadata))
 
 
 def write_text(file, text):

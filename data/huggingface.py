@@ -34,6 +34,18 @@ def missing_experts(folder, count):
 UNTRACED = re.compile(r"^(model)?$|rotary_emb|act_fn|mlp\.experts|mlp\.(shared_experts\.)?\w+_proj$|layers$")
 
 
+def parts_of(name, out):
+    """What a module returned, by the names of a trace."""
+    if name.endswith(".mlp.gate"):
+        return {f"{name}.{part}": value for part, value in zip(("logits", "weights", "experts"), out)}
+    return {name: out[0] if isinstance(out, tuple) else out}
+
+
+def traced_modules(model):
+    return [(name, module) for name, module in model.named_modules()
+            if not UNTRACED.search(name) and not isinstance(module, torch.nn.Identity)]
+
+
 class Watch(TorchDispatchMode):
     """Sees every operation: refuses narrow floats if asked, keeps what the indexer's top-k saw."""
 
@@ -148,18 +160,14 @@ class Runner:
         hooks = []
 
         def keep(name, out):
-            if name.endswith(".mlp.gate"):
-                parts = {f"{name}.{part}": value for part, value in zip(("logits", "weights", "experts"), out)}
-            else:
-                parts = {name: out[0] if isinstance(out, tuple) else out}
-            trace.update({k: v.clone() for k, v in parts.items() if re.search(names, k)})
+            trace.update({k: v.clone() for k, v in parts_of(name, out).items() if re.search(names, k)})
 
         for name, module in self.model.named_modules():
             if name.endswith(".indexer"):
                 hooks.append(module.register_forward_pre_hook(lambda *_, n=name: setattr(watch, "indexer", n)))
                 hooks.append(module.register_forward_hook(lambda *_: setattr(watch, "indexer", None)))
-            if trace is not None and not UNTRACED.search(name) and not isinstance(module, torch.nn.Identity):
-                hooks.append(module.register_forward_hook(lambda _m, _i, out, n=name: keep(n, out)))
+        for name, module in traced_modules(self.model) if trace is not None else ():
+            hooks.append(module.register_forward_hook(lambda _m, _i, out, n=name: keep(n, out)))
         try:
             with double_everywhere(self.model) if self.dtype == "fp64" else contextlib.nullcontext(), watch:
                 if self.model.lm_head is not None:

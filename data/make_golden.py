@@ -20,6 +20,9 @@ Files written to OUT (`python make_golden.py COMMAND --help` lists what asks for
   trace.<dtype>.safetensors  every module output of the first sequence
   left-padded.safetensors    tokens, attention_mask, logits.fp64
   ragged.safetensors         tokens, attention_mask, logits.fp64
+  gradients.STAGE[.SEMANTICS].safetensors  losses with gradients, by torch's autograd
+  backward-trace.fp64.safetensors          gradients of the language-model loss in modules' outputs
+  trajectory.STAGE.safetensors             steps of AdamW: losses, norms, rates, final parameters
   provenance.json            versions, settings, ties, noise of fp32 and bf16, sha256 of each file
 
 A file is written under a temporary name and renamed, so what carries its final name is complete.
@@ -38,10 +41,13 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
-from golden_files import (Failure, choose_tokens, pad, sha256, widen, write_json, write_jsonl,
+from golden_files import (Failure, choose_batches, choose_tokens, pad, sha256, widen, write_json, write_jsonl,
                           write_tensors, write_text)
 from huggingface import DTYPES, Runner
+from kl_semantics import PRESETS, read
+from recipe import read_recipe
 from tiny_models import ALIASES, FAMILIES, SAMPLES, STREAMED_NAMES, make_checkpoint
+from training_golden import STAGES, backward_trace, gradients, trajectory
 
 
 def noise(exact, other, mask):
@@ -50,6 +56,25 @@ def noise(exact, other, mask):
     lp, lq = p.log_softmax(-1), q.log_softmax(-1)
     kl = (lp.exp() * (lp - lq)).sum(-1).clamp(min=0)
     return dict(max_abs=float((p - q).abs().max()), kl_mean=float(kl.mean()), kl_max=float(kl.max()))
+
+
+def make_gradients(args, run, batches, save):
+    """Losses and gradients of `batches`, (name, tokens, mask) each; returns the smallest distance of a choice."""
+    gaps = {}
+    for name, tokens, mask in batches:
+        for semantics in [PRESETS["paper"], *(read(s) for s in args.semantics)]:
+            for stage in args.gradients if name is None else ["sparse"]:
+                file = f"gradients.{name or stage}" + (f".{semantics.name}" if semantics.name != "paper" else "")
+                tensors, gaps[file] = gradients(run, tokens, mask, stage, semantics)
+                save(file + ".safetensors", tensors)
+    return {file: gap for file, gap in gaps.items() if gap < torch.inf}
+
+
+def make_trajectory(args, run, vocab, save):
+    stage = "sparse" if any(n.endswith(".indexer") for n, _ in run.model.named_modules()) else "pretrain"
+    recipe = read_recipe(args.recipe, args.trajectory, stage)
+    tensors = trajectory(run, recipe, choose_batches(args, vocab))
+    save(f"trajectory.{recipe.stage}.safetensors", tensors, {"recipe": json.dumps(recipe.given)})
 
 
 def make_goldens(args, folder, family=None):
@@ -68,12 +93,12 @@ def make_goldens(args, folder, family=None):
         raise Failure("--left-pad needs sequences of one length, longer than the padding")
     files, logits, facts, inputs = {}, {}, {}, set()
 
-    def save(name, tensors):
-        write_tensors(os.path.join(args.out, name), tensors)
+    def save(name, tensors, metadata=None):
+        write_tensors(os.path.join(args.out, name), tensors, metadata)
         files[name] = sha256(os.path.join(args.out, name))
 
     dtypes = [d for d in DTYPES if d in args.dtypes + args.trace]
-    if args.left_pad or args.ragged:
+    if args.left_pad or args.ragged or args.gradients or args.backward_trace or args.trajectory:
         dtypes = ["fp64"] + [d for d in dtypes if d != "fp64"]
     for dtype in dtypes:
         run = Runner(folder, dtype, args.stream, args.layers, args.logits)
@@ -99,6 +124,13 @@ def make_goldens(args, folder, family=None):
             cut, real = pad([r[:n] for r, n in zip(rows, lengths)])
             real = torch.ones_like(cut) if real is None else real
             save("ragged.safetensors", {"tokens": cut, "attention_mask": real, "logits.fp64": run(cut, real)})
+        if dtype == "fp64" and args.gradients:
+            batches = [(None, tokens, mask)] + ([("padded", cut, real)] if args.ragged else [])
+            facts["smallest_index_gap"] = make_gradients(args, run, batches, save)
+        if dtype == "fp64" and args.backward_trace:
+            save("backward-trace.fp64.safetensors", backward_trace(run, torch.tensor(rows[:1]), args.trace_names))
+        if dtype == "fp64" and args.trajectory:  # the last, because it trains the model
+            make_trajectory(args, run, vocab, save)
         if dtype == "fp64":
             facts["fp64"] = "no float32 tensor in the run"
             facts["fp64_operations_checked"] = run.operations
@@ -173,6 +205,19 @@ def lengths_list(text):
         raise argparse.ArgumentTypeError(f"expected lengths such as 96,61, got {text!r}") from None
 
 
+def stage_list(text):
+    names = text.split(",")
+    if any(n not in STAGES for n in names):
+        raise argparse.ArgumentTypeError(f"expected a list of {', '.join(STAGES)}, got {text!r}")
+    return names
+
+
+def positive(text):
+    if not re.fullmatch(r"[1-9]\d*", text):
+        raise argparse.ArgumentTypeError(f"expected a number of steps, got {text!r}")
+    return int(text)
+
+
 def span(text):
     if not re.fullmatch(r"0:[1-9]\d*", text):
         raise argparse.ArgumentTypeError(f"expected 0:B (the first layer's input is the embedding), got {text!r}")
@@ -209,6 +254,20 @@ def parse(argv):
     g.add_argument("--jsonl-dtype", choices=list(DTYPES), default="fp32", help="its logits' dtype (default fp32)")
     g.add_argument("--jsonl-length", type=int, metavar="S", help="its positions, from the first (default all)")
 
+    g = golden.add_argument_group("training, in fp64")
+    g.add_argument("--gradients", type=stage_list, nargs="?", const=["sparse"], default=[], metavar="LIST",
+                   help="also losses and gradients, of sparse (default), dense (every visible key is chosen) and "
+                   "warmup (the indexer's loss over every visible key, attention sparse)")
+    g.add_argument("--semantics", action="append", default=[], metavar="NAME", help="also the indexer's loss as read "
+                   f"by {', '.join(n for n in PRESETS if n != 'paper')}, or by a JSON file of switches; may be given "
+                   "again")
+    g.add_argument("--backward-trace", action="store_true", help="also the gradient of the first sequence's "
+                   "language-model loss in every module's output")
+    g.add_argument("--trajectory", type=positive, default=0, metavar="N", help="also N steps of AdamW")
+    g.add_argument("--recipe", metavar="FILE", help="how they are trained, as JSON (docs/judging_training.md)")
+    g.add_argument("--batches", metavar="FILE", help="their batches: a .safetensors with `tokens` (N, B, S); default: "
+                   "drawn as --length, --batch and --seed say")
+
     p = commands.add_parser("family", parents=[golden], formatter_class=raw, help="a tiny checkpoint and its goldens",
                             description="Draw a tiny checkpoint from a seed and make its goldens.\n\nNAME is one of "
                             + ", ".join(FAMILIES) + "\nor of " + ", ".join(f"{a} (= {b})" for a, b in ALIASES.items()))
@@ -238,8 +297,11 @@ def parse(argv):
     if args.run is not run_samples:
         if not args.stream and (args.layers or not args.logits):
             parser.error("--layers and --no-logits need --stream")
-        if args.stream and (args.left_pad or args.ragged or args.jsonl):
-            parser.error("--stream makes no --left-pad, --ragged or --jsonl")
+        if args.stream and (args.left_pad or args.ragged or args.jsonl or args.gradients or args.backward_trace
+                            or args.trajectory):
+            parser.error("--stream makes no --left-pad, --ragged, --jsonl, --gradients, --backward-trace or --trajectory")
+        if args.semantics and not args.gradients or (args.recipe or args.batches) and not args.trajectory:
+            parser.error("--semantics needs --gradients; --recipe and --batches need --trajectory")
         args.dtypes = args.dtypes or (["fp32"] if args.stream else list(DTYPES))
         if args.stream or args.trace == []:
             args.trace = args.trace or (args.dtypes if args.stream else ["fp64"])

@@ -11,7 +11,7 @@ larger than memory is no obstacle to them.
 
 Exit status: 0 success, 1 `inspect` found something wrong, 2 bad usage or unusable input,
 130 interrupted (Ctrl-C), with nothing left half-written.
-`dsa-run COMMAND --help` lists the options of logits, generate, tokenize, inspect,
+`dsa-run COMMAND --help` lists the options of logits, generate, serve, mmlu, tokenize, inspect,
 convert and jsonl.)";
 
 }  // namespace
@@ -20,7 +20,7 @@ int main(int argc, char** argv) {
   using namespace dsa::run;
   return dsa::cli::run({"dsa-run",
                         about,
-                        {logits_command, generate_command, tokenize_command, inspect_command,
-                         convert_command, jsonl_command}},
+                        {logits_command, generate_command, serve_command, mmlu_command,
+                         tokenize_command, inspect_command, convert_command, jsonl_command}},
                        argc, argv);
 }

@@ -48,8 +48,10 @@ const std::map<std::string, Strings> rooms = {
     {"optimized/cuda/absent/", {"optimized/cuda/"}},
     {"optimized/backends.", {"core/", "optimized/"}},
     {"optimized/engine/arguments.", {"core/", "cli/", "optimized/engine/", "optimized/backends."}},
+    {"optimized/ranks/", {"core/"}},
     {"optimized/train/",
-     {"core/", "cli/", "text/", "optimized/shared/", "optimized/engine/", "optimized/cpu/"}},
+     {"core/", "cli/", "text/", "optimized/shared/", "optimized/engine/", "optimized/cpu/",
+      "optimized/ranks/"}},
     {"run/", {"core/", "cli/", "optimized/", "text/"}},
     {"experiments/", {"core/", "cli/", "text/", "reference/", "optimized/", "verify/"}},
     {"data/", {"core/", "cli/"}},
@@ -194,6 +196,20 @@ bool breaks_arithmetic(const std::string& text) {
   return false;
 }
 
+/// The files below `room` with an include of a header whose name holds `library`.
+Strings users_of(const std::string& library, const std::string& room) {
+  Strings users;
+  for (const Source& file : cpp_sources()) {
+    const Strings lines = lines_of(file.text);
+    if (file.path.starts_with(room) &&
+        std::any_of(lines.begin(), lines.end(), [&](const std::string& line) {
+          return included(line).find(library) != std::string::npos;
+        }))
+      users.push_back(file.path);
+  }
+  return users;
+}
+
 }  // namespace
 
 TEST_CASE("includes follow the layers", "[layering]") {
@@ -269,16 +285,11 @@ TEST_CASE("the rooms inside a layer are held", "[layering]") {
 }
 
 TEST_CASE("of the reference, only the matrix product uses a library", "[layering]") {
-  const auto uses_a_library = [](const Source& file) {
-    const Strings lines = lines_of(file.text);
-    return std::any_of(lines.begin(), lines.end(), [](const std::string& line) {
-      return included(line).find("Eigen") != std::string::npos;
-    });
-  };
-  Strings users;
-  for (const Source& file : cpp_sources())
-    if (file.path.starts_with("reference/") && uses_a_library(file)) users.push_back(file.path);
-  CHECK(users == Strings{"reference/ops/gemm.cpp"});
+  CHECK(users_of("Eigen", "reference/") == Strings{"reference/ops/gemm.cpp"});
+}
+
+TEST_CASE("one file alone includes the heavy header of HTTP", "[layering]") {
+  CHECK(users_of("httplib", "") == Strings{"run/serve/http.cpp"});
 }
 
 TEST_CASE("no fast code includes arithmetic of core's headers", "[layering]") {

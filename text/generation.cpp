@@ -21,13 +21,16 @@ class Stopwatch {
 
 }  // namespace
 
+void require_same_vocabulary(const Tokenizer& tokenizer, const Config& config) {
+  require(tokenizer.size() <= config.vocab_size,
+          "tokenizer.json has ids up to " + std::to_string(tokenizer.size() - 1) +
+              ", but the model's vocab_size is " + std::to_string(config.vocab_size) +
+              "; they do not belong together");
+}
+
 Generator::Generator(Session& session, const Tokenizer& tokenizer, GenerationOptions options)
     : session_(session), tokenizer_(tokenizer), options_(std::move(options)) {
-  const Index vocab_size = session.engine().config().vocab_size;
-  require(tokenizer.size() <= vocab_size,
-          "tokenizer.json has ids up to " + std::to_string(tokenizer.size() - 1) +
-              ", but the model's vocab_size is " + std::to_string(vocab_size) +
-              "; they do not belong together");
+  require_same_vocabulary(tokenizer, session.engine().config());
 }
 
 bool Generator::stops(Token token) const {

@@ -12,6 +12,9 @@
 
 namespace dsa::text {
 
+/// Error: the tokenizer has ids that the model's vocabulary lacks.
+void require_same_vocabulary(const Tokenizer&, const Config&);
+
 struct GenerationOptions {
   Sampling sampling;
   Index max_tokens = 0;

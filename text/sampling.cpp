@@ -57,4 +57,11 @@ Token sample(View<const float, 1> logits, const Sampling& sampling, std::uint64_
   return best;  // rounding left a little of the whole
 }
 
+double log_sum_exp(View<const float, 1> logits) {
+  const double top = logits(largest(logits));
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp(double{logit} - top);
+  return top + std::log(sum);
+}
+
 }  // namespace dsa::text

@@ -19,4 +19,8 @@ struct Sampling {
 /// is NaN or +infinity, or all are -infinity.
 Token sample(View<const float, 1> logits, const Sampling&, std::uint64_t step);
 
+/// The logarithm of the sum of all exponentials, in double: a token's log-probability is its logit
+/// less this. Errors as above.
+double log_sum_exp(View<const float, 1> logits);
+
 }  // namespace dsa::text

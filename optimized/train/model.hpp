@@ -32,11 +32,16 @@ using Parameters = WeightsOf<Leaf>;
 /// router and of the indexer's head weights). Sums are fp32 in both.
 enum class Compute { fp32, bf16 };
 
+/// Whose selection sparse attention reads: the indexer's, or one it is measured against
+/// (optimized/train/model/selectors.hpp). Losses of the indexer need its own.
+enum class Selector { indexer, recent, random, oracle };
+
 /// What one micro-batch contributes to a step. Each factor is the loss's coefficient divided by
 /// what its reduction over the whole step divides by, so that accumulation changes nothing. A loss
 /// whose factor is 0 is not computed.
 struct Objective {
   Recipe::Attention attention = Recipe::Attention::sparse;
+  Selector selector = Selector::indexer;
   KlSemantics semantics = {};
   double lm = 0;       // per unit of target_weight
   double mtp = 0;      // likewise, of the first prediction block's rows, two tokens ahead: row t's
@@ -85,7 +90,7 @@ class TrainedModel {
              const std::function<bool(const std::string&)>& trained);
 
   /// Logits (T, V) of a batch, without gradients.
-  Tensor<float, 2> logits(const Batch&, Recipe::Attention);
+  Tensor<float, 2> logits(const Batch&, Recipe::Attention, Selector = Selector::indexer);
 
   /// One entry a layer that computes an index, of a pass with dense attention; K as the config says
   /// unless given.

@@ -46,6 +46,7 @@ nb::dict as_dict(const kernels::Op& op) {
   nb::dict facts;
   facts["name"] = std::string(op.name), facts["formula"] = std::string(op.formula);
   facts["dtypes"] = dtypes, facts["inputs"] = inputs, facts["scalars"] = scalars;
+  facts["has_bounds"] = op.set_answer != nullptr;
   return facts;
 }
 

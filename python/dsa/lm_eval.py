@@ -1,7 +1,7 @@
 """lm-evaluation-harness on the CPU backend: lm_eval --model dsa --model_args pretrained=DIR,format=bf16 --tasks ...
 
-The adapter is registered when this module is imported; `python -m dsa.lm_eval ...` is lm_eval with it. Log-likelihoods
-are of the definition's model, computed in `format`; tokens are those of the checkpoint's tokenizer.json.
+The installed package registers the name with lm_eval (dsa._registered). Log-likelihoods are of the definition's model,
+computed in `format`; tokens are those of the checkpoint's tokenizer.json.
 """
 import numpy as np
 from lm_eval.api.model import LM
@@ -84,6 +84,8 @@ class Adapter(LM):
         """[(log-probability, is greedy)] of each (context, continuation)."""
         jobs = []
         for context, continuation in (request.args for request in requests):
+            bare = context.rstrip()  # spaces belong to the word behind them, as lm_eval has it
+            context, continuation = bare, context[len(bare):] + continuation
             whole = self.model.tokenize(context + continuation)
             before = self.model.tokenize(context) if context else [self.start]
             tokens = whole if context else [self.start, *whole]
@@ -114,8 +116,3 @@ class Adapter(LM):
                 temperature=float(options.get("temperature", 0.0)) if options.get("do_sample") else 0.0,
                 top_p=float(options.get("top_p", 1.0)), stop=[until] if isinstance(until, str) else until))
         return texts
-
-
-if __name__ == "__main__":
-    from lm_eval.__main__ import cli_evaluate
-    cli_evaluate()

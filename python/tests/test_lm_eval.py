@@ -1,4 +1,7 @@
 """The adapter of lm-evaluation-harness on a model of bigrams, whose log-likelihoods are sums of a table's rows."""
+import json
+import subprocess
+import sys
 import types
 
 import numpy as np
@@ -6,7 +9,9 @@ import pytest
 
 pytest.importorskip("lm_eval")
 
+import dsa  # noqa: E402
 from dsa import lm_eval as adapter  # noqa: E402  it needs lm_eval
+from dsa.mmlu_tasks import write_tasks  # noqa: E402
 
 V = 13
 
@@ -80,3 +85,33 @@ def test_rolling_scores_every_token_once(lm, length):
 def test_generation_stops_where_it_is_told(lm):
     assert lm.generate_until(requests(("a", {"until": ["\n"], "max_gen_toks": 5}))) == ["text"]
     assert lm.model.asked == [("a", {"chat": "none", "max_tokens": 5, "temperature": 0.0, "top_p": 1.0, "stop": ["\n"]})]
+
+
+def test_spaces_at_the_end_of_a_context_are_the_continuations(lm):
+    (got, _), = lm.loglikelihood(requests(("ab ", "c")))
+    assert got == pytest.approx(lm.model.log_p(lm.model.tokenize("b c")), rel=1e-12)
+
+
+def test_lm_eval_knows_the_name():
+    code = "from lm_eval.api.registry import get_model; print(get_model('dsa'))"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/", check=False)
+    assert said.stdout.strip() == "<class 'dsa.lm_eval.Adapter'>", said.stderr
+
+
+def test_tasks_of_a_release_that_is_none_are_refused(tmp_path):
+    with pytest.raises(dsa.Error, match="has no file SUBJECT_test.csv"):
+        write_tasks(tmp_path, tmp_path / "tasks")
+    for folder in ("dev", "test"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"virology_{folder}.csv").write_text("q,a,b,c,E\n", encoding="utf-8")
+    with pytest.raises(dsa.Error, match="expected a question, four choices"):
+        write_tasks(tmp_path, tmp_path / "tasks")
+
+
+def test_tasks_are_lm_evals_own_on_local_questions(root, tmp_path):
+    names = write_tasks(root / "data/mmlu", tmp_path)
+    assert len(names) == 57
+    task = json.loads((tmp_path / "local_mmlu_virology.yaml").read_text(encoding="utf-8"))
+    assert task["include"].endswith("mmlu_virology.yaml")
+    lines = (tmp_path / "virology.test.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [sorted(json.loads(line)) for line in lines] == [["answer", "choices", "question"]] * 3

@@ -30,10 +30,12 @@ template <class Real>
 void add_losses(Losses<Real>& losses, const Rerun<Real>& run, const Objective<Real>& objective) {
   if (run.site.computes_index && !objective.kl.empty()) {
     const KlSetup<Real> setup(run, AttentionParts<Real>(run), objective.semantics);
-    losses.kl_layers.push_back(index_kl<Real>(setup.inputs(), objective.kl, objective.semantics));
+    losses.kl_layers.push_back(run.block.pass.ops.index_kl(
+        run.site.at + "self_attn.indexer", setup.inputs(), objective.kl, objective.semantics));
   }
   if (run.site.is_moe && objective.balance != 0)
-    losses.balance += balance_loss<Real>(
+    losses.balance += run.block.pass.ops.balance_loss(
+        run.site.at + "mlp.gate",
         {router_scores_of(run), run.decided("mlp.gate.experts"), run.sequence.documents},
         objective.balance);
 }
@@ -67,7 +69,14 @@ std::vector<Checkpoint<Real>> sweep(const Pass<Real>& pass, const Sequence& sequ
   return kept;
 }
 
-std::vector<Token> mtp_targets(const Sequence& sequence) {
+template <class Real>
+std::vector<Token> lm_targets(const Objective<Real>& objective, const Sequence& sequence) {
+  return objective.lm_targets.empty() ? targets_of(sequence, 1) : objective.lm_targets;
+}
+
+template <class Real>
+std::vector<Token> mtp_targets(const Objective<Real>& objective, const Sequence& sequence) {
+  if (!objective.mtp_targets.empty()) return objective.mtp_targets;
   std::vector<Token> targets = targets_of(sequence, 2);
   targets.pop_back();
   return targets;
@@ -77,14 +86,16 @@ std::vector<Token> mtp_targets(const Sequence& sequence) {
 template <class Real>
 void check_objective(const Pass<Real>& pass, const Sequence& sequence,
                      const Objective<Real>& objective) {
-  const auto expect = [&](const std::vector<Real>& weights, Index n, const char* what) {
-    require(weights.empty() || static_cast<Index>(weights.size()) == n,
-            "there are " + std::to_string(weights.size()) + " weights of the " + what +
+  const auto expect = [&](const auto& values, Index n, const char* what) {
+    require(values.empty() || static_cast<Index>(values.size()) == n,
+            "there are " + std::to_string(values.size()) + " " + what +
                 ", expected one for each of " + std::to_string(n) + " rows");
   };
-  expect(objective.lm, sequence.size(), "language-model loss");
-  expect(objective.mtp, sequence.size() - 1, "multi-token-prediction loss");
-  expect(objective.kl, sequence.size(), "indexer's KL");
+  expect(objective.lm, sequence.size(), "weights of the language-model loss");
+  expect(objective.lm_targets, sequence.size(), "targets of the language-model loss");
+  expect(objective.mtp, sequence.size() - 1, "weights of the multi-token-prediction loss");
+  expect(objective.mtp_targets, sequence.size() - 1, "targets of the multi-token-prediction loss");
+  expect(objective.kl, sequence.size(), "weights of the indexer's KL");
   require(objective.kl.empty() || pass.model.config.indexer,
           "the model has no indexer, so it has no indexer loss; ask for other losses");
 }
@@ -174,7 +185,7 @@ class Backward {
     Tensor<Real, 2> d_own_head, d_own_table;  // of a block that does not share the main model's
     head({at + "shared_head.norm", at + "shared_head.head", w.shared_head_norm, w.shared_head,
           w.owns_head ? d_own_head : d_head},
-         d_y, y, mtp_targets(sequence_), pass_.objective.mtp);
+         d_y, y, mtp_targets(pass_.objective, sequence_), pass_.objective.mtp);
     if (w.owns_head) give(at + "shared_head.head.weight", d_own_head);
     Objective<Real> lm_only;  // no other loss is asked of this block
     const BackwardPass<Real> inner{forward, pass_.ops, input.now, lm_only, pass_.give, pass_.tap};
@@ -231,10 +242,12 @@ std::vector<Checkpoint<Real>> run_forward(const Pass<Real>& pass, const Sequence
   x = embed(pass, sequence);
   auto kept = sweep(pass, sequence, objective, x, 0, pass.model.config.num_hidden_layers, losses);
   if (!objective.lm.empty())
-    losses.lm = cross_entropy<Real>(logits(pass, x), targets_of(sequence, 1), objective.lm);
+    losses.lm = pass.ops.cross_entropy("lm_head", logits(pass, x), lm_targets(objective, sequence),
+                                       objective.lm);
   if (!objective.mtp.empty())
-    losses.mtp =
-        cross_entropy<Real>(mtp_logits(pass, x, sequence), mtp_targets(sequence), objective.mtp);
+    losses.mtp = pass.ops.cross_entropy(
+        in_layer(pass.model.config.num_hidden_layers, "shared_head.head"),
+        mtp_logits(pass, x, sequence), mtp_targets(objective, sequence), objective.mtp);
   return kept;
 }
 
@@ -293,7 +306,7 @@ Losses<Real> backward(const BackwardPass<Real>& pass) {
   Tensor<Real, 2> d_x(x.shape());
   if (!objective.lm.empty())
     run.head({"model.norm", "lm_head", w.norm, w.lm_head, run.d_head}, d_x, x,
-             targets_of(pass.sequence, 1), objective.lm);
+             lm_targets(objective, pass.sequence), objective.lm);
   if (!objective.mtp.empty()) run.mtp(d_x, x);
   const bool tied = pass.forward.model.config.tie_word_embeddings;
   if (run.d_head.size() > 0 && !tied) run.give("lm_head.weight", run.d_head);

@@ -21,11 +21,13 @@ namespace dsa::reference {
 /// see mean_over_targets() and kl_weights().
 template <class Real>
 struct Objective {
-  std::vector<Real> lm;   // (T)    of each row's cross entropy with the next token; empty: no loss
-  std::vector<Real> mtp;  // (T-1)  of the first prediction block's rows, two tokens ahead
+  std::vector<Real> lm;   // (T)    of each row's cross entropy with its target; empty: no loss
+  std::vector<Real> mtp;  // (T-1)  of the first prediction block's rows
   std::vector<Real> kl;   // (T)    of each row's KL in every layer that computes an index
   Real balance = 0;       // alpha of the sequence-wise balance loss, in every layer of experts
   KlSemantics semantics = {};
+  std::vector<Token> lm_targets = {};   // (T)    empty: the next token of each row
+  std::vector<Token> mtp_targets = {};  // (T-1)  empty: the token two places ahead
 };
 
 /// Means over a sequence: of the next token, and of the indexer's KL by `semantics`.

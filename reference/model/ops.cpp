@@ -86,6 +86,10 @@ Ops<Real> definition() {
   ops.swiglu = [](Name, auto&&... a) { swiglu<Real>(a...); };
   ops.accumulate = [](Name, auto&&... a) { accumulate<Real>(a...); };
   ops.add = [](Name, Out y, In x) { add<Real>(y, x); };
+  ops.cross_entropy = [](Name, auto&&... a) { return cross_entropy<Real>(a...); };
+  ops.attention_mass = [](Name, auto&&... a) { attention_mass<Real>(a...); };
+  ops.index_kl = [](Name, auto&&... a) { return index_kl<Real>(a...); };
+  ops.balance_loss = [](Name, auto&&... a) { return balance_loss<Real>(a...); };
   return ops;
 }
 template Ops<double> definition();

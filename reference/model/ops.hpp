@@ -11,6 +11,8 @@
 
 #include "core/recording.hpp"
 #include "core/weights.hpp"
+#include "reference/ops/index_kl.hpp"
+#include "reference/ops/losses.hpp"
 #include "reference/ops/visibility.hpp"
 
 namespace dsa::reference {
@@ -22,6 +24,8 @@ struct Ops {
   using Out = View<Real, 2>;
   template <class... Arguments>
   using Op = std::function<void(Name, Arguments...)>;
+  template <class... Arguments>
+  using Loss = std::function<Real(Name, Arguments...)>;
 
   Op<Out, std::span<const Token>, const Parameter&> embed;  // x (T, C); rows of embed_tokens
   Op<Out, In, const Linear&> linear;                        // y (T, out), x (T, in)
@@ -47,6 +51,14 @@ struct Ops {
   Op<Out, In, In> swiglu;  // h = silu(gate) * up, all (T, F)
   Op<Out, In, std::span<const Index>, std::span<const Real>> accumulate;  // y[row[i]] += w[i] x[i]
   Op<Out, In> add;                                                        // y += x
+
+  // What a model is trained on.
+  Loss<In, std::span<const Token>, std::span<const Real>>
+      cross_entropy;  // logits, targets, weights
+  Op<Out, const MlaExpandedInputs<Real>&, View<const Index, 2>>
+      attention_mass;  // u (T, S), of the indexer's teacher; attention, keys that are kept
+  Loss<const KlInputs<Real>&, std::span<const Real>, const KlSemantics&> index_kl;
+  Loss<const BalanceInputs<Real>&, Real> balance_loss;
 };
 
 template <class Real>

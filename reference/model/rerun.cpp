@@ -111,7 +111,9 @@ KlSetup<Real>::KlSetup(const Rerun<Real>& run, const AttentionParts<Real>& parts
       keys(run.keys(semantics.student_keys)) {
   const Config& config = run.block.config;
   const Tensor<Index, 2> softmax_keys = run.keys(semantics.teacher_softmax);
-  attention_mass<Real>(u, parts.expanded(config, softmax_keys), run.keys(semantics.teacher_keys));
+  run.block.pass.ops.attention_mass(run.block.at + "self_attn.indexer", u,
+                                    parts.expanded(config, softmax_keys),
+                                    run.keys(semantics.teacher_keys));
   u = constant(std::move(u));
   if (!semantics.student_scaled)
     scale = static_cast<Real>(1 / (config.indexer->dot_scale * config.indexer->weight_scale));

@@ -13,5 +13,7 @@ Command tokenize_command(CLI::App&);
 Command inspect_command(CLI::App&);
 Command convert_command(CLI::App&);
 Command jsonl_command(CLI::App&);
+Command mmlu_command(CLI::App&);
+Command serve_command(CLI::App&);
 
 }  // namespace dsa::run

@@ -169,6 +169,7 @@ TEST_CASE("sampling: greedy, ties, temperature, top-p, seed", "[text]") {
 TEST_CASE("logits that are no numbers are refused", "[text]") {
   CHECK_THROWS_WITH(text::sample(view({1, NAN}), {}, 0), Contains("token 1 is NaN"));
   CHECK_THROWS_WITH(text::sample(view({INFINITY, 1}), {}, 0), Contains("token 0 is infinite"));
+  CHECK_THROWS_WITH(text::log_sum_exp(view({1, NAN})), Contains("token 1 is NaN"));
   CHECK_THROWS_WITH(text::sample(view({-INFINITY, -INFINITY}), {}, 0), Contains("every logit"));
 }
 

@@ -40,6 +40,9 @@ std::vector<Index> distances(const Document& d, const Task& task) {
       const auto first = std::find_if(d.tokens.begin(), d.tokens.end(),
                                       [&](Token x) { return x >= 128 + task.keys; });
       found.push_back(static_cast<Index>(t) - (first - d.tokens.begin()));
+    } else if (task.kind == Task::Kind::lookup) {
+      const auto value = std::find(d.tokens.begin(), d.tokens.end(), d.tokens[t]);
+      found.push_back(static_cast<Index>(t) - (value - d.tokens.begin()));
     } else {
       const auto key = std::find(d.tokens.begin(), d.tokens.end(), d.tokens[t - 1]);
       found.push_back(static_cast<Index>(t) - (key - d.tokens.begin()) - 1);
@@ -140,12 +143,14 @@ TEST_CASE("llm.c's shards", "[train]") {
 }
 
 TEST_CASE("distances of training and evaluation are disjoint, and answers are right", "[train]") {
-  for (const Task::Kind kind : {Task::Kind::copy, Task::Kind::recall, Task::Kind::needle}) {
+  for (const Task::Kind kind :
+       {Task::Kind::copy, Task::Kind::recall, Task::Kind::needle, Task::Kind::lookup}) {
     Task task;
     task.kind = kind;
     task.pairs = 3;
     task.distractors = 2;
     task.length = 300;
+    task.keys = kind == Task::Kind::lookup ? 16 : 64;
     for (std::uint64_t i = 0; i < 40; ++i)
       for (const bool evaluation : {false, true}) {
         const Document d = make_document(task, 1, i, evaluation);
@@ -155,6 +160,10 @@ TEST_CASE("distances of training and evaluation are disjoint, and answers are ri
         for (const Index distance : all) CHECK(is_held_out(task, distance) == evaluation);
         for (std::size_t t = 1; t < d.tokens.size(); ++t) {
           if (d.answer[t] == 0 || kind == Task::Kind::copy) continue;
+          if (kind == Task::Kind::lookup) {
+            CHECK((d.tokens[t] - 144) % 16 == d.tokens[t - 1] - 128);
+            continue;
+          }
           const auto key = std::find(d.tokens.begin(), d.tokens.end(), d.tokens[t - 1]);
           CHECK(*(key + 1) == d.tokens[t]);
         }
@@ -182,10 +191,12 @@ TEST_CASE("a task that does not fit is refused", "[train]") {
   task.pairs = 4;
   CHECK_THROWS_WITH(check(task, 255, 1 << 20), Contains("but vocab_size is 255"));
   CHECK_THROWS_WITH(check(task, 256, 20), Contains("but a row has 20"));
+  task.kind = Task::Kind::lookup;
+  CHECK_THROWS_WITH(check(task, 256, 512), Contains("two values or more for every key"));
   task.kind = Task::Kind::needle;
   task.length = 30;
   CHECK_THROWS_WITH(check(task, 256, 512), Contains("but task.length is 30"));
-  CHECK_THROWS_WITH(task_named("sort"), Contains("expected copy, recall or needle"));
+  CHECK_THROWS_WITH(task_named("sort"), Contains("expected copy, recall, needle or lookup"));
 }
 
 TEST_CASE("batches are a function of the cursor", "[train]") {

@@ -36,14 +36,27 @@ struct Problem {
   Trained trained(bool is_matrix) { return {"p", &p, &g, is_matrix}; }
 };
 
+/// An optimiser of one rank, and the gradient of steps of one micro-batch.
+struct Alone {
+  ranks::Communicator ranks;
+  Optimizer optimizer{ranks};
+  GradientSum gradient{ranks};
+
+  double step(const std::vector<Trained>& all, const AdamW& adamw, const Clip& clip, double lr) {
+    gradient.begin(all, 1);
+    gradient.add_round();
+    return optimizer.step(all, gradient, adamw, clip, lr);
+  }
+};
+
 constexpr Index steps = 6;
 
 /// Largest distance of a parameter from the reference in fp64, in units of the step's rounding.
 double worst(const AdamW& adamw, const Clip& clip, bool is_matrix) {
   Problem problem(61, 83);
-  Optimizer optimizer;
+  Alone alone;
   const std::vector<Trained> all = {problem.trained(is_matrix)};
-  optimizer.keep(all);
+  alone.optimizer.keep(all);
   constexpr double lr = 0.01;
   double largest = 0;
   for (Index n = 1; n <= steps; ++n) {
@@ -54,7 +67,7 @@ double worst(const AdamW& adamw, const Clip& clip, bool is_matrix) {
     reference::adamw_step<double>(
         {problem.p64, problem.m64, problem.v64, is_matrix || adamw.decayed == AdamW::Decayed::all},
         problem.g64, adamw, lr, factor, n);
-    CHECK(optimizer.step(all, adamw, clip, lr) == Approx(std::sqrt(square)).epsilon(1e-12));
+    CHECK(alone.step(all, adamw, clip, lr) == Approx(std::sqrt(square)).epsilon(1e-12));
   }
   for (std::size_t i = 0; i < problem.size(); ++i) {
     // A step moves p by lr m / root, which has about a dozen roundings, and rounds p itself twice;
@@ -85,11 +98,11 @@ TEST_CASE("a step is the same for any number of threads", "[train]") {
   const auto after = [](int threads) {
     const Threads scope(threads);
     Problem problem(101, 97);
-    Optimizer optimizer;
+    Alone alone;
     const std::vector<Trained> all = {problem.trained(true)};
-    optimizer.keep(all);
+    alone.optimizer.keep(all);
     problem.next(1);
-    optimizer.step(all, {}, {}, 0.01);
+    alone.step(all, {}, {}, 0.01);
     return std::vector<float>(problem.p.begin(), problem.p.end());
   };
   CHECK(after(1) == after(3));
@@ -97,29 +110,29 @@ TEST_CASE("a step is the same for any number of threads", "[train]") {
 
 TEST_CASE("moments go on while a parameter is trained, and no longer", "[train]") {
   Problem problem(2, 2);
-  Optimizer optimizer;
+  Alone alone;
   const std::vector<Trained> all = {problem.trained(true)};
-  optimizer.keep(all);
+  alone.optimizer.keep(all);
   problem.next(1);
-  optimizer.step(all, {}, {}, 0.01);
-  optimizer.keep(all);
-  CHECK(optimizer.moments().at("p").steps == 1);
-  optimizer.keep({});
-  CHECK(optimizer.moments().empty());
-  optimizer.keep(all);
-  CHECK(optimizer.moments().at("p").steps == 0);
-  CHECK(optimizer.moments().at("p").m(0, 0) == 0);
+  alone.step(all, {}, {}, 0.01);
+  alone.optimizer.keep(all);
+  CHECK(alone.optimizer.moments().at("p").steps == 1);
+  alone.optimizer.keep({});
+  CHECK(alone.optimizer.moments().empty());
+  alone.optimizer.keep(all);
+  CHECK(alone.optimizer.moments().at("p").steps == 0);
+  CHECK(alone.optimizer.moments().at("p").m[0] == 0);
 }
 
 TEST_CASE("a gradient that is not finite changes nothing", "[train]") {
   Problem problem(2, 2);
-  Optimizer optimizer;
+  Alone alone;
   const std::vector<Trained> all = {problem.trained(true)};
-  optimizer.keep(all);
+  alone.optimizer.keep(all);
   problem.next(1);
   problem.g(1, 1) = std::nanf("");
   const std::vector<float> before(problem.p.begin(), problem.p.end());
-  CHECK(std::isnan(optimizer.step(all, {}, {}, 0.01)));
+  CHECK(std::isnan(alone.step(all, {}, {}, 0.01)));
   CHECK(before == std::vector<float>(problem.p.begin(), problem.p.end()));
-  CHECK(optimizer.moments().at("p").steps == 0);
+  CHECK(alone.optimizer.moments().at("p").steps == 0);
 }

@@ -73,20 +73,27 @@ inline train::Settings settings_of_short_run(const std::filesystem::path& out,
   return train::Settings::parse(short_run, "short.toml", overrides);
 }
 
-/// Runs it; `interrupted_at`: as by Ctrl-C after that step.
-inline train::Outcome run_short(const std::filesystem::path& out,
-                                const std::vector<std::string>& overrides = {},
-                                Index interrupted_at = -1, int threads = 1) {
-  const Threads scope(threads);
+/// Runs it as one rank of a job; `interrupted_at`: as by Ctrl-C after that step.
+inline train::Outcome run_short(ranks::Communicator& ranks, const std::filesystem::path& out,
+                                const std::vector<std::string>& overrides, Index interrupted_at) {
   const train::Settings settings = settings_of_short_run(out, overrides);
   const train::Trainer* running = nullptr;
   train::Surroundings around;
   around.interrupted = [&] { return running->state().step == interrupted_at; };
   around.say = [](const std::string&) {};
   around.progress = [](const Json&, Index, Index) {};
-  train::Trainer trainer(settings, around);
+  train::Trainer trainer(settings, around, ranks);
   running = &trainer;
   return trainer.run();
+}
+
+/// Runs it in one process.
+inline train::Outcome run_short(const std::filesystem::path& out,
+                                const std::vector<std::string>& overrides = {},
+                                Index interrupted_at = -1, int threads = 1) {
+  const Threads scope(threads);
+  ranks::Communicator alone;
+  return run_short(alone, out, overrides, interrupted_at);
 }
 
 /// Every byte of the newest checkpoint: weights, moments, cursors.

@@ -128,6 +128,14 @@ TEST_CASE("a stage is its kind's defaults and what is said of it", "[train]") {
   CHECK(stages[1].recipe.semantics.student_keys == KlSemantics::Keys::chosen);
 }
 
+TEST_CASE("a stage with sources of its own has weights of its own", "[train]") {
+  const std::vector<Stage> stages =
+      stages_of(parsed({"data.source=[\"synthetic:copy\", \"synthetic:recall\"]",
+                        "data.weights=[1, 3]", "stage[0].source=[\"synthetic:needle\"]"}));
+  CHECK(stages[0].weights == std::vector<double>{1});
+  CHECK(stages[1].weights == std::vector<double>{1, 3});
+}
+
 TEST_CASE("a stage that contradicts itself is refused", "[train]") {
   const auto refused = [](const std::vector<std::string>& overrides, const std::string& with) {
     CHECK_THROWS_WITH(stages_of(parsed(overrides)), Contains(with));

@@ -59,7 +59,7 @@ TEST_CASE("inputs of the suite, given back, get the suite's answers", "[ops]") {
 }
 
 TEST_CASE("what has no answer is one sentence", "[ops]") {
-  CHECK_THROWS_WITH(given_case(op_named("swiglu_backward"), "fp32", {}, {}),
+  CHECK_THROWS_WITH(given_case(op_named("cross_entropy_backward"), "fp32", {}, {}),
                     Catch::Matchers::Contains("answers the suite's own inputs only"));
   using Catch::Matchers::Contains;
   auto inputs = norm_inputs();
@@ -93,4 +93,44 @@ TEST_CASE("kinds of wrong selections are told apart", "[ops]") {
   CHECK(fault({0}) == TopkFault::count);
   CHECK(fault({0, 9}) == TopkFault::no_subscript);
   CHECK(fault({0, 2}) == TopkFault::preference);
+}
+
+TEST_CASE("gradients that are added to are 0 where none is given", "[ops]") {
+  std::map<std::string, GivenArray> inputs = {
+      {"x", numbers({3, 8}, 1)}, {"g", numbers({8}, 2)}, {"d_y", numbers({3, 8}, 3)}};
+  const Op& op = op_named("rmsnorm_backward");
+  const Case alone = given_case(op, "fp32", inputs, {});
+  inputs["d_g"] = {{8}, std::vector<double>(8, 4.0)};
+  const Case added = given_case(op, "fp32", inputs, {});
+  CHECK(alone.want.at("d_x") == added.want.at("d_x"));
+  for (std::size_t c = 0; c < 8; ++c) {
+    const double sum = alone.want.at("d_g")[c] + 4;
+    CHECK(added.want.at("d_g")[c] == Approx(sum).epsilon(1e-14));  // three sums more in double
+  }
+}
+
+TEST_CASE("gradients of what does not belong together have no answer", "[ops]") {
+  using Catch::Matchers::Contains;
+  const auto linear = [](std::vector<double> begin) {
+    const auto n = static_cast<Index>(begin.size());
+    return given_case(op_named("linear_backward"), "fp32",
+                      {{"x", numbers({5, 4}, 1)},
+                       {"w", numbers({2, 3, 4}, 2)},
+                       {"d_y", numbers({5, 3}, 3)},
+                       {"begin", {{n}, std::move(begin)}}},
+                      {});
+  };
+  CHECK_NOTHROW(linear({0, 2, 5}));
+  for (const std::vector<double>& begin :
+       {std::vector<double>{0, 5}, {0, 2, 4}, {1, 2, 5}, {0, 6, 5}})
+    CHECK_THROWS_WITH(linear(begin), Contains("begin is no list of the first row"));
+  CHECK_THROWS_WITH(given_case(op_named("swiglu_backward"), "fp32",
+                               {{"gate_up", numbers({2, 5}, 1)}, {"d_h", numbers({2, 3}, 2)}}, {}),
+                    Contains("gate_up has rows of 5, expected 6"));
+  CHECK_THROWS_WITH(
+      given_case(
+          op_named("embed_backward"), "fp32",
+          {{"d_table", numbers({4, 3}, 1)}, {"d_x", numbers({1, 3}, 2)}, {"tokens", {{1}, {4}}}},
+          {}),
+      Contains("tokens holds 4, expected rows of d_table, 0 to 3"));
 }

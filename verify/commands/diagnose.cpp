@@ -1,13 +1,18 @@
 #include "verify/diagnose/diagnose.hpp"
 
 #include "verify/commands/command.hpp"
+#include "verify/diagnose/gradients.hpp"
 
 namespace dsa::verify {
 namespace {
 
-int run(const Arguments& a, const std::string& command_line) {
-  a.check_reports();
-  Diagnosis diagnosis = diagnose(a.checkpoint, a.candidate, a.judge_options());
+struct DiagnoseArguments : Arguments {
+  std::string first;  // the candidate; with --candidate: the golden
+  GradientOptions gradients;
+};
+
+template <class Diagnosis>
+int report(const Arguments& a, Diagnosis diagnosis, const std::string& command_line) {
   diagnosis.receipt.command = command_line;
   write_if_asked(a.json, json_text(to_json(diagnosis)));
   write_if_asked(a.html, to_html(diagnosis));
@@ -15,19 +20,56 @@ int run(const Arguments& a, const std::string& command_line) {
   return exit_code(diagnosis);
 }
 
+/// Options of traces and logits alone, which a file of gradients does not have.
+void refuse_for_gradients(const Arguments& a) {
+  require(a.options.dtype.empty() && a.options.names.empty(),
+          "a file of gradients has no columns and no trace; leave out --dtype and --names");
+}
+
+int run(DiagnoseArguments a, bool runs_given, const std::string& command_line) {
+  const bool with_golden = !a.candidate.empty();
+  (with_golden ? a.golden : a.candidate) = a.first;
+  a.check_reports();
+  if (!holds_gradients(a.candidate)) {
+    require(!with_golden,
+            a.candidate +
+                " holds logits or a trace, which are diagnosed by the definition alone; "
+                "give CHECKPOINT and the file without --candidate");
+    return report(a, diagnose(a.checkpoint, a.candidate, a.judge_options()), command_line);
+  }
+  refuse_for_gradients(a);
+  GradientOptions options = a.gradients;
+  const int runs = options.runs;
+  static_cast<Draws&>(options) = a.options;
+  if (!runs_given) options.runs = runs;
+  if (!a.precision.empty()) options.precision = reference::precision_named(a.precision);
+  return report(a, diagnose_gradients(a.checkpoint, a.golden, a.candidate, options), command_line);
+}
+
 }  // namespace
 
 Command diagnose_command(CLI::App& parent) {
-  const auto a = std::make_shared<Arguments>();
+  const auto a = std::make_shared<DiagnoseArguments>();
   CLI::App* app = parent.add_subcommand(
       "diagnose",
       "Run the reference with every known defect in turn (docs/defects.md), and name the one, or\n"
       "the pair, under which nothing of CANDIDATE is left beyond its noise. CANDIDATE holds its\n"
-      "tokens. Exit status: 0 correct, 1 a defect or unknown, 2 usage or bad input, 3 rounding "
-      "may\n"
-      "have turned too many decisions for anything to be shown.");
+      "tokens, with logits, a trace, or losses and gradients. Exit status: 0 correct, 1 a defect "
+      "or\n"
+      "unknown, 2 usage or bad input, 3 rounding may have turned too many decisions for anything "
+      "to\n"
+      "be shown.");
   add_checkpoint(*app, *a);
-  app->add_option("CANDIDATE", a->candidate, "Tokens with somebody's logits or trace")->required();
+  app->add_option(
+         "CANDIDATE", a->first,
+         "Tokens with somebody's logits, trace or gradients; with --candidate, the golden\n"
+         "gradients instead")
+      ->required();
+  app->add_option("--candidate", a->candidate,
+                  "Losses and gradients to diagnose, of the stage of training that the golden has");
+  app->add_option(
+      "--semantics", a->gradients.semantics,
+      "Whose reading of the indexer's loss the gradients should have: " + semantics_names());
   add_dtype(*app, *a, "CANDIDATE");
   add_precision(*app, *a);
   add_conventions(*app, *a);
@@ -39,7 +81,9 @@ Command diagnose_command(CLI::App& parent) {
   add_json(*app, *a, "the diagnosis");
   add_html(*app, *a);
   add_sampling(*app, a->options);
-  return {app, [=](const std::string& command_line) { return run(*a, command_line); }};
+  return {app, [=](const std::string& command_line) {
+            return run(*a, app->get_option("--runs")->count() > 0, command_line);
+          }};
 }
 
 }  // namespace dsa::verify

@@ -1,12 +1,31 @@
 #include "verify/diagnose/power.hpp"
 
 #include "verify/commands/command.hpp"
+#include "verify/diagnose/gradient_power.hpp"
+#include "verify/diagnose/gradients.hpp"
 
 namespace dsa::verify {
 namespace {
 
-int run(const Arguments& a, const std::string& command_line) {
+int run_of_gradients(const Arguments& a, bool runs_given, const std::string& command_line) {
+  require(a.options.dtype.empty(), "a file of gradients has no columns; leave out --dtype");
+  GradientOptions options;
+  const int runs = options.runs;
+  static_cast<Draws&>(options) = a.options;
+  if (!runs_given) options.runs = runs;
+  if (!a.precision.empty()) options.precision = reference::precision_named(a.precision);
+  GradientPower power = gradient_power(a.checkpoint, a.golden, options);
+  power.receipt.command = command_line;
+  write_if_asked(a.json, json_text(to_json(power)));
+  write_if_asked(a.html, to_html(power));
+  print(table(power, is_coloured()));
+  return 0;
+}
+
+int run(const Arguments& a, bool runs_given, const std::string& command_line) {
   a.check_reports();
+  if (!a.golden.empty() && holds_gradients(a.golden))
+    return run_of_gradients(a, runs_given, command_line);
   std::vector<Power> goldens;
   if (!a.samples.empty()) {
     goldens = power_of_samples(a.samples, a.judge_options());
@@ -29,12 +48,13 @@ Command power_command(CLI::App& parent) {
   CLI::App* app = parent.add_subcommand(
       "power",
       "The detection matrix of GOLDEN: which known defects (docs/defects.md) it would catch,\n"
-      "through logits, traces and decisions, and how far above the limit; and what to add to see\n"
-      "the rest. Exit status: 0, 2 usage or bad input.");
+      "through logits, traces and decisions, or through losses and gradients, and how far above "
+      "the\n"
+      "limit; and what to add to see the rest. Exit status: 0, 2 usage or bad input.");
   CLI::Option* checkpoint =
       app->add_option("CHECKPOINT", a->checkpoint, "Directory with config.json and safetensors");
-  CLI::Option* golden =
-      app->add_option("GOLDEN", a->golden, "Token ids with HuggingFace's logits or trace");
+  CLI::Option* golden = app->add_option("GOLDEN", a->golden,
+                                        "Token ids with HuggingFace's logits, trace or gradients");
   app->add_option("--samples", a->samples,
                   "All goldens under this directory together: NAME/checkpoint with\n"
                   "NAME/*.safetensors beside it, the most precise column of each")
@@ -47,7 +67,9 @@ Command power_command(CLI::App& parent) {
   add_json(*app, *a, "the matrix");
   add_html(*app, *a);
   add_sampling(*app, a->options);
-  return {app, [=](const std::string& command_line) { return run(*a, command_line); }};
+  return {app, [=](const std::string& command_line) {
+            return run(*a, app->get_option("--runs")->count() > 0, command_line);
+          }};
 }
 
 }  // namespace dsa::verify

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "verify/defects/defect.hpp"
+#include "verify/defects/gradients/defect.hpp"
 
 namespace dsa::verify {
 namespace {
@@ -40,6 +41,19 @@ further places, layers or periods. A *convention* is no mistake: implementations
 
 )md";
 
+constexpr const char* of_training = R"md(# Known defects of training
+
+Bugs of losses and of backward passes, each as a variant of the reference's backward pass: a row of
+its table of ops, or what a loss is made of (`verify/defects/gradients/defect.hpp`). `dsa-verify
+diagnose` compares files of gradients with them. A defect explains a loss if its value and all of
+its gradients lie within limits that are measured with the defect in place, and if the definition's
+do not. **First departure** is the loss itself, or the module at which a backward pass first goes
+wrong. *More* means variants by layer, by trainer or by count of the batch. In front of any variant,
+a common factor of loss and gradients is *fitted*. A *convention* is no mistake: trainers differ by
+right.
+
+)md";
+
 constexpr const char* adding = R"md(## Adding one
 
 1. Find its family in `verify/defects/`: one file a family, one function that lists its defects.
@@ -49,10 +63,12 @@ constexpr const char* adding = R"md(## Adding one
 3. If an op needs what an earlier op saw, keep it in a `Memory`.
 4. Add the entry: number, name, sentence, link, first tensor, which configs it can occur in, and a
    variant for every constant or form that was seen, and a `Constant` where any value may occur.
-5. Print this page anew, and [power.md](power.md): `tests/verify/defects_test.cpp` compares page and
+5. A defect of training is a `GradientDefect` of a file of `verify/defects/gradients/`. It alters a
+   `GradientVariant`, and says whether the value of the loss changes.
+6. Print this page anew, and [power.md](power.md): `tests/verify/defects_test.cpp` compares page and
    catalogue, runs every variant over the bundled samples, and checks that it differs first where it
    says.
-6. If nothing can show it, add it to `verify/defects/excluded.cpp` with the reason.
+7. If nothing can show it, add it to `verify/defects/excluded.cpp` with the reason.
 )md";
 
 struct Family {
@@ -70,6 +86,23 @@ constexpr Family families[] = {
     {"FP8", fp8_defects},
     {"Block", block_defects},
     {"Weights", weight_defects},
+};
+
+struct TrainingFamily {
+  const char* title;
+  std::vector<GradientDefects (*)()> defects;
+};
+
+const TrainingFamily training_families[] = {
+    {"What a row predicts, and what counts", {target_defects}},
+    {"Readings of the indexer's loss", {reading_defects}},
+    {"The indexer's loss: formula and rows", {kl_defects}},
+    {"The indexer's loss: teacher", {teacher_defects, attached_teacher_defects}},
+    {"The indexer backwards", {indexer_gradient_defects}},
+    {"Attention backwards", {attention_gradient_defects, attention_key_defects}},
+    {"Modules backwards", {module_defects}},
+    {"Experts backwards", {expert_defects}},
+    {"Flow and counts", {flow_defects}},
 };
 
 /// "[owner/name#5](https://github.com/owner/name/issues/5)"
@@ -93,6 +126,33 @@ std::string variants_of(const Defect& defect) {
   return text;
 }
 
+std::string variants_of(const GradientDefect& defect) {
+  std::string text;
+  const auto add = [&](const std::string& part) {
+    if (!part.empty()) text += (text.empty() ? "" : "; ") + part;
+  };
+  for (const GradientChange& change : defect.variants) add(change.name);
+  if (defect.more) add("more");
+  if (defect.convention) add("convention");
+  return text;
+}
+
+std::string training_page() {
+  std::string page = of_training;
+  for (const TrainingFamily& family : training_families) {
+    page += fmt::format(
+        "## {}\n\n| # | name | what is wrong | report | first departure | variants |\n"
+        "|---|---|---|---|---|---|\n",
+        family.title);
+    for (const auto defects : family.defects)
+      for (const GradientDefect& d : defects())
+        page += fmt::format("| {} | `{}` | {} | {} | `{}` | {} |\n", d.number, d.name, d.sentence,
+                            link_to(d.link), d.first, variants_of(d));
+    page += "\n";
+  }
+  return page;
+}
+
 }  // namespace
 
 std::string catalogue_page() {
@@ -111,6 +171,7 @@ std::string catalogue_page() {
                           link_to(d.link), d.first, variants_of(d));
     page += "\n";
   }
+  page += training_page();
   page += "## Left out\n\n| # | what is wrong | why no variant shows it |\n|---|---|---|\n";
   for (const Excluded& each : excluded_defects())
     page += fmt::format("| {} | {} | {} |\n", each.number, each.sentence, each.reason);

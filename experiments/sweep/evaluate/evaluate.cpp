@@ -57,8 +57,11 @@ Json source_of(TrainedModel& model, const std::vector<Batch>& batches, Index seq
   };
   const RecallOf recall = [&](const Batch& batch) { return model.recall(batch); };
   const std::vector<Batch> documents = documents_of(batches);
-  Json out = {{"dense", json_of_score(score_of(model, batches, Recipe::Attention::dense))},
-              {"sparse", json_of_score(score_of(model, batches, Recipe::Attention::sparse))},
+  ranks::Communicator alone;
+  const Score dense = score_of(model, batches, {"dense", Recipe::Attention::dense}, alone),
+              sparse = score_of(model, batches, {"sparse"}, alone);
+  Json out = {{"dense", json_of_score(dense)},
+              {"sparse", json_of_score(sparse)},
               {"kl_to_dense", kl_to_dense(model, batches)},
               {"by_position", Json::object()}};
   for (const Stretch& all : recall_by_position(recall, documents, {seq}))

@@ -2,14 +2,17 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <iostream>
 
 #include "cli/interrupts.hpp"
 #include "core/threads.hpp"
+#include "optimized/ranks/communicator.hpp"
 #include "optimized/train/commands/command.hpp"
 #include "optimized/train/commands/overrides.hpp"
 #include "optimized/train/pipeline/failed_step.hpp"
 #include "optimized/train/pipeline/plan.hpp"
+#include "optimized/train/pipeline/plan_ranks.hpp"
 #include "optimized/train/pipeline/start.hpp"
 #include "optimized/train/pipeline/trainer.hpp"
 
@@ -28,11 +31,16 @@ The run lies in run.out: config.toml, receipt.json, metrics.jsonl and .csv, tb/,
 checkpoints ckpt/step-N/ that HuggingFace's transformers and dsa-run load. A run that was
 interrupted goes on where its newest checkpoint is (run.resume). Ctrl-C saves.
 
+Started by torchrun --no-python, mpirun or srun, the processes divide the micro-batches of a step
+(stage.accumulation), and the moments. Results do not depend on their number.
+
 Example: dsa-train data/train/tiny.toml run.out=out/tiny run.threads=2)";
 
 struct Options {
   bool print_config = false, dry_run = false;
   std::string replay;
+  std::vector<int> ranks;  // of the plan
+  Network network;
 };
 
 /// One line on a terminal, written over and over.
@@ -75,17 +83,16 @@ int status_of(Outcome outcome) {
   return outcome == Outcome::gate_not_reached ? 1 : 0;
 }
 
-void print_plan(const Settings& settings) {
-  const Start start = start_of(settings);
-  std::cout << plan_text(start.model.config, static_cast<Index>(start.model.weights.mtp.size()),
-                         stages_of(settings));
+void print_plan(const Settings& settings, const Options& options) {
+  const PlannedModel model = planned_model(settings);
+  const std::vector<Stage> stages = stages_of(settings);
+  std::cout << plan_text(model, stages);
+  if (!options.ranks.empty())
+    std::cout << "\n" << ranks_text(model, stages, options.ranks, options.network);
 }
 
-int train(const Settings& settings, const std::string& command_line) {
-  const int threads = threads_of(settings);
-  const Threads scope(threads);
-  const cli::PostponedInterrupts interrupts;
-  ProgressLine line;
+Surroundings surroundings_of(const std::string& command_line, int threads, ProgressLine& line,
+                             const cli::PostponedInterrupts& interrupts) {
   Surroundings around;
   around.command_line = command_line;
   around.threads = threads;
@@ -97,17 +104,51 @@ int train(const Settings& settings, const std::string& command_line) {
   around.progress = [&](const Json& metrics, Index done, Index of) {
     line.show(metrics, done, of);
   };
-  Trainer trainer(settings, around);
+  return around;
+}
+
+/// One rank's part; the first one speaks.
+int train(const Settings& settings, const std::string& command_line, ranks::Communicator& ranks) {
+  const auto& members = ranks.members();
+  const Threads share(threads_of(members[static_cast<std::size_t>(ranks.rank())], members));
+  const int threads = threads_of(settings);
+  const Threads scope(threads);
+  const cli::PostponedInterrupts interrupts;
+  ProgressLine line;
+  Surroundings around = surroundings_of(command_line, threads, line, interrupts);
+  if (!ranks.is_first()) {
+    around.say = [](const std::string&) {};
+    around.progress = [](const Json&, Index, Index) {};
+  }
+  if (ranks.size() > 1) around.say(fmt::format("{} ranks, {} threads each", ranks.size(), threads));
+  Trainer trainer(settings, around, ranks);
   const Outcome outcome = trainer.run();
   line.clear();
   const std::string out = settings.text("run.out");
   if (outcome == Outcome::interrupted)
-    std::cout << "interrupted at step " << trainer.state().step << "; the run is saved in " << out
-              << ", the same command goes on" << std::endl;
+    around.say(
+        fmt::format("interrupted at step {}; the run is saved in {}, the same command goes on",
+                    trainer.state().step, out));
   if (outcome == Outcome::completed)
-    std::cout << "complete after " << trainer.state().step << " steps; see " << out
-              << "/summary.json" << std::endl;
+    around.say(
+        fmt::format("complete after {} steps; see {}/summary.json", trainer.state().step, out));
   return status_of(outcome);
+}
+
+int train(const Settings& settings, const std::string& command_line) {
+  const std::filesystem::path out = settings.text("run.out");
+  const ranks::Meeting meeting{out / "ranks.json",
+                               std::chrono::seconds(settings.integer("run.rank_timeout")),
+                               [](const std::string& text) { std::cout << text << std::endl; }};
+  const ranks::Place place = ranks::place_of([](const char* name) { return std::getenv(name); });
+  ranks::Communicator job = ranks::begin(place, meeting);
+  try {
+    return with_last_word(
+        job, [&](ranks::Communicator& ranks) { return train(settings, command_line, ranks); });
+  } catch (const ranks::RankFailure& failure) {
+    throw Error(failure.what() + ("; the checkpoints in " + out.string()) +
+                " are whole: start the job again, and it goes on at the newest");
+  }
 }
 
 int run_words(const Options& options, const std::vector<std::string>& words,
@@ -125,7 +166,7 @@ int run_words(const Options& options, const std::vector<std::string>& words,
     return 0;
   }
   if (options.dry_run) {
-    print_plan(settings);
+    print_plan(settings, options);
     return 0;
   }
   return train(settings, command_line);
@@ -142,6 +183,18 @@ Command run_command(CLI::App& app) {
                     "print every key with type, default, source and meaning, and train nothing");
   command->add_flag("--dry-run", options->dry_run,
                     "print parameters, memory and operations of every stage, and train nothing");
+  command->add_option("--ranks", options->ranks, "with --dry-run: the plan for so many processes")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 1 << 20));
+  command->add_option("--rank-gflops", options->network.gflops, "GFLOP/s of a rank")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--link-gbytes", options->network.gbytes, "GB/s that a rank sends")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--link-microseconds", options->network.microseconds, "of a message")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   command->add_option("--replay", options->replay,
                       "run the step again that a run left in this directory");
   return {command, [=](const std::string& command_line) {

@@ -16,6 +16,15 @@ constexpr Token first_key = 128;
 /// Most fillers before a question: a random few, and those that change the class of its distance.
 Index longest_shift(const Task& task) { return task.bucket * task.held_out; }
 
+bool is_scattered(const Task& task) {
+  return task.kind == Task::Kind::needle || task.kind == Task::Kind::lookup;
+}
+
+/// Tokens of a pair before its question.
+Index tokens_of_pair(const Task& task) {
+  return task.value_length + (task.kind == Task::Kind::lookup ? 0 : 1);
+}
+
 /// Random numbers of one document, one after the other.
 class Dice {
  public:
@@ -50,36 +59,40 @@ void put_filler(Document& document, Dice& dice) {
 
 std::vector<Pair> draw_pairs(const Task& task, Dice& dice) {
   std::vector<Pair> pairs;
-  const Index count = task.pairs + (task.kind == Task::Kind::needle ? task.distractors : 0);
+  const Index count = task.pairs + (is_scattered(task) ? task.distractors : 0);
+  const bool has_class = task.kind == Task::Kind::lookup;
   for (const Index key : dice.some_of(task.keys, count)) {
     Pair pair{first_key + key, {}, 0};
     for (Index v = 0; v < task.value_length; ++v)
-      pair.values.push_back(first_key + task.keys + dice.below(task.values));
+      pair.values.push_back(first_key + task.keys +
+                            (has_class ? key + task.keys * dice.below(task.values / task.keys)
+                                       : dice.below(task.values)));
     pairs.push_back(std::move(pair));
   }
   return pairs;
 }
 
-void put_pair(Document& document, Pair& pair) {
-  document.put(pair.key);
+void put_pair(Document& document, Pair& pair, const Task& task) {
+  if (task.kind != Task::Kind::lookup) document.put(pair.key);
   pair.at = document.size();
   for (const Token value : pair.values) document.put(value);
 }
 
-/// The pairs in a random order; needles have the room that a document of full length leaves,
+/// The pairs in a random order; scattered ones have the room that a document of full length leaves,
 /// divided at random, before each.
 void put_pairs(Document& document, std::vector<Pair>& pairs, const Task& task, Index questions,
                Dice& dice) {
-  const Index count = static_cast<Index>(pairs.size()), each = 1 + task.value_length;
+  const Index count = static_cast<Index>(pairs.size()), question = 1 + task.value_length;
   std::vector<Index> gaps(pairs.size(), 0);
-  if (task.kind == Task::Kind::needle)
-    for (Index room = task.length - count * each - questions * (each + longest_shift(task));
+  if (is_scattered(task))
+    for (Index room = task.length - count * tokens_of_pair(task) -
+                      questions * (question + longest_shift(task));
          room > 0; --room)
       ++gaps[static_cast<std::size_t>(dice.below(count))];
   const std::vector<Index> order = dice.some_of(count, count);
   for (Index i = 0; i < count; ++i) {
     for (Index g = gaps[static_cast<std::size_t>(i)]; g > 0; --g) put_filler(document, dice);
-    put_pair(document, pairs[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])]);
+    put_pair(document, pairs[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])], task);
   }
 }
 
@@ -122,7 +135,9 @@ Task::Kind task_named(const std::string& name) {
   if (name == "copy") return Task::Kind::copy;
   if (name == "recall") return Task::Kind::recall;
   if (name == "needle") return Task::Kind::needle;
-  throw Error("there is no synthetic task \"" + name + "\"; expected copy, recall or needle");
+  if (name == "lookup") return Task::Kind::lookup;
+  throw Error("there is no synthetic task \"" + name +
+              "\"; expected copy, recall, needle or lookup");
 }
 
 bool is_held_out(const Task& task, Index distance) {
@@ -132,7 +147,7 @@ bool is_held_out(const Task& task, Index distance) {
 Index longest(const Task& task) {
   if (task.kind == Task::Kind::copy)
     return 2 * task.pairs + 2 * task.bucket + longest_shift(task) + 1;
-  if (task.kind == Task::Kind::needle) return task.length;
+  if (is_scattered(task)) return task.length;
   const Index questions = std::max(task.pairs, task.queries);
   return (task.pairs + questions) * (1 + task.value_length) + questions * longest_shift(task);
 }
@@ -143,15 +158,18 @@ void check(const Task& task, Index vocab_size, Index most) {
   require(last <= vocab_size, "the synthetic tasks need " + text(last) +
                                   " tokens (128, task.keys, task.values), but vocab_size is " +
                                   text(vocab_size));
-  const Index pairs = task.pairs + (task.kind == Task::Kind::needle ? task.distractors : 0);
+  require(task.kind != Task::Kind::lookup || task.values >= 2 * task.keys,
+          "a lookup needs two values or more for every key, but task.values is " + text(task.values) +
+              " and task.keys is " + text(task.keys));
+  const Index pairs = task.pairs + (is_scattered(task) ? task.distractors : 0);
   require(task.kind == Task::Kind::copy || pairs <= task.keys,
           "a document of " + text(pairs) + " pairs needs as many keys, but task.keys is " +
               text(task.keys));
   const Index questions = std::max(task.pairs, task.queries);
   const Index least =
-      (pairs + questions) * (1 + task.value_length) + questions * longest_shift(task);
-  require(task.kind != Task::Kind::needle || least <= task.length,
-          "a needle document of " + text(pairs) + " pairs and " + text(questions) +
+      pairs * tokens_of_pair(task) + questions * (1 + task.value_length + longest_shift(task));
+  require(!is_scattered(task) || least <= task.length,
+          "a document of " + text(pairs) + " pairs and " + text(questions) +
               " questions may take " + text(least) + " tokens, but task.length is " +
               text(task.length));
   require(longest(task) <= most, "a document of " + text(task.pairs) +

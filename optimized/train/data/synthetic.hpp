@@ -8,6 +8,12 @@
 //            keys that are asked for, with values
 //   needle   the same, the pairs scattered in filler    answers: likewise
 //            among pairs that are never asked for
+//   lookup   values scattered in filler, each of its    answers: the value behind each asked key
+//            own key's class; then keys that are asked for
+//
+// A value's class is its number modulo `keys`. So lookup needs attention by content alone, which is
+// learned early; recall binds a key to a value in the document, which is learned late.
+//
 //
 // A distance is that of an answer's first token to what it repeats. Distances fall into classes of
 // `bucket` neighbours; every held_out-th class is left to evaluation, all others to training.
@@ -22,19 +28,19 @@
 namespace dsa::train {
 
 struct Task {
-  enum class Kind { copy, recall, needle };
+  enum class Kind { copy, recall, needle, lookup };
 
   Kind kind = Kind::recall;
   Index keys = 64, values = 64;  // different ones
   Index value_length = 1;
   Index pairs = 2;        // that are asked for; copy: tokens copied
   Index queries = 0;      // of a training document; 0: as many as pairs
-  Index distractors = 0;  // needle
-  Index length = 0;       // needle: tokens of a document
+  Index distractors = 0;  // needle, lookup: pairs that are never asked for
+  Index length = 0;       // needle, lookup: tokens of a document
   Index bucket = 8, held_out = 4;
 };
 
-Task::Kind task_named(const std::string&);  // "copy", "recall" or "needle"; an Error lists them
+Task::Kind task_named(const std::string&);  // "copy", ...; an Error lists them
 
 /// Errors: more pairs than keys, ids beyond the vocabulary, a document longer than `most` tokens.
 void check(const Task&, Index vocab_size, Index most);

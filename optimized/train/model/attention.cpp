@@ -4,6 +4,7 @@
 #include "core/views.hpp"
 #include "optimized/cpu/ops/rope.hpp"
 #include "optimized/train/model/block.hpp"
+#include "optimized/train/model/selectors.hpp"
 
 namespace dsa::train {
 namespace {
@@ -79,11 +80,24 @@ View<const float, 2> Block::lse_over(KeySet over) const {
   return a.teacher_lse;
 }
 
+void Block::select() const {
+  switch (pass.objective.selector) {
+    case Selector::indexer:
+      return cpu::index_topk(pass.cpu, kept.chosen, index_in(), pass.memory);
+    case Selector::recent:
+      return choose_recent(kept.chosen, pass.begin);
+    case Selector::random:
+      return choose_random(kept.chosen, pass.begin, 0);
+    case Selector::oracle:
+      return choose_oracle(kept.chosen, heads_in());
+  }
+}
+
 void Block::attend(View<const float, 2> x) const {
   make_heads(x);
   if (computes_index && (pass.needs_selection() || pass.has_kl() || pass.for_recall)) {
     index_projections();
-    if (pass.needs_selection()) cpu::index_topk(pass.cpu, kept.chosen, index_in(), pass.memory);
+    if (pass.needs_selection()) select();
   }
   attend_heads(x);
 }

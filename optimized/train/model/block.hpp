@@ -58,6 +58,7 @@ struct Block {
   /// The log of each head's sum over other keys than attention has.
   View<const float, 2> lse_over(KeySet) const;
 
+  void select() const;  // kept.chosen
   void index_projections() const;
   void rotate_index(View<float, 3> x, bool back) const;
   void index_norm() const;

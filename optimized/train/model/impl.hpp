@@ -15,7 +15,7 @@ struct TrainedModel::Impl {
   void refresh();
   Losses run(const Batch&, const Objective&,
              const std::function<bool(const std::string&)>& trained);
-  Tensor<float, 2> logits(const Batch&, Recipe::Attention);
+  Tensor<float, 2> logits(const Batch&, Recipe::Attention, Selector);
   std::vector<Recall> recall(const Batch&, Index K);
 
   Config config;

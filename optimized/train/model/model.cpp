@@ -194,9 +194,11 @@ Losses TrainedModel::Impl::run(const Batch& batch, const Objective& objective,
   return losses;
 }
 
-Tensor<float, 2> TrainedModel::Impl::logits(const Batch& batch, Recipe::Attention attention) {
+Tensor<float, 2> TrainedModel::Impl::logits(const Batch& batch, Recipe::Attention attention,
+                                            Selector selector) {
   Objective objective;
   objective.attention = attention;
+  objective.selector = selector;
   const Pass pass = begin(batch, objective);
   forward(
       pass, [](const Block&, Index) {}, [](const Block&) {});
@@ -236,8 +238,9 @@ Losses TrainedModel::run(const Batch& batch, const Objective& objective,
                          const std::function<bool(const std::string&)>& trained) {
   return impl_->run(batch, objective, trained);
 }
-Tensor<float, 2> TrainedModel::logits(const Batch& batch, Recipe::Attention attention) {
-  return impl_->logits(batch, attention);
+Tensor<float, 2> TrainedModel::logits(const Batch& batch, Recipe::Attention attention,
+                                      Selector selector) {
+  return impl_->logits(batch, attention, selector);
 }
 std::vector<Recall> TrainedModel::recall(const Batch& batch, Index K) {
   return impl_->recall(batch, K);

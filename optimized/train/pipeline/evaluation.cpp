@@ -1,5 +1,7 @@
 #include "optimized/train/pipeline/evaluation.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <numeric>
 
@@ -52,59 +54,83 @@ class FreshIndexers {
   std::vector<std::pair<Leaf*, Leaf>> kept_;
 };
 
+const std::vector<Attending> attendings = {
+    {"dense", Recipe::Attention::dense},
+    {"sparse"},
+    {"sparse, recent keys", Recipe::Attention::sparse, Selector::recent},
+    {"sparse, random keys", Recipe::Attention::sparse, Selector::random},
+    {"sparse, best keys", Recipe::Attention::sparse, Selector::oracle},
+};
+const Attending with_fresh_indexer = {"sparse, fresh indexer"};
+
 Json to_json(const Score& score) {
   return {{"lm", score.lm}, {"accuracy", score.accuracy}, {"targets", score.targets}};
 }
 
 }  // namespace
 
-Score score_of(TrainedModel& model, const std::vector<Batch>& parts, Recipe::Attention attention) {
-  Score score;
-  double weight = 0;
-  Index right = 0;
-  for (const Batch& part : parts) {
+Score score_of(TrainedModel& model, const std::vector<Batch>& parts, const Attending& attending,
+               ranks::Communicator& ranks) {
+  const auto counted = [&](Index i) -> ranks::Numbers {
+    const Batch& part = parts[static_cast<std::size_t>(i)];
     Objective objective;
-    objective.attention = attention;
+    objective.attention = attending.attention;
+    objective.selector = attending.selector;
     objective.lm = 1;
     const Losses losses = model.run(part, objective, {});
-    score.lm += losses.lm;
-    weight += losses.lm_weight;
-    const Tensor<float, 2> logits = model.logits(part, attention);
-    right += answered(part, logits, score.targets);
+    const Tensor<float, 2> logits = model.logits(part, attending.attention, attending.selector);
+    Index targets = 0;
+    const Index right = answered(part, logits, targets);
+    return {losses.lm, losses.lm_weight, static_cast<double>(right), static_cast<double>(targets)};
+  };
+  Score score;
+  double weight = 0, right = 0;
+  for (const ranks::Numbers& one : divided(ranks, static_cast<Index>(parts.size()), counted)) {
+    score.lm += one[0];
+    weight += one[1];
+    right += one[2];
+    score.targets += static_cast<Index>(one[3]);
   }
   if (weight > 0) score.lm /= weight;
-  if (score.targets > 0)
-    score.accuracy = static_cast<double>(right) / static_cast<double>(score.targets);
+  if (score.targets > 0) score.accuracy = right / static_cast<double>(score.targets);
   return score;
 }
 
 IndexerScore indexer_score_of(TrainedModel& model, const std::vector<Batch>& parts,
-                              const Recipe& recipe) {
-  IndexerScore score;
-  Index rows = 0;
+                              const Recipe& recipe, ranks::Communicator& ranks) {
   const auto layers = static_cast<double>(std::max<Index>(index_layers(model.config()), 1));
-  for (const Batch& part : parts) {
+  const auto counted = [&](Index i) {
+    const Batch& part = parts[static_cast<std::size_t>(i)];
     Objective objective;
     objective.attention = recipe.attention;
     objective.semantics = recipe.semantics;
     objective.kl = 1;
     const Losses losses = model.run(part, objective, {});
-    score.kl += std::accumulate(losses.kl.begin(), losses.kl.end(), 0.0) / layers;
-    rows += losses.kl_rows;
-    for (const Recall& recall : model.recall(part)) add(score.recall, recall);
+    ranks::Numbers numbers = {std::accumulate(losses.kl.begin(), losses.kl.end(), 0.0) / layers,
+                              static_cast<double>(losses.kl_rows)};
+    for (const Recall& recall : model.recall(part)) append(numbers, recall);
+    return numbers;
+  };
+  IndexerScore score;
+  double rows = 0;
+  for (const ranks::Numbers& one : divided(ranks, static_cast<Index>(parts.size()), counted)) {
+    score.kl += one[0];
+    rows += one[1];
+    for (std::size_t at = 2; at < one.size();) add(score.recall, recall_of(one, at));
   }
-  if (rows > 0) score.kl /= static_cast<double>(rows);
+  if (rows > 0) score.kl /= rows;
   divide_by_rows(score.recall);
   return score;
 }
 
-Evaluation evaluate(TrainedModel& model, const Feed& feed, const Stage& stage, std::size_t level) {
+Evaluation evaluate(TrainedModel& model, const Feed& feed, const Stage& stage, std::size_t level,
+                    ranks::Communicator& ranks) {
   Evaluation result;
   std::vector<Batch> all;
   for (const Source& source : feed.plan().sources) {
     const std::vector<Batch> parts = feed.evaluation(source, level);
     if (parts.empty()) continue;
-    const Score score = score_of(model, parts, stage.recipe.attention);
+    const Score score = score_of(model, parts, {"", stage.recipe.attention}, ranks);
     result.metrics["eval." + source.name + ".lm"] = score.lm;
     result.metrics["eval." + source.name + ".accuracy"] = score.accuracy;
     if (!source.corpus) {
@@ -114,7 +140,7 @@ Evaluation evaluate(TrainedModel& model, const Feed& feed, const Stage& stage, s
     all.insert(all.end(), parts.begin(), parts.end());
   }
   if (index_layers(model.config()) == 0 || all.empty()) return result;
-  const IndexerScore indexer = indexer_score_of(model, all, stage.recipe);
+  const IndexerScore indexer = indexer_score_of(model, all, stage.recipe, ranks);
   result.metrics["eval.kl"] = indexer.kl;
   if (indexer.recall.rows == 0) return result;  // no row has more than 4 K visible keys
   const Json recall = to_json(indexer.recall);
@@ -122,8 +148,8 @@ Evaluation evaluate(TrainedModel& model, const Feed& feed, const Stage& stage, s
   return result;
 }
 
-Json final_evaluation(TrainedModel& model, const Feed& feed, const Stage& stage,
-                      std::uint64_t seed) {
+Json final_evaluation(TrainedModel& model, const Feed& feed, const Stage& stage, std::uint64_t seed,
+                      ranks::Communicator& ranks) {
   Json result = Json::object();
   const std::size_t level = feed.plan().levels.size() - 1;
   const bool has_indexer = index_layers(model.config()) > 0;
@@ -131,18 +157,39 @@ Json final_evaluation(TrainedModel& model, const Feed& feed, const Stage& stage,
     const std::vector<Batch> parts = feed.evaluation(source, level);
     if (parts.empty()) continue;
     Json& of_source = result["sources"][source.name];
-    of_source["dense"] = to_json(score_of(model, parts, Recipe::Attention::dense));
+    const auto add = [&](const Attending& attending) {
+      of_source[attending.name] = to_json(score_of(model, parts, attending, ranks));
+    };
+    for (const Attending& attending : attendings)
+      if (has_indexer || attending.attention == Recipe::Attention::dense) add(attending);
     if (!has_indexer) continue;
-    of_source["sparse"] = to_json(score_of(model, parts, Recipe::Attention::sparse));
-    const IndexerScore trained = indexer_score_of(model, parts, stage.recipe);
+    const IndexerScore trained = indexer_score_of(model, parts, stage.recipe, ranks);
     of_source["kl"] = trained.kl;
     of_source["recall"] = to_json(trained.recall);
     const FreshIndexers fresh(model, seed);
-    of_source["sparse, fresh indexer"] = to_json(score_of(model, parts, Recipe::Attention::sparse));
+    add(with_fresh_indexer);
     of_source["recall, fresh indexer"] =
-        to_json(indexer_score_of(model, parts, stage.recipe).recall);
+        to_json(indexer_score_of(model, parts, stage.recipe, ranks).recall);
   }
   return result;
+}
+
+std::vector<std::string> table_of(const Json& final_evaluation) {
+  std::vector<Attending> all = attendings;
+  all.push_back(with_fresh_indexer);
+  std::vector<std::string> lines;
+  const Json sources = final_evaluation.value("sources", Json::object());
+  for (const auto& [source, of_source] : sources.items()) {
+    lines.push_back(fmt::format("{:<34} {:>8} {:>9}", source, "loss", "accuracy"));
+    for (const Attending& attending : all) {
+      if (!of_source.contains(attending.name)) continue;
+      const Json& score = of_source.at(attending.name);
+      lines.push_back(fmt::format("  {:<32} {:>8.4f} {:>9.4f}", attending.name,
+                                  score.at("lm").get<double>(),
+                                  score.at("accuracy").get<double>()));
+    }
+  }
+  return lines;
 }
 
 }  // namespace dsa::train

@@ -1,10 +1,14 @@
 // optimized/train/pipeline/evaluation.hpp — how good a model is on held-out documents.
+//
+// The ranks of a job divide the batches, and add what each gave in the order of the batches. All
+// call these functions, and get the same answer.
 #pragma once
 
 #include <string>
 #include <vector>
 
 #include "core/json.hpp"
+#include "optimized/ranks/collectives.hpp"
 #include "optimized/train/data/feed.hpp"
 #include "optimized/train/model.hpp"
 #include "optimized/train/pipeline/stage.hpp"
@@ -18,14 +22,23 @@ struct Score {
   Index targets = 0;
 };
 
-Score score_of(TrainedModel&, const std::vector<Batch>&, Recipe::Attention);
+/// Whose keys attention reads, and what a report calls it: "dense", "sparse", "sparse, recent
+/// keys".
+struct Attending {
+  std::string name;
+  Recipe::Attention attention = Recipe::Attention::sparse;
+  Selector selector = Selector::indexer;
+};
+
+Score score_of(TrainedModel&, const std::vector<Batch>&, const Attending&, ranks::Communicator&);
 
 /// Over all layers that compute an index, of one list of batches.
 struct IndexerScore {
   double kl = 0;  // as the stage's semantics has it
   Recall recall;
 };
-IndexerScore indexer_score_of(TrainedModel&, const std::vector<Batch>&, const Recipe&);
+IndexerScore indexer_score_of(TrainedModel&, const std::vector<Batch>&, const Recipe&,
+                              ranks::Communicator&);
 
 struct Evaluation {
   Json metrics = Json::object();  // "eval.SOURCE.lm", "eval.kl", "recall.indexer", ...
@@ -34,10 +47,16 @@ struct Evaluation {
 };
 
 /// Everything, with the stage's attention; tasks at a level.
-Evaluation evaluate(TrainedModel&, const Feed&, const Stage&, std::size_t level);
+Evaluation evaluate(TrainedModel&, const Feed&, const Stage&, std::size_t level,
+                    ranks::Communicator&);
 
 /// The end of a run: loss and accuracy of each source with dense attention, with the indexer's
-/// selection, and with that of a fresh indexer; what of the teacher's mass each finds.
-Json final_evaluation(TrainedModel&, const Feed&, const Stage&, std::uint64_t seed);
+/// selection, with as many recent, random and best keys, and with a fresh indexer's; what of the
+/// teacher's mass the indexer finds, before and after its training.
+Json final_evaluation(TrainedModel&, const Feed&, const Stage&, std::uint64_t seed,
+                      ranks::Communicator&);
+
+/// Its lines for a reader.
+std::vector<std::string> table_of(const Json& final_evaluation);
 
 }  // namespace dsa::train

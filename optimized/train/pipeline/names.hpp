@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "optimized/train/model.hpp"
-#include "optimized/train/pipeline/optimizer.hpp"
 #include "optimized/train/pipeline/stage.hpp"
+#include "optimized/train/pipeline/trained.hpp"
 
 namespace dsa::train {
 

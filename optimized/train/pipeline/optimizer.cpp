@@ -8,7 +8,7 @@
 namespace dsa::train {
 namespace {
 
-constexpr Index block = 4096;  // numbers that are summed or updated by one thread, in one go
+constexpr Index block = numbers_of_a_block;  // summed or updated by one thread, in one go
 
 /// The factors of one step on one parameter.
 struct Step {
@@ -54,19 +54,13 @@ Step step_of(const AdamW& a, const Trained& parameter, double lr, double clip, I
   return s;
 }
 
-double square_of(const Leaf& x) {
-  const Index blocks = (x.size() + block - 1) / block;
-  std::vector<double> sums(static_cast<std::size_t>(blocks), 0);
-  parallel_for(blocks, block, [&](Index b) {
-    double sum = 0;
-    for (Index i = b * block; i < std::min((b + 1) * block, x.size()); ++i)
-      sum += static_cast<double>(x.data()[i]) * static_cast<double>(x.data()[i]);
-    sums[static_cast<std::size_t>(b)] = sum;
-  });
+double square_of(const float* x, Index n) {
   double sum = 0;
-  for (const double one : sums) sum += one;
+  for (Index i = 0; i < n; ++i) sum += static_cast<double>(x[i]) * static_cast<double>(x[i]);
   return sum;
 }
+
+Index blocks_of(Index numbers) { return (numbers + block - 1) / block; }
 
 }  // namespace
 
@@ -75,35 +69,104 @@ void Optimizer::keep(const std::vector<Trained>& trained) {
   for (const Trained& one : trained) {
     const auto at = moments_.find(one.name);
     const Shape<2> shape = one.value->shape();
-    if (at != moments_.end() && at->second.m.shape() == shape)
+    if (at != moments_.end() && at->second.shape == shape) {
       kept[one.name] = std::move(at->second);
-    else
-      kept[one.name] = {Leaf(shape), Leaf(shape), 0};
+      continue;
+    }
+    const Share share = share_of(one.name, one.value->size(), ranks_.rank(), ranks_.size());
+    const std::vector<float> zeros(static_cast<std::size_t>(share.size()), 0.0f);
+    kept[one.name] = {shape, share, zeros, zeros, 0};
   }
   moments_ = std::move(kept);
 }
 
-double gradient_norm(const std::vector<Trained>& trained) {
-  double sum = 0;
-  for (const Trained& one : trained) sum += square_of(*one.gradient);
-  return std::sqrt(sum);
-}
-
-double Optimizer::step(const std::vector<Trained>& trained, const AdamW& adamw, const Clip& clip,
-                       double lr) {
-  const double norm = gradient_norm(trained);
-  if (!std::isfinite(norm)) return norm;
-  const double factor = clip.max_norm == 0 ? 1 : std::min(1.0, clip.max_norm / (norm + clip.eps));
-  for (const Trained& one : trained) {
-    Moments& moments = moments_.at(one.name);
-    const Step step = step_of(adamw, one, lr, factor, ++moments.steps);
-    const Index n = one.value->size();
-    parallel_for((n + block - 1) / block, 2 * block, [&](Index b) {
-      update(step, one.value->data(), moments.m.data(), moments.v.data(), one.gradient->data(),
-             b * block, std::min((b + 1) * block, n));
+/// Every rank has the sums of all blocks, from the rank whose they are, and adds them in order.
+double Optimizer::norm_of(const std::vector<Trained>& trained, const GradientSum& gradient) const {
+  const int n = ranks_.size();
+  std::vector<std::vector<double>> sums;
+  ranks::Out own;
+  std::vector<ranks::In> in(static_cast<std::size_t>(n));
+  for (std::size_t p = 0; p < trained.size(); ++p) {
+    const Index size = trained[p].value->size();
+    std::vector<double>& blocks = sums.emplace_back(static_cast<std::size_t>(blocks_of(size)), 0.0);
+    for (int k = 0; k < n; ++k) {
+      const Share share = share_of(trained[p].name, size, k, n);
+      in[static_cast<std::size_t>(k)].push_back(
+          ranks::room_of(blocks.data() + share.begin / block, blocks_of(share.size())));
+    }
+    const Share share = share_of(trained[p].name, size, ranks_.rank(), n);
+    const Index first = share.begin / block;
+    parallel_for(blocks_of(share.size()), block, [&](Index b) {
+      const Index numbers = std::min(block, share.size() - b * block);
+      blocks[static_cast<std::size_t>(first + b)] = square_of(gradient.of(p) + b * block, numbers);
     });
   }
+  const auto mine = static_cast<std::size_t>(ranks_.rank());
+  own.assign(in[mine].begin(), in[mine].end());
+  std::vector<ranks::Out> out(static_cast<std::size_t>(n), own);
+  out[mine].clear();
+  in[mine].clear();
+  ranks_.exchange(out, in);
+  double square = 0;
+  for (const std::vector<double>& blocks : sums) {
+    double sum = 0;
+    for (const double one : blocks) sum += one;
+    square += sum;
+  }
+  return std::sqrt(square);
+}
+
+double Optimizer::step(const std::vector<Trained>& trained, const GradientSum& gradient,
+                       const AdamW& adamw, const Clip& clip, double lr) {
+  const double norm = norm_of(trained, gradient);
+  if (!std::isfinite(norm)) return norm;
+  const double factor = clip.max_norm == 0 ? 1 : std::min(1.0, clip.max_norm / (norm + clip.eps));
+  for (std::size_t p = 0; p < trained.size(); ++p) {
+    const Trained& one = trained[p];
+    Moments& moments = moments_.at(one.name);
+    const Step step = step_of(adamw, one, lr, factor, ++moments.steps);
+    const Index n = moments.share.size();
+    float* const values = one.value->data() + moments.share.begin;
+    parallel_for(blocks_of(n), 2 * block, [&](Index b) {
+      update(step, values, moments.m.data(), moments.v.data(), gradient.of(p), b * block,
+             std::min((b + 1) * block, n));
+    });
+  }
+  share_values(trained);
   return norm;
+}
+
+/// Every rank gets the shares of the others.
+void Optimizer::share_values(const std::vector<Trained>& trained) const {
+  const auto n = static_cast<std::size_t>(ranks_.size());
+  const auto mine = static_cast<std::size_t>(ranks_.rank());
+  std::vector<ranks::In> in;
+  for (int k = 0; k < ranks_.size(); ++k) in.push_back(values_of(trained, k, ranks_.size()));
+  std::vector<ranks::Out> out(n, ranks::Out(in[mine].begin(), in[mine].end()));
+  out[mine].clear();
+  in[mine].clear();
+  ranks_.exchange(out, in);
+}
+
+std::vector<float> Optimizer::whole(const std::string& name,
+                                    std::vector<float> Moments::*which) const {
+  const Moments& moments = moments_.at(name);
+  const std::vector<float>& own = moments.*which;
+  const auto n = static_cast<std::size_t>(ranks_.size());
+  std::vector<ranks::Out> out(n);
+  std::vector<ranks::In> in(n);
+  out[0] = {std::as_bytes(std::span(own))};
+  std::vector<float> all;
+  if (ranks_.is_first()) {
+    const Index size = volume<2>(moments.shape);
+    all.resize(static_cast<std::size_t>(size));
+    for (int k = 0; k < ranks_.size(); ++k) {
+      const Share share = share_of(name, size, k, ranks_.size());
+      in[static_cast<std::size_t>(k)] = {ranks::room_of(all.data() + share.begin, share.size())};
+    }
+  }
+  ranks_.exchange(out, in);
+  return all;
 }
 
 void set_to_zero(Leaf& x) { std::fill(x.begin(), x.end(), 0.0f); }

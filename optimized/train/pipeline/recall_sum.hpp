@@ -8,6 +8,10 @@ namespace dsa::train {
 /// Adds the sums behind `means`, `times` times: -1 takes them away again.
 void add(Recall& sums, const Recall& means, Index times = 1);
 
+/// As numbers behind others, and back from those at `at`, which goes on.
+void append(std::vector<double>& numbers, const Recall&);
+Recall recall_of(const std::vector<double>& numbers, std::size_t& at);
+
 /// From sums to means; without a row nothing changes.
 void divide_by_rows(Recall& sums);
 

@@ -73,7 +73,8 @@ Lock::Lock(const fs::path& file) : fd_(::open(file.c_str(), O_CREAT | O_RDWR | O
 
 Lock::~Lock() { ::close(fd_); }
 
-RunDirectory::RunDirectory(fs::path out) : out_(std::move(out)) {
+RunDirectory::RunDirectory(fs::path out, bool writes) : out_(std::move(out)), writes_(writes) {
+  if (!writes_) return;
   std::error_code reason;
   fs::create_directories(checkpoints(), reason);
   require(!reason, "cannot create " + checkpoints().string() + ": " + reason.message());
@@ -89,6 +90,7 @@ fs::path RunDirectory::checkpoint(Index step) const {
 }
 
 void RunDirectory::begin(Index step, const std::string& config_toml, const Json& receipt) {
+  if (!writes_) return;
   write_text(out_ / "config.toml", config_toml);
   write_text(out_ / "receipt.json", json_text(receipt));
   const fs::path metrics = out_ / "metrics.jsonl";
@@ -98,6 +100,7 @@ void RunDirectory::begin(Index step, const std::string& config_toml, const Json&
 }
 
 void RunDirectory::add(const Json& metrics) {
+  if (!writes_) return;
   const auto step = metrics.at("step").get<Index>();
   metrics_ << metrics.dump() << '\n';
   metrics_.flush();
@@ -110,6 +113,7 @@ void RunDirectory::add(const Json& metrics) {
 }
 
 void RunDirectory::write_csv() const {
+  if (!writes_) return;
   std::vector<Json> lines;
   std::set<std::string> keys;
   std::istringstream in(read_text(out_ / "metrics.jsonl"));
@@ -130,6 +134,7 @@ void RunDirectory::write_csv() const {
 }
 
 void RunDirectory::write_summary(const Json& summary) const {
+  if (!writes_) return;
   write_text(out_ / "summary.json", json_text(summary));
 }
 

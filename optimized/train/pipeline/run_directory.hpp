@@ -32,8 +32,9 @@ class Lock {
 
 class RunDirectory {
  public:
-  /// Creates it, locks it, and removes what an interrupted run left half-written.
-  explicit RunDirectory(std::filesystem::path out);
+  /// Creates it, locks it, and removes what an interrupted run left half-written. A rank that does
+  /// not write leaves it alone, then and later.
+  explicit RunDirectory(std::filesystem::path out, bool writes = true);
 
   const std::filesystem::path& path() const { return out_; }
   std::filesystem::path checkpoints() const { return out_ / "ckpt"; }
@@ -52,6 +53,7 @@ class RunDirectory {
 
  private:
   std::filesystem::path out_;
+  bool writes_;
   std::optional<Lock> lock_;
   std::ofstream metrics_;
   std::optional<TensorBoard> board_;

@@ -138,7 +138,9 @@ Stage stage_of(const Settings& settings, std::size_t i) {
   s.batch = r.get<Index>("batch") > 0 ? r.get<Index>("batch") : settings.integer("data.batch");
   s.seq = r.get<Index>("seq") > 0 ? r.get<Index>("seq") : settings.integer("data.seq");
   s.sources = r.list_or<std::string>("source", "data.source");
-  s.weights = r.list_or<double>("weights", "data.weights");
+  const bool has_own_sources = !r.get<std::vector<std::string>>("source").empty();
+  s.weights = has_own_sources ? r.get<std::vector<double>>("weights")
+                              : r.list_or<double>("weights", "data.weights");
   if (s.weights.empty()) s.weights.assign(s.sources.size(), 1);
   s.every_target = r.get<std::string>("loss_on") == "all";
   s.levels = r.get<std::vector<Index>>("levels");

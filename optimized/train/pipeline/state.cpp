@@ -28,13 +28,9 @@ std::span<const std::byte> bytes_of(const Leaf& x) {
 
 std::vector<Index> shape_of(const Leaf& x) { return {x.shape()[0], x.shape()[1]}; }
 
-/// Calls f(name, tensor) for everything that state.safetensors holds.
+/// Adapters of the state, as f(name, tensor).
 template <class F>
-void for_each_of_state(const Snapshot& s, F&& f) {
-  for (const auto& [name, moments] : s.optimizer.moments()) {
-    f(name + ".m", moments.m);
-    f(name + ".v", moments.v);
-  }
+void for_each_of_adapters(const Snapshot& s, F&& f) {
   if (s.adapters == nullptr) return;
   for (const Adapter& x : s.adapters->all()) {
     f(x.name + ".lora_A", x.a);
@@ -42,18 +38,34 @@ void for_each_of_state(const Snapshot& s, F&& f) {
   }
 }
 
+/// Calls f(moment of the whole parameter) for all; at ranks other than 0 that is empty.
+template <class F>
+void for_each_moment(const Optimizer& optimizer, F&& f) {
+  for (const auto& [name, moments] : optimizer.moments()) {
+    f(optimizer.whole(name, &Moments::m));
+    f(optimizer.whole(name, &Moments::v));
+  }
+}
+
 void write_state(const fs::path& file, const State& state, const Snapshot& s) {
   std::vector<Declaration> tensors;
-  for_each_of_state(s, [&](const std::string& name, const Leaf& x) {
+  Json counts = Json::object();
+  for (const auto& [name, moments] : s.optimizer.moments()) {
+    const std::vector<Index> shape(moments.shape.begin(), moments.shape.end());
+    tensors.push_back({name + ".m", Dtype::f32, shape});
+    tensors.push_back({name + ".v", Dtype::f32, shape});
+    counts[name] = moments.steps;
+  }
+  for_each_of_adapters(s, [&](const std::string& name, const Leaf& x) {
     tensors.push_back({name, Dtype::f32, shape_of(x)});
   });
-  Json counts = Json::object();
-  for (const auto& [name, moments] : s.optimizer.moments()) counts[name] = moments.steps;
   std::map<std::string, std::string> metadata = {
       {"version", version}, {"state", to_json(state).dump()}, {"moment_steps", counts.dump()}};
   if (s.adapters != nullptr) metadata["lora_alpha"] = Json(s.adapters->lora().alpha).dump();
   SafetensorsWriter out(file, tensors, metadata);
-  for_each_of_state(s, [&](const std::string&, const Leaf& x) { out.append(bytes_of(x)); });
+  for_each_moment(s.optimizer,
+                  [&](const std::vector<float>& x) { out.append(std::as_bytes(std::span(x))); });
+  for_each_of_adapters(s, [&](const std::string&, const Leaf& x) { out.append(bytes_of(x)); });
   out.commit();
 }
 
@@ -92,12 +104,19 @@ SafetensorsFile open_state(const fs::path& checkpoint) {
   return file;
 }
 
-void read_into(const SafetensorsFile& file, const std::string& name, Leaf& x) {
+/// Numbers [begin, end) of a tensor of this shape.
+void read_into(const SafetensorsFile& file, const std::string& name,
+               const std::vector<Index>& shape, const Share& numbers, float* out) {
   const StoredTensor& tensor = file.at(name);
-  require(tensor.dtype == Dtype::f32 && tensor.shape == shape_of(x),
+  require(tensor.dtype == Dtype::f32 && tensor.shape == shape,
           file.path().string() + ": " + name + " has shape " + shape_text(tensor.shape) +
-              ", expected " + shape_text(shape_of(x)) + " in F32");
-  decode(tensor.dtype, tensor.data, x.size(), x.data());
+              ", expected " + shape_text(shape) + " in F32");
+  const auto offset = static_cast<std::ptrdiff_t>(numbers.begin) * 4;
+  decode(tensor.dtype, tensor.data + offset, numbers.size(), out);
+}
+
+void read_into(const SafetensorsFile& file, const std::string& name, Leaf& x) {
+  read_into(file, name, shape_of(x), {0, x.size()}, x.data());
 }
 
 }  // namespace
@@ -113,7 +132,9 @@ Json to_json(const State& s) {
           {"settings", s.settings}};
 }
 
-void save_checkpoint(const fs::path& directory, const State& state, const Snapshot& s) {
+void save_checkpoint(const fs::path& directory, const State& state, const Snapshot& s,
+                     bool writes) {
+  if (!writes) return for_each_moment(s.optimizer, [](const std::vector<float>&) {});
   std::vector<Declaration> tensors;
   for_each_tensor(s.parameters, s.parsed,
                   [&](const std::string& name, const Leaf&, const std::vector<Index>& shape) {
@@ -165,8 +186,9 @@ void read_moments(const fs::path& checkpoint, const std::vector<Trained>& traine
   for (const Trained& one : trained) {
     Moments& moments = optimizer.moments().at(one.name);
     if (!counts.contains(one.name)) continue;  // trained from this stage on
-    read_into(file, one.name + ".m", moments.m);
-    read_into(file, one.name + ".v", moments.v);
+    const std::vector<Index> shape = shape_of(*one.value);
+    read_into(file, one.name + ".m", shape, moments.share, moments.m.data());
+    read_into(file, one.name + ".v", shape, moments.share, moments.v.data());
     moments.steps = counts[one.name].get<Index>();
   }
 }

@@ -47,8 +47,10 @@ struct Snapshot {
   std::filesystem::path tokenizer;     // empty: bytes
 };
 
-/// Writes the directory under a temporary name, syncs every file to the disk, and renames it.
-void save_checkpoint(const std::filesystem::path& directory, const State&, const Snapshot&);
+/// Writes the directory under a temporary name, syncs every file to the disk, and renames it. All
+/// ranks call it, and the first writes: the files do not tell how many there were.
+void save_checkpoint(const std::filesystem::path& directory, const State&, const Snapshot&,
+                     bool writes);
 
 /// The State of a checkpoint. Errors: no state.safetensors (a checkpoint of somebody else), a file
 /// that was cut short or is of another version.

@@ -9,9 +9,12 @@
 
 #include "core/check.hpp"
 #include "core/checkpoint.hpp"
+#include "core/sha256.hpp"
 #include "optimized/train/pipeline/failed_step.hpp"
 #include "optimized/train/pipeline/plan.hpp"
+#include "optimized/train/pipeline/resume.hpp"
 #include "optimized/train/pipeline/start.hpp"
+#include "optimized/train/pipeline/step_losses.hpp"
 
 namespace dsa::train {
 namespace {
@@ -22,6 +25,14 @@ double seconds_since(std::chrono::steady_clock::time_point begin) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
+/// The same for the same bits of every parameter.
+std::string digest_of(TrainedModel& model) {
+  std::string all;
+  for (const Trained& one : parameters_of(model))
+    all += sha256(ranks::bytes_of(one.value->data(), one.value->size()));
+  return sha256(std::as_bytes(std::span(all)));
+}
+
 /// Steps of the whole run, run.steps included.
 Index steps_of(const Settings& settings, const std::vector<Stage>& stages) {
   Index steps = 0;
@@ -30,67 +41,17 @@ Index steps_of(const Settings& settings, const std::vector<Stage>& stages) {
   return most > 0 ? std::min(most, steps) : steps;
 }
 
-void add(Losses& sum, const Losses& x) {
-  sum.lm += x.lm;
-  sum.lm_weight += x.lm_weight;
-  sum.mtp += x.mtp;
-  sum.mtp_weight += x.mtp_weight;
-  sum.balance += x.balance;
-  sum.kl_rows += x.kl_rows;
-  sum.kl.resize(std::max(sum.kl.size(), x.kl.size()), 0);
-  for (std::size_t l = 0; l < x.kl.size(); ++l) sum.kl[l] += x.kl[l];
-  if (sum.load.empty()) {
-    sum.load = x.load;
-    return;
-  }
-  for (std::size_t l = 0; l < x.load.size(); ++l)
-    for (std::size_t e = 0; e < x.load[l].size(); ++e) sum.load[l][e] += x.load[l][e];
-}
-
-double total(const std::vector<double>& x) { return std::accumulate(x.begin(), x.end(), 0.0); }
-
-/// Means as they are reported: per target, per row and layer, per document.
-Json losses_of(const Losses& sums, const StepSize& size) {
-  Json json = Json::object();
-  if (sums.lm_weight > 0) json["loss.lm"] = sums.lm / sums.lm_weight;
-  if (sums.mtp_weight > 0) json["loss.mtp"] = sums.mtp / sums.mtp_weight;
-  if (sums.kl_rows > 0 && !sums.kl.empty())
-    json["loss.kl"] =
-        total(sums.kl) / static_cast<double>(sums.kl_rows) / static_cast<double>(sums.kl.size());
-  if (sums.balance != 0) json["loss.balance"] = sums.balance / static_cast<double>(size.documents);
-  return json;
-}
-
 }  // namespace
 
-std::optional<fs::path> checkpoint_to_resume(const Settings& settings,
-                                             const RunDirectory& directory) {
-  const std::string resume = settings.text("run.resume");
-  const auto found = checkpoints_of(directory.checkpoints());
-  if (resume == "never") {
-    require(found.empty(), directory.path().string() +
-                               " holds checkpoints, and run.resume is never; choose another "
-                               "run.out, or remove them");
-    return {};
-  }
-  if (resume == "auto") return found.empty() ? std::nullopt : std::optional(found.rbegin()->second);
-  const bool is_step = !resume.empty() && resume.find_first_not_of("0123456789") == resume.npos;
-  const fs::path chosen = is_step ? directory.checkpoints() / ("step-" + resume) : fs::path(resume);
-  require(fs::is_directory(chosen), "there is no checkpoint " + chosen.string() +
-                                        " to resume; run.resume is auto, never, a step or a path");
-  const Index step = read_state(chosen).step;
-  require(found.empty() || found.rbegin()->first <= step,
-          directory.path().string() + " holds checkpoints beyond step " + std::to_string(step) +
-              ", which the run would write again; choose another run.out, or remove them");
-  return chosen;
-}
-
-Trainer::Trainer(const Settings& settings, Surroundings around)
+Trainer::Trainer(const Settings& settings, Surroundings around, ranks::Communicator& ranks)
     : settings_(settings),
       around_(std::move(around)),
+      ranks_(ranks),
       stages_(stages_of(settings)),
-      directory_(settings.text("run.out")) {
-  const auto checkpoint = checkpoint_to_resume(settings_, directory_);
+      directory_(settings.text("run.out"), ranks.is_first()),
+      gradient_(ranks),
+      optimizer_(ranks) {
+  const auto checkpoint = choose_checkpoint();
   state_.settings = settings_.that_changes_numbers();
   if (checkpoint) {
     resume_from(*checkpoint);
@@ -108,14 +69,27 @@ Trainer::Trainer(const Settings& settings, Surroundings around)
     read_moments(*checkpoint, trained_, optimizer_);
     refresh();
   }
+  const Json hashes = feeds_->hashes();
+  require_same(ranks_, "the configuration", state_.settings.dump());
+  require_same(ranks_, "the data", hashes.dump());
+  require_same(ranks_, "the parameters", digest_of(*model_));
   Json receipt = receipt_of(around_.command_line, around_.threads);
+  receipt["ranks"] = ranks_.size();
   receipt["config"] = state_.settings;
-  receipt["data"] = feeds_->hashes();
+  receipt["data"] = hashes;
   receipt["resumed"] = checkpoint ? Json(checkpoint->string()) : Json();
   directory_.begin(state_.step, settings_.toml(), receipt);
 }
 
 Trainer::~Trainer() = default;
+
+/// Rank 0 looks, and decides for all.
+std::optional<fs::path> Trainer::choose_checkpoint() {
+  std::optional<fs::path> found;
+  if (ranks_.is_first()) found = checkpoint_to_resume(settings_, directory_);
+  const std::string chosen = text_of_first(ranks_, found ? found->string() : "");
+  return chosen.empty() ? std::nullopt : std::optional<fs::path>(chosen);
+}
 
 void Trainer::resume_from(const fs::path& checkpoint) {
   const Json settings = state_.settings;
@@ -130,6 +104,8 @@ void Trainer::resume_from(const fs::path& checkpoint) {
   state_.settings = settings;
   config_ = read_json(checkpoint / "config.json");
   model_ = std::make_unique<TrainedModel>(open_checkpoint(checkpoint), compute_of(settings_));
+  const bool lies_here = fs::exists(directory_.checkpoint(state_.step));
+  if (!text_of_first(ranks_, lies_here ? "yes" : "").empty()) saved_ = state_.step;
   around_.say("resumed from " + checkpoint.string());
 }
 
@@ -161,6 +137,11 @@ void Trainer::check_stages() {
       around_.say("warning: stage " + stage.name + " has rows of " + std::to_string(stage.seq) +
                   " tokens and chooses " + std::to_string(config.indexer->topk) +
                   " keys: every key is chosen, no selection is trained");
+    if (stage.recipe.accumulation < ranks_.size())
+      around_.say(
+          fmt::format("warning: a step of stage {} has fewer micro-batches than ranks: {} "
+                      "of {} ranks compute nothing; raise stage.accumulation",
+                      stage.name, ranks_.size() - stage.recipe.accumulation, ranks_.size()));
     require(stage.recipe.mtp == 0 || !model_->parameters().mtp.empty(),
             "stage " + stage.name +
                 " has mtp above 0, but the model has no multi-token-prediction block");
@@ -197,9 +178,8 @@ void Trainer::enter_stage() {
     gets_gradient_ = [names](const std::string& name) { return names.contains(name); };
   }
   optimizer_.keep(trained_);
-  flops_a_token_ = flops_a_token(
-      model_->config(),
-      size_of(model_->config(), static_cast<Index>(model_->parameters().mtp.size()), stage), stage);
+  const PlannedModel sizes{model_->config(), static_cast<Index>(model_->parameters().mtp.size())};
+  flops_a_token_ = flops_a_token(model_->config(), size_of(sizes, stage), stage);
 }
 
 void Trainer::refresh() {
@@ -207,12 +187,31 @@ void Trainer::refresh() {
   model_->refresh();
 }
 
-Losses Trainer::run_batches(const std::vector<Batch>& parts, const Objective& objective) {
+/// Gradients of one micro-batch, into trained_.
+Losses Trainer::run_batch(const Batch& part, const Objective& objective) {
   for (const Trained& one : parameters_of(*model_))
     if (gets_gradient_(one.name)) set_to_zero(*one.gradient);
-  Losses sums;
-  for (const Batch& part : parts) add(sums, model_->run(part, objective, gets_gradient_));
+  const Losses losses = model_->run(part, objective, gets_gradient_);
   if (adapters_) adapters_->project();
+  return losses;
+}
+
+/// This rank's micro-batches; the gradient's sum and the losses' are those of all.
+Losses Trainer::run_batches(const std::vector<Batch>& parts, const Objective& objective) {
+  const auto count = static_cast<Index>(parts.size());
+  std::vector<ranks::Numbers> mine;
+  gradient_.begin(trained_, count);
+  for (Index first = 0; first < count; first += ranks_.size()) {
+    if (const Index i = first + ranks_.rank(); i < count) {
+      const auto begin = std::chrono::steady_clock::now();
+      mine.push_back(to_numbers(run_batch(parts[static_cast<std::size_t>(i)], objective)));
+      work_seconds_ += seconds_since(begin);
+      ++work_batches_;
+    }
+    gradient_.add_round();
+  }
+  Losses sums;
+  for (const ranks::Numbers& one : in_order(ranks_, count, mine)) add(sums, losses_of(one));
   return sums;
 }
 
@@ -221,24 +220,19 @@ void Trainer::fail_not_finite(const std::string& what, const std::vector<Batch>&
   State failed = state_;
   failed.cursor = before;
   const fs::path where = directory_.path() / "failed" / ("step-" + std::to_string(state_.step));
-  fs::remove_all(where);
-  fs::create_directories(where.parent_path());
-  save_checkpoint(where, failed, snapshot());
-  write_batches(where / "batch.safetensors", parts);
-  write_text(where / "config.toml", settings_.toml());
+  if (ranks_.is_first()) {
+    fs::remove_all(where);
+    fs::create_directories(where.parent_path());
+  }
+  save_checkpoint(where, failed, snapshot(), ranks_.is_first());
+  if (ranks_.is_first()) {
+    write_batches(where / "batch.safetensors", parts);
+    write_text(where / "config.toml", settings_.toml());
+  }
+  barrier(ranks_);  // all end here, and none before the first has written
   throw Error("step " + std::to_string(state_.step) + ", stage " + stage().name + ": the " + what +
               " is no finite number; the batch and the parameters before it are in " +
               where.string() + "; dsa-train --replay " + where.string() + " runs it again");
-}
-
-void Trainer::check_finite(const Losses& sums, const std::vector<Batch>& parts,
-                           const Cursor& before) {
-  const std::pair<const char*, double> all[] = {{"language-model loss", sums.lm},
-                                                {"loss of multi-token prediction", sums.mtp},
-                                                {"balance loss", sums.balance},
-                                                {"indexer's loss", total(sums.kl)}};
-  for (const auto& [what, x] : all)
-    if (!std::isfinite(x)) fail_not_finite(what, parts, before);
 }
 
 Json Trainer::take_step() {
@@ -251,9 +245,9 @@ Json Trainer::take_step() {
           "step " + std::to_string(state_.step) +
               " has no target to be learned; the data hold no answers");
   const Losses sums = run_batches(parts, objective_of(recipe, model_->config(), size));
-  check_finite(sums, parts, before);
+  if (const char* what = not_finite(sums)) fail_not_finite(what, parts, before);
   const double lr = recipe.schedule.at(state_.stage_step);
-  const double norm = optimizer_.step(trained_, recipe.adamw, recipe.clip, lr);
+  const double norm = optimizer_.step(trained_, gradient_, recipe.adamw, recipe.clip, lr);
   if (!std::isfinite(norm)) fail_not_finite("gradient's norm", parts, before);
   update_router_biases(model_->parameters(), model_->config(), sums.load, recipe.bias_update_rate);
   refresh();
@@ -261,7 +255,7 @@ Json Trainer::take_step() {
   ++state_.stage_step;
   ++state_.level_step;
   state_.tokens += size.rows;
-  Json metrics = losses_of(sums, size);
+  Json metrics = means_of(sums, size);
   metrics["step"] = state_.step;
   metrics["stage"] = stage().name;
   metrics["level"] = stage().levels[state_.level];
@@ -282,7 +276,7 @@ void Trainer::look(Json& metrics) {
       (every > 0 && state_.stage_step % every == 0) || state_.stage_step >= stage().steps;
   double accuracy = 0;
   if (is_due && settings_.integer("run.eval_documents") > 0) {
-    const Evaluation seen = evaluate(*model_, *feed_, stage(), state_.level);
+    const Evaluation seen = evaluate(*model_, *feed_, stage(), state_.level, ranks_);
     metrics.update(seen.metrics);
     accuracy = seen.has_task ? seen.accuracy : 0;
     std::string line = fmt::format("{}, step {}:", stage().name, state_.step);
@@ -340,9 +334,10 @@ Snapshot Trainer::snapshot() const {
 }
 
 void Trainer::save() {
-  const fs::path target = directory_.checkpoint(state_.step);
-  if (fs::exists(target)) return;  // the run was resumed here, and has not moved
-  save_checkpoint(target, state_, snapshot());
+  if (saved_ == state_.step) return;  // or resumed here, and has not moved
+  save_checkpoint(directory_.checkpoint(state_.step), state_, snapshot(), ranks_.is_first());
+  saved_ = state_.step;
+  if (!ranks_.is_first()) return;
   remove_old_checkpoints(directory_.checkpoints(), settings_.integer("run.keep_last"),
                          settings_.integer("run.major_every"));
 }
@@ -351,13 +346,31 @@ Outcome Trainer::finish(Outcome outcome) {
   save();
   directory_.write_csv();
   if (outcome == Outcome::stopped || outcome == Outcome::interrupted) return outcome;
-  Json summary = final_evaluation(*model_, *feed_, last_stage(), seed());
+  Json summary = final_evaluation(*model_, *feed_, last_stage(), seed(), ranks_);
   summary["completed"] = outcome == Outcome::completed;
   summary["steps"] = state_.step;
   summary["tokens"] = state_.tokens;
   summary["checkpoint"] = directory_.checkpoint(state_.step).string();
   directory_.write_summary(summary);
+  for (const std::string& line : table_of(summary)) around_.say(line);
   return outcome;
+}
+
+/// Whether any rank was; and a word about a slow one.
+bool Trainer::is_interrupted() {
+  const double a_batch =
+      work_batches_ > 0 ? work_seconds_ / static_cast<double>(work_batches_) : 0.0;
+  const auto all = all_gather(ranks_, {around_.interrupted() ? 1.0 : 0.0, a_batch});
+  constexpr Index steps_of_a_look = 10;
+  if (state_.step % steps_of_a_look == 0) {
+    std::vector<double> seconds;
+    for (const ranks::Numbers& one : all) seconds.push_back(one[1]);
+    const std::string slow = slow_rank(seconds, ranks_.members());
+    if (!slow.empty()) around_.say(fmt::format("step {}: {}", state_.step, slow));
+    work_seconds_ = 0;
+    work_batches_ = 0;
+  }
+  return std::any_of(all.begin(), all.end(), [](const auto& one) { return one[0] != 0; });
 }
 
 Outcome Trainer::run() {
@@ -377,7 +390,7 @@ Outcome Trainer::run() {
     if (is_border) end_stage(metrics);
     if (is_border || (save_every > 0 && state_.step % save_every == 0)) save();
     if (is_border && state_.stage_step == 0 && state_.stage < stages_.size()) enter_stage();
-    if (around_.interrupted()) return finish(Outcome::interrupted);
+    if (is_interrupted()) return finish(Outcome::interrupted);
   }
   return finish(Outcome::completed);
 }

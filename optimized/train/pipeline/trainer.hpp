@@ -1,7 +1,8 @@
 // optimized/train/pipeline/trainer.hpp — a run: stages one after the other, saved and resumed.
 //
-// What a step computes is a function of the settings and the State alone: not of threads, of when
-// checkpoints were written, nor of how often the run was interrupted.
+// What a step computes is a function of the settings and the State alone: not of threads, of ranks,
+// of when checkpoints were written, nor of how often the run was interrupted. Every rank of a job
+// has a Trainer, and all take the same steps; the first one writes.
 #pragma once
 
 #include <functional>
@@ -32,7 +33,7 @@ enum class Outcome { completed, stopped, interrupted, gate_not_reached };
 class Trainer {
  public:
   /// Takes the directory, resumes or begins, and checks every stage before the first step.
-  Trainer(const Settings&, Surroundings);
+  Trainer(const Settings&, Surroundings, ranks::Communicator&);
   ~Trainer();
 
   Outcome run();
@@ -40,13 +41,14 @@ class Trainer {
   const State& state() const { return state_; }
 
  private:
+  std::optional<std::filesystem::path> choose_checkpoint();
   void resume_from(const std::filesystem::path& checkpoint);
   void resume_adapters_of_the_last_stage(const std::filesystem::path& checkpoint);
   void check_stages();
   void enter_stage();
   Json take_step();
+  Losses run_batch(const Batch&, const Objective&);
   Losses run_batches(const std::vector<Batch>&, const Objective&);
-  void check_finite(const Losses&, const std::vector<Batch>&, const Cursor& before);
   [[noreturn]] void fail_not_finite(const std::string& what, const std::vector<Batch>&,
                                     const Cursor& before);
   void refresh();
@@ -57,18 +59,21 @@ class Trainer {
   void save();
   Snapshot snapshot() const;
   Outcome finish(Outcome);
+  bool is_interrupted();
   const Stage& stage() const { return stages_[state_.stage]; }
   const Stage& last_stage() const;
   std::uint64_t seed() const;
 
   const Settings& settings_;
   Surroundings around_;
+  ranks::Communicator& ranks_;
   std::vector<Stage> stages_;
   RunDirectory directory_;
   Json config_;  // config.json of the checkpoints
   std::unique_ptr<TrainedModel> model_;
   std::unique_ptr<Feeds> feeds_;
   std::optional<Feed> feed_;
+  GradientSum gradient_;
   Optimizer optimizer_;
   std::optional<Adapters> adapters_;
   std::vector<Trained> trained_;  // what the optimiser changes
@@ -76,9 +81,9 @@ class Trainer {
   State state_;
   bool reached_accuracy_ = false;  // until_accuracy of the stage
   double flops_a_token_ = 0;
+  double work_seconds_ = 0;  // of this rank's micro-batches since the last look at slow ranks
+  Index work_batches_ = 0;
+  Index saved_ = -1;  // the step of the newest checkpoint in the directory
 };
-
-/// The checkpoint that run.resume means; nothing: begin anew.
-std::optional<std::filesystem::path> checkpoint_to_resume(const Settings&, const RunDirectory&);
 
 }  // namespace dsa::train

@@ -19,12 +19,17 @@ def named(op):
     return name
 
 
+def facts_of(op):
+    """What the suite knows of an op, by its own name; with bounds for inputs of one's own or without."""
+    return next(facts for facts in _core.ops() if facts["name"] == op)
+
+
 def ops():
-    """{op: {"formula", "dtypes", "inputs": {name: axes}, "scalars": {name: default}}}. A default of NaN: it must be
-    given. sparse_attention, dense_attention and expanded_attention are other names of mla_*."""
+    """{op: {"formula", "dtypes", "inputs": {name: axes}, "scalars": {name: default}}} of the ops that have bounds. A
+    default of NaN: it must be given. sparse_attention, dense_attention and expanded_attention are other names of mla_*."""
     return {facts["name"]: {"formula": facts["formula"], "dtypes": list(facts["dtypes"]),
                             "inputs": {name: axes for name, axes, _, _ in facts["inputs"]},
-                            "scalars": dict(facts["scalars"])} for facts in _core.ops()}
+                            "scalars": dict(facts["scalars"])} for facts in _core.ops() if facts["has_bounds"]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +50,7 @@ def want_of(case):
 
 
 def _whole_inputs(op):
-    facts = next(facts for facts in _core.ops() if facts["name"] == op)
+    facts = facts_of(op)
     return {name for name, _, kind, _ in facts["inputs"] if kind == "int32"}, facts
 
 
@@ -61,7 +66,8 @@ def answer(op, inputs, dtype="fp32", **scalars):
 
     Input names, shapes and scalars: ops(). Inputs must hold numbers that the dtype's kernels read: they are never
     rounded. begin and end may be left out: then queries are the last T tokens of one document. Bounds: gamma(n, u) of
-    the sums in fp32, in any order, plus what the dtype stores (docs/ops.md); there are none for backward passes.
+    the sums in fp32, in any order, plus what the dtype stores (docs/ops.md). Gradients that are added to (d_g, d_w, ..,
+    and d_x with add=1) are 0 where they are not given.
     """
     op = named(op)
     require(isinstance(dtype, str), f"dtype is {dtype!r:.80}, expected fp32, bf16 or fp8")

@@ -7,7 +7,7 @@ import numpy as np
 from dsa import _core
 from dsa._arrays import whole
 from dsa._errors import require
-from dsa.reference._answers import answer, named, ops, want_of
+from dsa.reference._answers import answer, facts_of, named, want_of
 from dsa.testing._close import judge, outputs_of
 
 _TORCH = {"F32": "float32", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "U8": "uint8", "I32": "int32"}
@@ -134,8 +134,8 @@ def cases(op, *, dtype="fp32", seed=1, max_flops=2e7):
     A case with a reason in `skip` shows nothing: `parametrize` skips it with that reason.
     """
     op = named(op)
-    require(dtype in ops()[op]["dtypes"], f"{op} has no cases of dtype {dtype!r:.80}, expected "
-                                          f"{', '.join(ops()[op]['dtypes'])}")
+    dtypes = facts_of(op)["dtypes"]
+    require(dtype in dtypes, f"{op} has no cases of dtype {dtype!r:.80}, expected {', '.join(dtypes)}")
     found = list(_of_the_suite(op, dtype, whole("seed", seed, 0, 2**62), max_flops))
     if op in (*_SELECTING, "mla_sparse") and dtype != "fp8":
         found += _at_the_edge(op, dtype, seed)

@@ -54,23 +54,44 @@ void differentiate(Gradients& d, const Array& x, const Array& w, const Array& d_
   }
 }
 
-void set_answers(Case& c, const Plan& plan) {
-  const auto begin = c.in["begin"].as<std::int32_t, 1>();
-  Gradients want{widen<2>(c.in["d_x"]), widen<2>(c.in["d_b"]), widen<3>(c.in["d_w"])};
+/// The gradient that is added to: 0 where none was given.
+template <int Rank>
+Tensor<double, Rank> before(const Case& c, const char* name, Shape<Rank> shape) {
+  const auto found = c.in.find(name);
+  return found == c.in.end() ? Tensor<double, Rank>(shape) : widen<Rank>(found->second);
+}
+
+void require_ranges(View<const std::int32_t, 1> begin, Index E, Index T) {
+  bool rises = begin.size() == E + 1 && begin(0) == 0 && begin(E) == T;
+  for (Index e = 0; rises && e < E; ++e) rises = begin(e) <= begin(e + 1);
+  require(rises, "begin is no list of the first row of each matrix: expected " +
+                     std::to_string(E + 1) + " numbers from 0 to " + std::to_string(T) +
+                     ", none below the one before it");
+}
+
+void set_answer(Case& c) {
+  const Array &x = c.in.at("x"), &w = c.in.at("w");
+  const Index T = x.shape()[0], E = w.shape()[0], F = w.shape()[1], C = w.shape()[2];
+  const auto begin = std::as_const(c.in.at("begin")).as<std::int32_t, 1>();
+  require_ranges(begin, E, T);
+  Gradients want{c.flag("add") ? before<2>(c, "d_x", {T, C}) : Tensor<double, 2>({T, C}),
+                 before<2>(c, "d_b", {E, F}), before<3>(c, "d_w", {E, F, C})};
   Gradients size{magnitude(want.d_x), magnitude(want.d_b), magnitude(want.d_w)};
-  differentiate(want, c.in["x"], c.in["w"], c.in["d_y"], begin);
-  differentiate(size, magnitudes(c.in["x"]), magnitudes(c.in["w"]), magnitudes(c.in["d_y"]), begin);
+  differentiate(want, x, w, c.in.at("d_y"), begin);
+  differentiate(size, magnitudes(x), magnitudes(w), magnitudes(c.in.at("d_y")), begin);
   const auto bound = [](double& size_of, Index roundings) {
     size_of =
         size_of * gamma(roundings, u) + 2 * static_cast<double>(roundings) * smallest_normal_fp32;
   };
-  for (double& x : size.d_x) bound(x, plan.F + 1);
-  const Index E = static_cast<Index>(plan.rows.size());
+  for (double& d : size.d_x) bound(d, F + 1);
   for (Index e = 0; e < E; ++e) {
-    const Index n = plan.rows[static_cast<std::size_t>(e)];
-    for (double& x : size.d_w.view()[e]) bound(x, n + 1);
-    for (double& x : size.d_b.view()[e]) bound(x, n + 1);
+    const Index n = begin(e + 1) - begin(e);
+    for (double& d : size.d_w.view()[e]) bound(d, n + 1);
+    for (double& d : size.d_b.view()[e]) bound(d, n + 1);
   }
+  c.out["d_x"] = Array(Dtype::f32, {T, C});
+  c.out["d_w"] = Array(Dtype::f32, {E, F, C});
+  c.out["d_b"] = Array(Dtype::f32, {E, F});
   answer(c, "d_x", list(want.d_x), list(size.d_x), true);
   answer(c, "d_w", list(want.d_w), list(size.d_w), true);
   answer(c, "d_b", list(want.d_b), list(size.d_b), true);
@@ -92,9 +113,7 @@ Case pose(const Plan& plan, std::uint64_t seed) {
   std::vector<double> begin = {0};
   for (const Index n : plan.rows) begin.push_back(begin.back() + static_cast<double>(n));
   c.in["begin"] = Array(Dtype::i32, {E + 1}, begin);
-  for (const char* name : {"d_x", "d_w", "d_b"})
-    c.out[name] = Array(Dtype::f32, c.in[name].shape());
-  set_answers(c, plan);
+  set_answer(c);
   return finished(std::move(c));
 }
 
@@ -107,7 +126,7 @@ Poses cases(std::uint64_t seed) {
                                      {{3}, 5, 2},         {{13}, 16, 16},
                                      {{17}, 33, 65},      {{5, 0, 1, 7}, 19, 21},
                                      {{0, 31, 0}, 8, 48}, {{129}, 7, 3},
-                                     {{2}, 300, 33},     {{64, 1, 40, 23}, 72, 96},
+                                     {{2}, 300, 33},      {{64, 1, 40, 23}, 72, 96},
                                      {{150}, 257, 130}};
   Poses poses;
   for (const std::string dtype : {"fp32", "bf16"})
@@ -131,7 +150,16 @@ Op linear_backward_op() {
           "d_b[f] += sum_t d_y[t,f]",
           {"fp32", "bf16"},
           cases,
-          judge_elementwise};
+          judge_elementwise,
+          set_answer,
+          {{"x", "TC"},
+           {"w", "EFC"},
+           {"d_y", "TF"},
+           {"begin", "?", InputRule::Kind::int32},
+           {"d_x", "TC", InputRule::Kind::fp32, true},
+           {"d_w", "EFC", InputRule::Kind::fp32, true},
+           {"d_b", "EF", InputRule::Kind::fp32, true}},
+          {{"add", 0, true}}};
 }
 
 }  // namespace dsa::verify::kernels

@@ -13,7 +13,7 @@ namespace dsa::verify::kernels {
 namespace {
 
 constexpr double u = unit_roundoff_fp32;
-constexpr double eps = 1e-6;
+constexpr double usual_eps = 1e-6;
 constexpr Index after_the_root = 6;
 
 struct Plan {
@@ -26,30 +26,29 @@ struct Plan {
   double flops() const { return 8 * twice(T, C); }
 };
 
-/// What the two have in common.
+/// What the two have in common. The gradients hold what is added to: 0 where nothing was given.
 struct Problem {
-  Case c;
-  bool centred;  // layernorm
+  bool centred, add;  // layernorm; d_x is added to
+  double eps;
   Tensor<double, 2> x, d_y, d_x;
   Tensor<double, 1> g, d_g, d_b;
 
-  Problem(bool layernorm, const Plan& plan, std::uint64_t seed)
-      : c(start_case(layernorm ? "layernorm_backward" : "rmsnorm_backward", "fp32",
-                     {{'T', plan.T}, {'C', plan.C}}, plan.inputs, plan.tag)),
-        centred(layernorm) {
-    Draw draw(c, seed);
-    c.scalars = {{"eps", eps}, {"add", plan.add}};
-    std::vector<double> values = draw.numbers(Dtype::f32, {plan.T, plan.C}, plan.size).values();
-    for (double& value : values) value += plan.mean;
-    c.in["x"] = Array(Dtype::f32, {plan.T, plan.C}, values);
-    c.in["g"] = draw.numbers(Dtype::f32, {plan.C});
-    c.in["d_y"] = draw.numbers(Dtype::f32, {plan.T, plan.C});
-    c.in["d_x"] = draw.numbers(Dtype::f32, {plan.T, plan.C}, plan.add ? 1 : 0);
-    c.in["d_g"] = draw.numbers(Dtype::f32, {plan.C});
-    if (centred) c.in["d_b"] = draw.numbers(Dtype::f32, {plan.C});
-    x = widen<2>(c.in["x"]), d_y = widen<2>(c.in["d_y"]), d_x = widen<2>(c.in["d_x"]);
-    g = widen<1>(c.in["g"]), d_g = widen<1>(c.in["d_g"]);
-    if (centred) d_b = widen<1>(c.in["d_b"]);
+  Problem(bool layernorm, const Case& c)
+      : centred(layernorm),
+        add(c.flag("add")),
+        eps(c.scalar("eps")),
+        x(widen<2>(c.in.at("x"))),
+        d_y(widen<2>(c.in.at("d_y"))),
+        d_x(add ? before<2>(c, "d_x", x.shape()) : Tensor<double, 2>(x.shape())),
+        g(widen<1>(c.in.at("g"))),
+        d_g(before<1>(c, "d_g", g.shape())),
+        d_b(before<1>(c, "d_b", g.shape())) {}
+
+ private:
+  template <int Rank>
+  static Tensor<double, Rank> before(const Case& c, const char* name, Shape<Rank> shape) {
+    const auto found = c.in.find(name);
+    return found == c.in.end() ? Tensor<double, Rank>(shape) : widen<Rank>(found->second);
   }
 };
 
@@ -72,7 +71,7 @@ struct Row {
       squares += difference * difference / n;
       d.push_back(p.centred ? rounded({difference, delta}) : Rounded(difference));
     }
-    const double over = 1 / std::sqrt(squares + eps);
+    const double over = 1 / std::sqrt(squares + p.eps);
     over_r = {over, over * (gamma(C + 4, u) / 2 + delta * delta * over * over / 2 +
                             gamma(after_the_root, u))};
   }
@@ -96,7 +95,7 @@ void bound_row(const Problem& p, Index t, View<double, 1> d_x, std::vector<Sum>&
     const auto c = static_cast<std::size_t>(i);
     const Rounded n = row.d[c] * row.over_r;
     const Rounded d = row.over_r * (Rounded(p.g(i)) * p.d_y(t, i) - mean_d - n * mean_dn);
-    d_x(i) = p.c.flag("add") ? (d + p.c.in.at("d_x").as<float, 2>()(t, i)).error : d.error;
+    d_x(i) = p.add ? (d + p.d_x(t, i)).error : d.error;
     d_g[c].add(p.d_y(t, i), n);
     if (p.centred) d_b[c].add(p.d_y(t, i));
   }
@@ -108,27 +107,47 @@ std::vector<double> errors_of(const std::vector<Sum>& sums) {
   return errors;
 }
 
-Case pose(bool layernorm, const Plan& plan, std::uint64_t seed) {
-  Problem p(layernorm, plan, seed);
-  Tensor<double, 2> allowed({plan.T, plan.C});
+template <bool layernorm>
+void set_answer(Case& c) {
+  Problem p(layernorm, c);
+  const auto [T, C] = p.x.shape();
+  Tensor<double, 2> allowed({T, C});
   std::vector<Sum> d_g(p.d_g.begin(), p.d_g.end()), d_b(p.d_b.begin(), p.d_b.end());
-  for (Index t = 0; t < plan.T; ++t) bound_row(p, t, allowed.view()[t], d_g, d_b);
+  for (Index t = 0; t < T; ++t) bound_row(p, t, allowed.view()[t], d_g, d_b);
   if (layernorm)
-    reference::layernorm_backward<double>(p.d_x, {p.d_g, p.d_b}, p.x, p.g, p.d_y, eps);
+    reference::layernorm_backward<double>(p.d_x, {p.d_g, p.d_b}, p.x, p.g, p.d_y, p.eps);
   else
-    reference::rmsnorm_backward<double>(p.d_x, p.d_g, p.x, p.g, p.d_y, eps);
-  p.c.out["d_x"] = Array(Dtype::f32, {plan.T, plan.C});
-  p.c.out["d_g"] = Array(Dtype::f32, {plan.C});
-  answer(p.c, "d_x", list(p.d_x), list(allowed), false);
-  answer(p.c, "d_g", list(p.d_g), errors_of(d_g), false);
+    reference::rmsnorm_backward<double>(p.d_x, p.d_g, p.x, p.g, p.d_y, p.eps);
+  c.out["d_x"] = Array(Dtype::f32, {T, C});
+  c.out["d_g"] = Array(Dtype::f32, {C});
+  answer(c, "d_x", list(p.d_x), list(allowed), false);
+  answer(c, "d_g", list(p.d_g), errors_of(d_g), false);
   if (layernorm) {
-    p.c.out["d_b"] = Array(Dtype::f32, {plan.C});
-    answer(p.c, "d_b", list(p.d_b), errors_of(d_b), false);
+    c.out["d_b"] = Array(Dtype::f32, {C});
+    answer(c, "d_b", list(p.d_b), errors_of(d_b), false);
   }
-  return finished(std::move(p.c));
 }
 
-Poses cases(bool layernorm, std::uint64_t seed) {
+template <bool layernorm>
+Case pose(const Plan& plan, std::uint64_t seed) {
+  Case c = start_case(layernorm ? "layernorm_backward" : "rmsnorm_backward", "fp32",
+                      {{'T', plan.T}, {'C', plan.C}}, plan.inputs, plan.tag);
+  Draw draw(c, seed);
+  c.scalars = {{"eps", usual_eps}, {"add", plan.add}};
+  std::vector<double> values = draw.numbers(Dtype::f32, {plan.T, plan.C}, plan.size).values();
+  for (double& value : values) value += plan.mean;
+  c.in["x"] = Array(Dtype::f32, {plan.T, plan.C}, values);
+  c.in["g"] = draw.numbers(Dtype::f32, {plan.C});
+  c.in["d_y"] = draw.numbers(Dtype::f32, {plan.T, plan.C});
+  c.in["d_x"] = draw.numbers(Dtype::f32, {plan.T, plan.C}, plan.add ? 1 : 0);
+  c.in["d_g"] = draw.numbers(Dtype::f32, {plan.C});
+  if (layernorm) c.in["d_b"] = draw.numbers(Dtype::f32, {plan.C});
+  set_answer<layernorm>(c);
+  return finished(std::move(c));
+}
+
+template <bool layernorm>
+Poses cases(std::uint64_t seed) {
   std::vector<Plan> plans;
   for (const auto& [T, C] : std::vector<std::pair<Index, Index>>{
            {0, 4}, {1, 1}, {3, 2}, {5, 17}, {7, 100}, {4, 129}, {64, 5}, {130, 33}, {2, 1030}})
@@ -141,9 +160,23 @@ Poses cases(bool layernorm, std::uint64_t seed) {
   plans.push_back({3, 127, hard, "zeros", 0, 0});
   Poses poses;
   for (const Plan& plan : plans)
-    poses.push_back({"fp32", plan.flops(), [=] { return pose(layernorm, plan, seed); }});
+    poses.push_back({"fp32", plan.flops(), [=] { return pose<layernorm>(plan, seed); }});
   return poses;
 }
+
+template <bool layernorm>
+std::vector<InputRule> inputs() {
+  using enum InputRule::Kind;
+  std::vector<InputRule> rules = {{"x", "TC", fp32},
+                                  {"g", "C", fp32},
+                                  {"d_y", "TC", fp32},
+                                  {"d_x", "TC", fp32, true},
+                                  {"d_g", "C", fp32, true}};
+  if (layernorm) rules.push_back({"d_b", "C", fp32, true});
+  return rules;
+}
+
+const std::vector<ScalarRule> scalars = {{"eps", usual_eps}, {"add", 0, true}};
 
 }  // namespace
 
@@ -151,8 +184,11 @@ Op rmsnorm_backward_op() {
   return {"rmsnorm_backward",
           "n = x / r, d_n = g d_y: d_g += sum_t d_y n, d_x = ( d_n - n mean_c(d_n n) ) / r",
           {"fp32"},
-          [](std::uint64_t seed) { return cases(false, seed); },
-          judge_elementwise};
+          cases<false>,
+          judge_elementwise,
+          set_answer<false>,
+          inputs<false>(),
+          scalars};
 }
 
 Op layernorm_backward_op() {
@@ -160,8 +196,11 @@ Op layernorm_backward_op() {
           "n = (x - mean) / r, d_n = g d_y: d_b += sum_t d_y, d_g += sum_t d_y n, "
           "d_x = ( d_n - mean_c(d_n) - n mean_c(d_n n) ) / r",
           {"fp32"},
-          [](std::uint64_t seed) { return cases(true, seed); },
-          judge_elementwise};
+          cases<true>,
+          judge_elementwise,
+          set_answer<true>,
+          inputs<true>(),
+          scalars};
 }
 
 }  // namespace dsa::verify::kernels

@@ -7,14 +7,13 @@
 namespace dsa::verify::kernels {
 namespace {
 
-Case pose(Index T, Index F, double size, const std::string& tag, std::uint64_t seed) {
-  Case c = start_case("swiglu_backward", "fp32", {{'T', T}, {'F', F}},
-                      tag.empty() ? Inputs::gaussian : Inputs::adversarial, tag);
-  Draw draw(c, seed);
-  c.in["gate_up"] = draw.numbers(Dtype::f32, {T, 2 * F}, size);
-  c.in["d_h"] = draw.numbers(Dtype::f32, {T, F});
+void set_answer(Case& c) {
+  const auto gate_up = widen<2>(c.in.at("gate_up")), d_h = widen<2>(c.in.at("d_h"));
+  const auto [T, F] = d_h.shape();
+  require(gate_up.shape()[1] == 2 * F, "gate_up has rows of " + std::to_string(gate_up.shape()[1]) +
+                                           ", expected " + std::to_string(2 * F) +
+                                           ": the gate and up of d_h's " + std::to_string(F));
   c.out["d_gate_up"] = Array(Dtype::f32, {T, 2 * F});
-  const auto gate_up = widen<2>(c.in["gate_up"]), d_h = widen<2>(c.in["d_h"]);
   Tensor<double, 2> gate({T, F}), up({T, F}), d_gate({T, F}), d_up({T, F}), want({T, 2 * F}),
       allowed({T, 2 * F});
   for (Index t = 0; t < T; ++t)
@@ -29,6 +28,15 @@ Case pose(Index T, Index F, double size, const std::string& tag, std::uint64_t s
       allowed(t, F + f) = (d * z * a).error;
     }
   answer(c, "d_gate_up", list(want), list(allowed), false);
+}
+
+Case pose(Index T, Index F, double size, const std::string& tag, std::uint64_t seed) {
+  Case c = start_case("swiglu_backward", "fp32", {{'T', T}, {'F', F}},
+                      tag.empty() ? Inputs::gaussian : Inputs::adversarial, tag);
+  Draw draw(c, seed);
+  c.in["gate_up"] = draw.numbers(Dtype::f32, {T, 2 * F}, size);
+  c.in["d_h"] = draw.numbers(Dtype::f32, {T, F});
+  set_answer(c);
   return finished(std::move(c));
 }
 
@@ -53,7 +61,9 @@ Op swiglu_backward_op() {
           "a = sigmoid(gate): d_up = d_h gate a, d_gate = d_h up a (1 + gate (1 - a))",
           {"fp32"},
           cases,
-          judge_elementwise};
+          judge_elementwise,
+          set_answer,
+          {{"gate_up", "T?", InputRule::Kind::fp32}, {"d_h", "TF", InputRule::Kind::fp32}}};
 }
 
 }  // namespace dsa::verify::kernels

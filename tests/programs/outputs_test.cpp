@@ -1,4 +1,4 @@
-// tests/core/outputs_test.cpp — what programs write never replaces what they were given.
+// tests/programs/outputs_test.cpp — what programs write never replaces what they were given.
 #include <filesystem>
 
 #include "tests/catch.hpp"
