@@ -14,6 +14,7 @@
 #include "tests/models.hpp"
 #include "tests/paths.hpp"
 #include "verify/defects/alter.hpp"
+#include "verify/defects/gradients/defect.hpp"
 #include "verify/defects/page.hpp"
 #include "verify/runs/reference_run.hpp"
 
@@ -126,6 +127,7 @@ TEST_CASE("names are unique, and so are the variants of a defect", "[defects]") 
 TEST_CASE("every number of the gallery is either in the catalogue or excluded", "[defects]") {
   std::set<int> included, excluded;
   for (const Defect& defect : all_defects()) included.insert(defect.number);
+  for (const GradientDefect& defect : all_gradient_defects()) included.insert(defect.number);
   for (const Excluded& each : excluded_defects()) {
     INFO(each.number);
     CHECK(excluded.insert(each.number).second);

@@ -255,7 +255,10 @@ GradientChange selected_from(std::string name, bool newest) {
             around(v.backward.mla_expanded, anywhere(),
                    [=](const auto& inner, Name at, const Gradient& d, Inputs in,
                        View<const double, 3> d_out) {
-                     in.chosen = seen->of.at(newest ? seen->newest : seen->before.at(at));
+                     const Tensor<Index, 2>& other =
+                         seen->of.at(newest ? seen->newest : seen->before.at(at));
+                     // The prediction block has a row less.
+                     if (other.shape() == in.chosen.shape) in.chosen = other;
                      inner(at, d, in, d_out);
                    });
           }};

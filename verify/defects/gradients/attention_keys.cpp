@@ -1,4 +1,6 @@
 // What attention's keys and values receive, when many queries and heads write to them.
+#include <algorithm>
+
 #include "verify/defects/gradients/parts.hpp"
 
 namespace dsa::verify {
@@ -46,6 +48,12 @@ GradientChange dropped(std::string name, std::function<bool(Index s, const Input
                       });
 }
 
+void drop_last(KeyGradient& part, const Inputs& in) {
+  const Index last = *std::max_element(in.chosen.begin(), in.chosen.end());
+  clear_row(part.kv, last);
+  clear_row(part.k_rope, last);
+}
+
 GradientChange shifted(std::string name, bool rows) {
   return keys_changed(std::move(name), [rows](KeyGradient& part, const Inputs&) {
     const auto shift = [&](auto& x, Index unit) {
@@ -60,26 +68,25 @@ GradientChange shifted(std::string name, bool rows) {
 }
 
 GradientDefects addresses() {
-  return {
-      {52,
-       "key-gradient-dropped",
-       "The gradient of some keys and values is dropped.",
-       issue("NVIDIA/cudnn-frontend", 298),
-       "self_attn.kv_b_proj",
-       of_trunk,
-       {dropped("the last key", [](Index s, const Inputs& in) { return s + 1 == in.kv.shape[0]; }),
-        dropped("the first key", [](Index s, const Inputs&) { return s == 0; }),
-        dropped("the second half of the keys",
-                [](Index s, const Inputs& in) { return 2 * s >= in.kv.shape[0]; }),
-        dropped("keys from index_topk on",
-                [](Index s, const Inputs& in) { return s >= in.chosen.shape[1]; })}},
-      {54,
-       "key-gradient-misaddressed",
-       "The gradient of keys and values is added at the wrong address.",
-       issue("tile-ai/tilelang", 1588),
-       "self_attn.kv_b_proj",
-       of_trunk,
-       {shifted("one channel on", false), shifted("one key on", true)}}};
+  return {{52,
+           "key-gradient-dropped",
+           "The gradient of some keys and values is dropped.",
+           issue("NVIDIA/cudnn-frontend", 298),
+           "self_attn.kv_b_proj",
+           of_trunk,
+           {keys_changed("the last key that is read", drop_last),
+            dropped("the first key", [](Index s, const Inputs&) { return s == 0; }),
+            dropped("the second half of the keys",
+                    [](Index s, const Inputs& in) { return 2 * s >= in.kv.shape[0]; }),
+            dropped("keys from index_topk on",
+                    [](Index s, const Inputs& in) { return s >= in.chosen.shape[1]; })}},
+          {54,
+           "key-gradient-misaddressed",
+           "The gradient of keys and values is added at the wrong address.",
+           issue("tile-ai/tilelang", 1588),
+           "self_attn.kv_b_proj",
+           of_trunk,
+           {shifted("one channel on", false), shifted("one key on", true)}}};
 }
 
 /// -1 fills short rows; scattered to, it is the last key: with the weight that an unmasked 0 gets.

@@ -231,6 +231,11 @@ GradientChange keys_shifted(std::string name, bool rows) {
   });
 }
 
+bool is_last(std::span<const Index> documents, Index s) {
+  const auto at = static_cast<std::size_t>(s);
+  return at + 1 == documents.size() || documents[at + 1] != documents[at];
+}
+
 bool is_last_query(const ScoresTold& told, Index t, Index s) {
   for (Index later = t + 1; later < told.d_scores.shape()[0]; ++later)
     if (told.d_scores(later, s) != 0) return false;
@@ -258,8 +263,9 @@ GradientDefects keys() {
                   [](const ScoresTold&, Index t, Index s) { return t != s; }),
         keys_from("keys from index_topk on",
                   [](const ScoresTold& told, Index, Index s) { return s < told.indexer.topk; }),
-        keys_from("the last key", [](const ScoresTold& told, Index,
-                                     Index s) { return s + 1 < told.d_scores.shape()[1]; }),
+        keys_from(
+            "the last key of a sequence",
+            [](const ScoresTold& told, Index, Index s) { return !is_last(told.documents, s); }),
         keys_from("the second half of the keys",
                   [](const ScoresTold& told, Index, Index s) {
                     return 2 * s < told.d_scores.shape()[1];
