@@ -30,6 +30,14 @@ std::vector<Numbers> all_gather(Communicator& ranks, const Numbers& mine) {
 
 void barrier(Communicator& ranks) { all_gather(ranks, {}); }
 
+void fill_pieces(Communicator& ranks, std::vector<In> pieces) {
+  In& own = pieces[static_cast<std::size_t>(ranks.rank())];
+  std::vector<Out> out(pieces.size(), Out(own.begin(), own.end()));
+  out[static_cast<std::size_t>(ranks.rank())].clear();
+  own.clear();
+  ranks.exchange(out, pieces);
+}
+
 std::string text_of_first(Communicator& ranks, const std::string& text) {
   const auto n = static_cast<std::size_t>(ranks.size());
   const Numbers own = {static_cast<double>(text.size())};

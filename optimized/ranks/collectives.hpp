@@ -24,6 +24,9 @@ void barrier(Communicator&);
 /// The lists of all ranks, by rank; their lengths may differ.
 std::vector<std::vector<double>> all_gather(Communicator&, const std::vector<double>& mine);
 
+/// Pieces of memory by rank: this rank's are filled, the others' are when it returns.
+void fill_pieces(Communicator&, std::vector<In> pieces);
+
 /// Rank 0's text; that of the others is not looked at.
 std::string text_of_first(Communicator&, const std::string&);
 

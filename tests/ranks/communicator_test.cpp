@@ -75,6 +75,21 @@ TEST_CASE("items that ranks divide come back in their order", "[ranks]") {
   }
 }
 
+TEST_CASE("every rank fills its pieces for all", "[ranks]") {
+  check_no_failure(as_ranks(3, [](Communicator& ranks) {
+    std::vector<float> all(9, -1);
+    std::vector<In> pieces;
+    for (Index k = 0; k < 3; ++k)  // rank k has numbers k, k + 3 and k + 6
+      pieces.push_back({ranks::room_of(&all[static_cast<std::size_t>(k)], 1),
+                        ranks::room_of(&all[static_cast<std::size_t>(k + 3)], 1),
+                        ranks::room_of(&all[static_cast<std::size_t>(k + 6)], 1)});
+    for (std::size_t i = 0; i < 9; ++i)
+      if (static_cast<int>(i % 3) == ranks.rank()) all[i] = static_cast<float>(i);
+    fill_pieces(ranks, pieces);
+    require(all == std::vector<float>{0, 1, 2, 3, 4, 5, 6, 7, 8}, "a piece is not filled");
+  }));
+}
+
 TEST_CASE("rank 0's text is everybody's", "[ranks]") {
   check_no_failure(as_ranks(3, [](Communicator& ranks) {
     for (const std::string text : {"", "a text"})

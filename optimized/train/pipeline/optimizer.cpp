@@ -84,14 +84,13 @@ void Optimizer::keep(const std::vector<Trained>& trained) {
 double Optimizer::norm_of(const std::vector<Trained>& trained, const GradientSum& gradient) const {
   const int n = ranks_.size();
   std::vector<std::vector<double>> sums;
-  ranks::Out own;
-  std::vector<ranks::In> in(static_cast<std::size_t>(n));
+  std::vector<ranks::In> pieces(static_cast<std::size_t>(n));
   for (std::size_t p = 0; p < trained.size(); ++p) {
     const Index size = trained[p].value->size();
     std::vector<double>& blocks = sums.emplace_back(static_cast<std::size_t>(blocks_of(size)), 0.0);
     for (int k = 0; k < n; ++k) {
       const Share share = share_of(trained[p].name, size, k, n);
-      in[static_cast<std::size_t>(k)].push_back(
+      pieces[static_cast<std::size_t>(k)].push_back(
           ranks::room_of(blocks.data() + share.begin / block, blocks_of(share.size())));
     }
     const Share share = share_of(trained[p].name, size, ranks_.rank(), n);
@@ -101,12 +100,7 @@ double Optimizer::norm_of(const std::vector<Trained>& trained, const GradientSum
       blocks[static_cast<std::size_t>(first + b)] = square_of(gradient.of(p) + b * block, numbers);
     });
   }
-  const auto mine = static_cast<std::size_t>(ranks_.rank());
-  own.assign(in[mine].begin(), in[mine].end());
-  std::vector<ranks::Out> out(static_cast<std::size_t>(n), own);
-  out[mine].clear();
-  in[mine].clear();
-  ranks_.exchange(out, in);
+  fill_pieces(ranks_, pieces);
   double square = 0;
   for (const std::vector<double>& blocks : sums) {
     double sum = 0;
@@ -138,14 +132,9 @@ double Optimizer::step(const std::vector<Trained>& trained, const GradientSum& g
 
 /// Every rank gets the shares of the others.
 void Optimizer::share_values(const std::vector<Trained>& trained) const {
-  const auto n = static_cast<std::size_t>(ranks_.size());
-  const auto mine = static_cast<std::size_t>(ranks_.rank());
-  std::vector<ranks::In> in;
-  for (int k = 0; k < ranks_.size(); ++k) in.push_back(values_of(trained, k, ranks_.size()));
-  std::vector<ranks::Out> out(n, ranks::Out(in[mine].begin(), in[mine].end()));
-  out[mine].clear();
-  in[mine].clear();
-  ranks_.exchange(out, in);
+  std::vector<ranks::In> pieces;
+  for (int k = 0; k < ranks_.size(); ++k) pieces.push_back(values_of(trained, k, ranks_.size()));
+  fill_pieces(ranks_, pieces);
 }
 
 std::vector<float> Optimizer::whole(const std::string& name,
