@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <random>
 #include <vector>
 
-#include "core/random.hpp"
 #include "core/threads.hpp"
 
 namespace dsa::train {
@@ -62,8 +62,8 @@ void choose_random(View<std::int32_t, 2> chosen, View<const std::int32_t, 1> beg
                    std::uint64_t seed) {
   parallel_for(chosen.shape[0], row_ns, [&](Index t) {
     std::vector<std::uint64_t> drawn(static_cast<std::size_t>(t + 1 - begin(t)));
-    const std::uint64_t of_row = random_bits(seed, static_cast<std::uint64_t>(t));
-    for (std::size_t i = 0; i < drawn.size(); ++i) drawn[i] = random_bits(of_row, i);
+    std::mt19937_64 bits((seed << 32) + static_cast<std::uint64_t>(t));  // the standard fixes them
+    for (std::uint64_t& x : drawn) x = bits();
     choose_largest(chosen, t, begin(t), drawn);
   });
 }
