@@ -1,11 +1,13 @@
 // dsa-verify gradients: what is right passes, what is wrong is named.
 #include <algorithm>
+#include <cmath>
 
 #include "core/safetensors.hpp"
 #include "tests/catch.hpp"
 #include "tests/paths.hpp"
 #include "tests/scratch.hpp"
 #include "verify/gradients/judge.hpp"
+#include "verify/gradients/oddities.hpp"
 #include "verify/gradients/report.hpp"
 
 using namespace dsa;
@@ -107,6 +109,7 @@ TEST_CASE("what is wrong with a candidate's gradients is named", "[gradients]") 
     const GradientVerdict v = judged();
     CHECK(v.outcome == Outcome::fail);
     CHECK(v.first_departure == norm.substr(3));
+    CHECK_THAT(v.why, Contains("your " + norm) && Contains("not finite, the first at (3, 0)"));
   }
   SECTION("a gradient is missing") {
     tensors.erase(norm);
@@ -127,10 +130,30 @@ TEST_CASE("what is wrong with a candidate's gradients is named", "[gradients]") 
     tensors["lm.model.layers.1.norm"] = tensors.at(norm);
     CHECK_THROWS_WITH(judged(), Contains("a parameter that the model does not have"));
   }
+  SECTION("a parameter has another trainer's name") {
+    const auto renamed = tensors.extract("lm.model.norm.weight");
+    tensors["lm.module.decoder.final_layernorm.weight"] = renamed.mapped();
+    CHECK_THROWS_WITH(judged(), Contains("--names"));
+    GradientOptions named = quick();
+    named.names = "megatron";
+    const GradientVerdict v = judge_gradients(v3 + "/checkpoint", golden, candidate, named);
+    INFO(v.why);
+    CHECK(v.outcome == Outcome::pass);
+  }
   SECTION("other tokens") {
     tensors.at("tokens").values[0] += 1;
     CHECK_THROWS_WITH(judged(), Contains("other tokens"));
   }
+}
+
+TEST_CASE("what one look tells of a wrong gradient is told", "[gradients]") {
+  const std::vector<double> wanted = {1, 2, 3, 4}, turned = {1, 3, 2, 4}, other = {1, 3, 2.1, 4},
+                            infinite = {1, std::numeric_limits<double>::infinity(), 3, NAN};
+  CHECK(oddity({turned, wanted, 2, 2, 1e-12}) == "is the transpose of what it should be");
+  CHECK(oddity({other, wanted, 2, 2, 1e-12}).empty());
+  CHECK(oddity({turned, wanted, 4, 1, 1e-12}).empty());
+  CHECK(oddity({infinite, wanted, 2, 2, 1e-12}) ==
+        "has 2 numbers that are not finite, the first at (0, 1)");
 }
 
 TEST_CASE("the language model's gradient in the indexer must be zero", "[gradients]") {

@@ -12,6 +12,7 @@ struct GradientArguments : Arguments {
 int run(const GradientArguments& a, const std::string& command_line) {
   return run_and_report(a, command_line, [&](std::optional<reference::Precision> precision) {
     GradientOptions options = a.gradients;
+    options.names = a.options.names;
     options.precision = precision;
     return judge_gradients(a.checkpoint, a.golden, a.candidate, options);
   });

@@ -28,11 +28,14 @@ int run_and_report(const Arguments& a, const std::string& command_line, const Ju
   return exit_code(verdict.outcome);
 }
 
-/// --precision, the reports, and how perturbed runs are drawn.
+/// --precision, --names, the reports, and how perturbed runs are drawn.
 inline void add_training_options(CLI::App& app, Arguments& a, Draws& draws, int least_runs) {
   app.add_option("--precision", a.precision,
                  "How what is judged was computed: fp64, hf-fp32 or hf-bf16\n"
                  "(default: what its numbers look like)");
+  app.add_option("--names", a.options.names,
+                 "Whose names the judged side's parameters have: maxtext, megatron, or a map of\n"
+                 "yours (docs/judging_training.md); HuggingFace's need none");
   add_sampling(app, draws, least_runs);
   add_json(app, a, "the verdict");
   app.add_option("--junit", a.junit, "Write it as JUnit XML to this file");

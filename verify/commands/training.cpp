@@ -12,6 +12,7 @@ struct TrainingArguments : Arguments {
 int run(const TrainingArguments& a, const std::string& command_line) {
   return run_and_report(a, command_line, [&](std::optional<reference::Precision> precision) {
     TrainingOptions options = a.training;
+    options.names = a.options.names;
     options.precision = precision;
     return judge_training(a.checkpoint, a.golden, a.candidate, options);
   });

@@ -46,13 +46,17 @@ std::string precision_of(const GradientFile& file) {
 
 }  // namespace
 
-GradientFile read_gradients(const std::filesystem::path& path, const Config& config) {
+GradientFile read_gradients(const std::filesystem::path& path, const Config& config,
+                            const std::string& names) {
   const SafetensorsFile file = SafetensorsFile::open(path);
   GradientFile out;
   out.path = path;
   out.sequences = sequences_of(file, config);
-  const Parameters parameters(config);
-  for (const StoredTensor& t : file.tensors())
+  const Parameters parameters(config, names);
+  for (const StoredTensor& t : file.tensors()) {
+    require(!parameters.knows(t.name), path.string() + ": " + t.name +
+                                           " is named without its loss; write lm." + t.name +
+                                           ", or kl. where it is the indexer's");
     for (const std::string loss : known_losses) {
       if (t.name == "loss." + loss) {
         require(t.size() == 1, path.string() + ": " + t.name + " has shape " + shape_text(t.shape) +
@@ -62,6 +66,7 @@ GradientFile read_gradients(const std::filesystem::path& path, const Config& con
       if (t.name.starts_with(loss + "."))
         parameters.read(out.gradients[loss], t, t.name.substr(loss.size() + 1), path);
     }
+  }
   require(!out.losses.empty() || !out.gradients.empty(),
           path.string() +
               " has neither losses (loss.lm, loss.kl, ...) nor gradients "

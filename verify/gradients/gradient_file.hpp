@@ -28,8 +28,10 @@ struct GradientFile {
   }
 };
 
-/// Checks every name and shape against the config. Error: a parameter that the model does not have,
-/// another shape than the parameter's, no tokens, neither losses nor gradients.
-GradientFile read_gradients(const std::filesystem::path&, const Config&);
+/// Checks every name and shape against the config. `names`: a parameter map (verify/names/
+/// parameter_map.hpp); empty: none. Error: a parameter that the model does not have, another shape
+/// than the parameter's, a gradient without its loss, no tokens, neither losses nor gradients.
+GradientFile read_gradients(const std::filesystem::path&, const Config&,
+                            const std::string& names = "");
 
 }  // namespace dsa::verify

@@ -6,6 +6,7 @@
 
 #include "core/checkpoint.hpp"
 #include "verify/gradients/limits.hpp"
+#include "verify/gradients/oddities.hpp"
 #include "verify/receipt.hpp"
 #include "verify/report/text.hpp"
 
@@ -106,8 +107,18 @@ class Judge {
       r.distance_limit = m.limit, r.worst_over_allowed = m.worst_over_allowed;
       r.norm_other = norm(got), r.cosine = cosine(got, want);
       if (!r.ok()) depart(name);
+      if (!r.ok()) note_oddity(loss, name, {got, want, 0, 0, r.distance_limit});
     }
     verdict_.parameters.push_back(std::move(r));
+  }
+
+  void note_oddity(const std::string& loss, const std::string& name, Departure d) {
+    for_each_tensor(stage_.model.weights, stage_.model.config,
+                    [&](const std::string& its, const Parameter& p, auto&&) {
+                      if (its == name) d.rows = p.rows(), d.columns = p.columns();
+                    });
+    const std::string what = oddity(d);
+    if (!what.empty()) verdict_.notes.push_back("your " + loss + "." + name + " " + what);
   }
 
   bool golden_has(const std::string& loss, const std::string& name) const {
@@ -147,7 +158,7 @@ void conclude(GradientVerdict& v, bool sees) {
     if (leaks > 0) v.why += "; " + plural(leaks, "gradient") + " must be zero and is not";
     v.why += "; the first in backward order is " + *v.first_departure;
     for (const std::string& note : v.notes)
-      if (note.starts_with("your loss")) v.why = note;
+      if (note.starts_with("your ")) v.why = note;
   } else if (missing > 0) {
     v.outcome = Outcome::inconclusive;
     const auto first = std::find_if(v.parameters.begin(), v.parameters.end(),
@@ -174,8 +185,10 @@ GradientVerdict judge_gradients(const std::string& checkpoint, const std::string
                                 const std::string& candidate, const GradientOptions& options) {
   const MemoryWatch memory;
   const Model model = resident(open_checkpoint(checkpoint), Index{1} << 30);
-  const GradientFile trusted = read_gradients(golden, model.config);
-  const GradientFile file = candidate.empty() ? trusted : read_gradients(candidate, model.config);
+  const GradientFile trusted =
+      read_gradients(golden, model.config, candidate.empty() ? options.names : "");
+  const GradientFile file =
+      candidate.empty() ? trusted : read_gradients(candidate, model.config, options.names);
   const Sequence ours = reference::join(file.sequences),
                  theirs = reference::join(trusted.sequences);
   require(

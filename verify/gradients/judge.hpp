@@ -22,6 +22,7 @@ struct GradientOptions : Draws {
   std::optional<reference::Precision> precision;  // of what is judged; absent: told by its numbers
   std::string semantics = "paper";
   std::vector<std::string> losses;  // empty: those of the file
+  std::string names;                // parameter map of the judged file; empty: none
   GradientOptions() { runs = 10; }  // each is a whole pass backwards
 };
 

@@ -1,10 +1,8 @@
 // verify/names/name_map.hpp — whose tensor is what: from the names of another framework to ours.
 //
-// A name map is a text file, a line a tensor:
+// A name map is a text file, a line a tensor (verify/names/pattern.hpp):
 //   PATTERN -> NAME              decoder.layers.{layer}.mlp -> model.layers.{layer}.mlp
 //   PATTERN -> NAME | ADAPTERS   ... | sequence-first, rope-half     (verify/names/layout.hpp)
-// In a pattern {layer} stands for a number and * for anything; in a name {layer+dense} is that
-// number plus the dense layers before the first mixture of experts. # begins a comment.
 // Those of verify/names/ are part of the program. docs/localise.md.
 #pragma once
 

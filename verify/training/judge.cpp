@@ -152,8 +152,10 @@ TrainingVerdict judge_training(const std::string& checkpoint, const std::string&
                                const std::string& candidate, const TrainingOptions& options) {
   const MemoryWatch memory;
   const Model model = resident(open_checkpoint(checkpoint), Index{1} << 30);
-  const Trajectory trusted = read_trajectory(trajectory, model.config);
-  const Trajectory file = candidate.empty() ? trusted : read_trajectory(candidate, model.config);
+  const Trajectory trusted =
+      read_trajectory(trajectory, model.config, candidate.empty() ? options.names : "");
+  const Trajectory file =
+      candidate.empty() ? trusted : read_trajectory(candidate, model.config, options.names);
   const KnownRecipe known = recipe_of(trusted, model, options.recipe);
   check_inputs(trusted, file, known.recipe, model);
   const Precision precision =

@@ -20,6 +20,7 @@ namespace dsa::verify {
 struct TrainingOptions : Draws {
   std::optional<reference::Precision> precision;  // of what is judged; absent: told by its numbers
   std::string recipe;                             // a file; empty: see training_recipe()
+  std::string names;                              // parameter map of the judged file; empty: none
   TrainingOptions() { runs = 2; }                 // each is a whole run
 };
 

@@ -55,13 +55,14 @@ std::string precision_of(const Trajectory& t) {
 
 }  // namespace
 
-Trajectory read_trajectory(const std::filesystem::path& path, const Config& config) {
+Trajectory read_trajectory(const std::filesystem::path& path, const Config& config,
+                           const std::string& names) {
   const SafetensorsFile file = SafetensorsFile::open(path);
   Trajectory out;
   out.path = path;
   read_tokens(out, file, config);
   read_steps(out, file);
-  const Parameters parameters(config);
+  const Parameters parameters(config, names);
   constexpr std::string_view prefix = "final.";
   for (const StoredTensor& t : file.tensors())
     if (t.name.starts_with(prefix))

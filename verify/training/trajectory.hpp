@@ -37,8 +37,10 @@ struct Trajectory {
   Index size() const { return static_cast<Index>(steps.size()); }
 };
 
-/// Checks names and shapes against the config. Error: nothing but tokens, a quantity of another
+/// Checks names and shapes against the config. `names`: a parameter map (verify/names/
+/// parameter_map.hpp); empty: none. Error: nothing but tokens, a quantity of another
 /// number of steps, a parameter that the model does not have.
-Trajectory read_trajectory(const std::filesystem::path&, const Config&);
+Trajectory read_trajectory(const std::filesystem::path&, const Config&,
+                           const std::string& names = "");
 
 }  // namespace dsa::verify
