@@ -82,7 +82,7 @@ void add_conventions(CLI::App& app, Arguments& a) {
 
 void add_names(CLI::App& app, Arguments& a) {
   app.add_option("--names", a.options.names,
-                 "Whose names the judged side's trace has: huggingface, llama.cpp, maxtext,\n"
+                 "Whose names the judged side's tensors have: huggingface, llama.cpp, maxtext,\n"
                  "megatron, or a name map of yours (docs/localise.md)");
 }
 

@@ -20,12 +20,6 @@ int report(const Arguments& a, Diagnosis diagnosis, const std::string& command_l
   return exit_code(diagnosis);
 }
 
-/// Options of traces and logits alone, which a file of gradients does not have.
-void refuse_for_gradients(const Arguments& a) {
-  require(a.options.dtype.empty() && a.options.names.empty(),
-          "a file of gradients has no columns and no trace; leave out --dtype and --names");
-}
-
 int run(DiagnoseArguments a, bool runs_given, const std::string& command_line) {
   const bool with_golden = !a.candidate.empty();
   (with_golden ? a.golden : a.candidate) = a.first;
@@ -37,8 +31,9 @@ int run(DiagnoseArguments a, bool runs_given, const std::string& command_line) {
                 "give CHECKPOINT and the file without --candidate");
     return report(a, diagnose(a.checkpoint, a.candidate, a.judge_options()), command_line);
   }
-  refuse_for_gradients(a);
+  require(a.options.dtype.empty(), "a file of gradients has no columns; leave out --dtype");
   GradientOptions options = a.gradients;
+  options.names = a.options.names;
   const int runs = options.runs;
   static_cast<Draws&>(options) = a.options;
   if (!runs_given) options.runs = runs;
