@@ -34,6 +34,8 @@ NameMap NameMap::parse(const std::string& text, const std::string& source) {
   NameMap map;
   map.source_ = source;
   for_each_line(text, source, [&](const MapLine& line) {
+    require(line.pattern.find("{expert}") == std::string::npos,
+            "pattern \"" + line.pattern + "\" may hold {layer}, and no other braces");
     check_name(line.pattern, line.name);
     Line parsed{line.number, line.pattern, line.name, {}};
     for (const std::string& word : line.adapters) parsed.adapters.push_back(adapter_named(word));

@@ -11,6 +11,9 @@ runs HuggingFace transformers on the first sequence of TOKENS, a safetensors fil
       model(tokens)                           # a batch of one sequence
   dump.save("mine.safetensors", tokens)       # dsa-verify localise CHECKPOINT mine.safetensors
 
+With `Dump(model, gradients=True)`, and a backward pass inside `with`, the gradient of the loss in each
+of these tensors is kept beside it, as `d.NAME` (here: --backward).
+
 HuggingFace's names are the reference's; for others give --names (docs/localise.md). Of a module that
 returns several tensors the first is kept, of a router all three. What is split over ranks, packed
 batches and quantised outputs are yours to undo: docs/dumping.md.
@@ -55,15 +58,18 @@ class TopK(TorchDispatchMode):
 
 
 class Dump:
-    """Within `with`, keeps the outputs of the model's modules whose names match."""
+    """Within `with`, keeps the outputs of the model's modules whose names match, and their gradients if asked."""
 
-    def __init__(self, model, names=""):
-        self.model, self.names = model, re.compile(names)
+    def __init__(self, model, names="", gradients=False):
+        self.model, self.names, self.gradients = model, re.compile(names), gradients
         self.trace, self.hooks, self.topk = {}, [], TopK(self)
 
     def keep(self, name, x):
-        if self.names.search(name):
-            self.trace[name] = x.detach().to("cpu", copy=True).contiguous()
+        if not self.names.search(name):
+            return
+        self.trace[name] = x.detach().to("cpu", copy=True).contiguous()
+        if self.gradients and x.requires_grad:  # called with the sum of all that reaches x
+            x.register_hook(lambda g: self.trace.update({f"d.{name}": g.to("cpu", copy=True).contiguous()}))
 
     def keep_output(self, name, out):
         """Returns nothing: what a hook returns takes the place of the module's output."""
@@ -119,6 +125,14 @@ def first_sequence(path):
     return tokens[:1], None if mask is None else mask.reshape(tokens.shape)[:1]
 
 
+def next_token_loss(logits, tokens, mask):
+    """Mean cross entropy over real tokens that follow real ones, in float32 at least."""
+    counted = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask.to(tokens.device).bool()
+    counted = counted[:, 1:] & counted[:, :-1]
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return torch.nn.functional.cross_entropy(logits[:, :-1][counted], tokens[:, 1:][counted])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", help="directory with config.json and safetensors")
@@ -127,6 +141,7 @@ def main():
     parser.add_argument("--dtype", choices=DTYPES, default="fp32")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--names", default="", help="only names that this regular expression finds")
+    parser.add_argument("--backward", action="store_true", help="also gradients of the language-model loss, d.NAME")
     parser.add_argument("--attention", default="eager", help="attn_implementation")
     parser.add_argument("--experts", default="eager", help="experts_implementation")
     args = parser.parse_args()
@@ -140,8 +155,10 @@ def main():
     if mask is not None:  # positions count the real tokens
         inputs.update(attention_mask=mask.to(args.device),
                       position_ids=(mask.cumsum(-1) - 1).clamp(min=0).to(args.device))
-    with torch.no_grad(), Dump(model, args.names) as dump:
-        model(**inputs)
+    with torch.set_grad_enabled(args.backward), Dump(model, args.names, args.backward) as dump:
+        logits = model(**inputs).logits
+        if args.backward:
+            next_token_loss(logits, inputs["input_ids"], mask).backward()
     dump.save(args.output, tokens, mask)
 
 
