@@ -11,7 +11,9 @@ using namespace dsa::verify;
 
 namespace {
 
-Verdict judged(const std::string& family, const std::string& golden, const std::string& format) {
+/// A golden of the family's sample, by its name; or of another path.
+Verdict judged(const std::string& family, const std::filesystem::path& golden,
+               const std::string& format) {
   const auto checkpoint = sample(family) / "checkpoint";
   const EngineOptions options{"cuda-host", format};
   return judge(checkpoint, sample(family) / golden, open_backend(checkpoint, options),
@@ -50,15 +52,20 @@ Implementation in_chunks(const Implementation& whole, Index step) {
 
 }  // namespace
 
+// One sequence of each golden; several at once are the tests' below.
 TEST_CASE("cuda-host passes the goldens of every family in every format", "[cuda-judged][slow]") {
+  const Scratch scratch;
   for (const char* family : {"v2", "v3", "v32", "glm"})
     for (const char* format : {"fp32", "bf16", "fp8"}) {
-      const Verdict verdict = judged(family, "logits.safetensors", format);
+      TensorFile golden = TensorFile::read(sample(family) / "logits.safetensors");
+      golden.cut(1, golden.at("tokens").shape[1]);
+      golden.write(scratch / "golden.safetensors");
+      const Verdict verdict = judged(family, scratch / "golden.safetensors", format);
       INFO(family << " " << format << ": " << verdict.why);
       CHECK(verdict.outcome == Outcome::pass);
       CHECK(verdict.candidate == "cuda-host (" + std::string(format) + ")");
       REQUIRE(verdict.judged.logits);
-      CHECK(verdict.judged.logits->all.rows > 80);
+      CHECK(verdict.judged.logits->all.rows > 60);
       int decisions = 0;  // of the indexer, where there is one: all samples go beyond top-k
       for (const TensorResult& tensor : verdict.judged.tensors)
         decisions += tensor.kind != TensorResult::Kind::tensor && tensor.n > 0;
