@@ -128,7 +128,8 @@ Strings expanded(const std::string& path) {
 /// A path into a room of this repository; placeholders (NAME, <op>, *) are not looked for.
 bool is_our_path(const std::string& word) {
   const auto slash = word.find('/');
-  if (slash == std::string::npos || !fs::is_directory(root() / word.substr(0, slash))) return false;
+  if (slash == std::string::npos || slash == 0) return false;
+  if (!fs::is_directory(root() / word.substr(0, slash))) return false;
   return !holds(word, "(^|[/-])[A-Z]+(/|$|\\.)|[<>*]|\\.\\.\\.") && !word.starts_with("build");
 }
 

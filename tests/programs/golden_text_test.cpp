@@ -16,7 +16,7 @@ namespace {
 fs::path checkpoint_with_tokenizer(const Scratch& scratch) {
   const fs::path checkpoint = scratch / "checkpoint";
   fs::copy(sample("v3") / "checkpoint", checkpoint, fs::copy_options::recursive);
-  fs::copy(fs::path(source_dir()) / "data/text/gpt2/tokenizer.json", checkpoint);
+  fs::copy(fs::path(source_dir()) / "data/text/qwen/tokenizer.json", checkpoint);
   return checkpoint;
 }
 

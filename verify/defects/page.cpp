@@ -94,7 +94,7 @@ struct TrainingFamily {
 };
 
 const TrainingFamily training_families[] = {
-    {"What a row predicts, and what counts", {target_defects}},
+    {"The token that a row predicts, and the rows that count", {target_defects}},
     {"Readings of the indexer's loss", {reading_defects}},
     {"The indexer's loss: formula and rows", {kl_defects}},
     {"The indexer's loss: teacher", {teacher_defects, attached_teacher_defects}},
