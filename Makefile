@@ -1,7 +1,8 @@
 # The front door. CMake does the work behind it; README.md says what the targets are for.
 #   make verify   judge the bundled HuggingFace samples; reports in out/
 #   make train    a small model from nothing to trained sparse attention (docs/training.md)
-#   make test     every test: dev build with asserts and -Werror, then sanitizers, then fuzzers
+#   make test     every test: dev build with asserts and -Werror, then readers of files under sanitizers, then fuzzers
+#   make sanitize readers and the CPU backend under AddressSanitizer and UndefinedBehaviorSanitizer
 #   make build    the optimised binaries, in build/bin/
 #   make tsan     loops on several threads and the CPU backend's models, under ThreadSanitizer
 #   make report   sweeps with dsa-train, three seeds each, and one page of what they say: out/experiments.html
@@ -9,7 +10,7 @@
 #   make mutants  the judge made wrong in one line after another: the tests must notice every time
 SHELL := /bin/bash
 .DEFAULT_GOAL := build
-.PHONY: build verify train test report gpu packages judge-packages sanitize tsan fuzz mutants format clean
+.PHONY: build verify train test report gpu packages judge-packages sanitize sanitize-readers sanitize-cpu tsan fuzz mutants format clean
 
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 10
@@ -45,13 +46,14 @@ train: packages
 test: packages
 	cmake --preset dev $(CMAKE_QUIET) && cmake --build --preset dev -j $(JOBS)
 	ctest --preset dev -j $(JOBS)
-	$(MAKE) --no-print-directory sanitize fuzz
+	$(MAKE) --no-print-directory sanitize-readers fuzz
 
-# A short run under AddressSanitizer and UndefinedBehaviorSanitizer: every reader and writer of files, and the CPU
+# Short runs under AddressSanitizer and UndefinedBehaviorSanitizer: every reader and writer of files, and the CPU
 # backend.
-sanitize: packages
-	cmake --preset asan $(CMAKE_QUIET) && cmake --build --preset asan -j $(JOBS) --target dsa_tests_sanitized
-	tests/in_parts.sh build-asan/bin/dsa_tests_sanitized '~[slow]' $(JOBS)
+sanitize: sanitize-readers sanitize-cpu
+sanitize-readers sanitize-cpu: sanitize-%: packages
+	cmake --preset asan $(CMAKE_QUIET) && cmake --build --preset asan -j $(JOBS) --target dsa_tests_$*
+	tests/in_parts.sh build-asan/bin/dsa_tests_$* '~[slow]' $(JOBS)
 
 TSAN_RUN = env TSAN_OPTIONS=halt_on_error=1 setarch -R build-tsan/bin
 
