@@ -17,8 +17,9 @@ PreTokenizer::PreTokenizer(const Keys& pre_tokenizer, const std::string& what) {
   const Json* type = pre_tokenizer.find("type");
   require(
       type == nullptr || *type != "Metaspace",
-      key +
-          ".type is \"Metaspace\", expected \"Sequence\" or \"ByteLevel\": transformers 5 saves "
+      what +
+          ": \"pre_tokenizer.type\" is \"Metaspace\", expected \"Sequence\" or \"ByteLevel\": "
+          "transformers 5 saves "
           "DeepSeek's tokenizer so, and loses the spaces (huggingface/transformers#45488); take "
           "tokenizer.json of the release");
   if (pre_tokenizer.text("type", {"Sequence", "ByteLevel"}) == "ByteLevel") {
