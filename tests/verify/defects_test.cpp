@@ -291,17 +291,18 @@ TEST_CASE("every pair of defects runs, or says why not, on every sample", "[defe
   int ran = 0, refused = 0;
   for (const Bundled& long_sample : bundled()) {
     const Bundled sample = shortened(long_sample);
-    std::vector<const DefectVariant*> variants;
-    const bool every = sample.name == "fp8";  // the sample that most variants apply to
-    for (const Defect& defect : all_defects())
-      if (defect.applies(sample.model.config))
-        for (const DefectVariant& variant : defect.variants)
-          if (every || &variant == &defect.variants.front()) variants.push_back(&variant);
-    for (const DefectVariant* first : variants)
-      for (const DefectVariant* second : variants)
+    // Of one defect's variants all do alike; each has its turn on the sample that most apply to.
+    std::vector<const DefectVariant*> every, one_each;
+    for (const Defect& defect : all_defects()) {
+      if (!defect.applies(sample.model.config)) continue;
+      one_each.push_back(&defect.variants.front());
+      for (const DefectVariant& variant : defect.variants) every.push_back(&variant);
+    }
+    for (const DefectVariant* first : sample.name == "fp8" ? every : one_each)
+      for (const DefectVariant* second : one_each)
         ++(runs(sample, *first, *second) ? ran : refused);
   }
-  CHECK(ran > 100000);
+  CHECK(ran > 70000);
   CHECK(refused > 0);
   CHECK(refused < ran / 10);
 }
