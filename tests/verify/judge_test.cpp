@@ -185,7 +185,7 @@ TEST_CASE("a right run raises no alarm, whatever its seed", "[judge][slow]") {
   const Model stored = open_checkpoint(sample("v32") / "checkpoint");
   for (const Precision precision : {Precision::hf_fp32, Precision::hf_bf16}) {
     const Model loaded = resident(reference::loaded_as(stored, precision), Index{1} << 30);
-    for (std::uint64_t seed = 1000; seed < 1020; ++seed) {
+    for (std::uint64_t seed = 1000; seed < 1010; ++seed) {
       TensorFile file = golden_column("v32", "fp32");
       file.at("logits.fp32").name = "logits";
       Column& tokens = file.at("tokens");
