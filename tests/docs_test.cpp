@@ -323,7 +323,6 @@ Strings wrong_commands(const Page& page) {
 }
 
 // ---- plain English ----
-
 /// Beginnings of sentences, list items, headings and cells that the house does not use.
 Strings clumsy(const std::string& prose) {
   const std::string start = "(^|\n)[#>*|\\- 0-9.]*|[.?!] +|[.?!]\n|\\| *|\n\n";

@@ -15,7 +15,6 @@
 #include "verify/diagnose/power.hpp"
 
 namespace {
-
 using namespace dsa;
 using namespace dsa::test;
 using namespace dsa::verify;
@@ -352,10 +351,9 @@ TEST_CASE("a trace without logits says nothing of KL, and is taken for its own p
 }
 
 TEST_CASE("a run in TF32 is right by its own precision, and diagnose says so", "[judge][slow]") {
-  const std::filesystem::path checkpoint = sample("v32") / "checkpoint",
-                              golden = sample("v32") / "logits.safetensors",
-                              candidate =
-                                  std::filesystem::path(source_dir()) / "data/tf32/v32.safetensors";
+  const auto checkpoint = sample("v32") / "checkpoint",
+             golden = sample("v32") / "logits.safetensors",
+             candidate = std::filesystem::path(source_dir()) / "data/tf32/v32.safetensors";
   JudgeOptions options;
   options.runs = 8;
   options.precision = Precision::hf_fp32;
@@ -376,7 +374,6 @@ TEST_CASE("fp32 that was computed in fewer bits is named as such", "[judge][slow
   bf16.at("logits.bf16").name = "logits";
   bf16.cut(1, bf16.at("tokens").shape[1]);
   bf16.write(scratch / "hf-bf16");
-
   const ModelPair half = open_models(sample("v32") / "checkpoint", Precision::hf_fp16);
   const Variant sums = half.rounded({reference::Rounding::Mode::random, 99});
   TensorFile fp16 = bf16;
@@ -387,7 +384,6 @@ TEST_CASE("fp32 that was computed in fewer bits is named as such", "[judge][slow
       sums.model, plain_sequence({tokens.values.begin(), tokens.values.end()}), sums.ops, run);
   fp16.at("logits").values.assign(mine.logits.begin(), mine.logits.end());
   fp16.write(scratch / "hf-fp16");
-
   JudgeOptions options;
   options.runs = 8;
   const Diagnosis d = diagnose(sample("v32") / "checkpoint", scratch / "hf-bf16", options);
@@ -395,10 +391,9 @@ TEST_CASE("fp32 that was computed in fewer bits is named as such", "[judge][slow
   CHECK(d.conclusion == "precision");
   CHECK(d.computed_in == "hf-bf16");
   CHECK(exit_code(d) == 1);
-
-  // The search before that answer is the same: the answer alone.
-  const Recording side = read_recording(scratch / "hf-fp16", "", half.loaded.config.vocab_size);
-  const auto lower = lower_precision(half.stored, side, Precision::hf_fp32, options);
+  const auto lower = lower_precision(  // the answer alone, without the search before it
+      half.stored, read_recording(scratch / "hf-fp16", "", half.loaded.config.vocab_size),
+      Precision::hf_fp32, options);
   REQUIRE(lower);
   CHECK(lower->precision == Precision::hf_fp16);
   CHECK(lower->shown);
