@@ -139,6 +139,9 @@ void add_twins(Sample& sample, const fs::path& folder, const Recording& golden) 
 }
 
 std::vector<Sample> samples_under(const fs::path& directory, const fs::path& twins) {
+  require(twins.empty() || fs::is_directory(twins),
+          "--twins " + twins.string() +
+              " is no directory; expected one with SAMPLE/twin-*.safetensors");
   std::vector<fs::path> folders;
   for (const fs::directory_entry& folder : fs::directory_iterator(directory))
     if (fs::exists(folder.path() / "logits.safetensors")) folders.push_back(folder.path());

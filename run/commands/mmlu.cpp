@@ -110,6 +110,7 @@ Command mmlu_command(CLI::App& program) {
       ->type_name("DIR");
   app->add_option("--subjects", a->subjects, "Names such as anatomy,virology. Default: all of DIR")
       ->delimiter(',')
+      ->allow_extra_args(false)  // CHECKPOINT may follow it
       ->type_name("NAMES");
   cli::add_integer(*app, "--shots", a->shots, {0, 100}, "Examples in the prompt")
       ->capture_default_str();

@@ -185,6 +185,7 @@ Command run_command(CLI::App& app) {
                     "print parameters, memory and operations of every stage, and train nothing");
   command->add_option("--ranks", options->ranks, "with --dry-run: the plan for so many processes")
       ->delimiter(',')
+      ->allow_extra_args(false)  // overrides follow it
       ->check(CLI::Range(1, 1 << 20));
   command->add_option("--rank-gflops", options->network.gflops, "GFLOP/s of a rank")
       ->check(CLI::PositiveNumber)
