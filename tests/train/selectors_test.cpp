@@ -1,7 +1,7 @@
 // The selections that an indexer's is measured against.
 #include "optimized/train/model/selectors.hpp"
 
-#include <set>
+#include <cmath>
 
 #include "tests/catch.hpp"
 
@@ -61,4 +61,18 @@ TEST_CASE("the best keys are those of the largest attention over all heads", "[t
   CHECK(row(chosen, 5) == Row{3, 4, 5});
   CHECK(row(chosen, 3) == Row{3, -1, -1});
   CHECK(row(chosen, 2) == Row{0, 1, 2});
+}
+
+TEST_CASE("every head's attention counts alike, however large its logits are", "[train]") {
+  // Row 4: head 0 gives key 0 1/3 and the others 1/6; head 1 gives key 2 0.77 and key 4 0.23.
+  const std::vector<std::int32_t> one_document(5, 0);
+  Tensor<float, 3> q({5, 2, 1}), k({5, 2, 1});
+  for (float& x : q) x = 1;
+  for (Index s = 0; s < 5; ++s) {
+    k(s, 0, 0) = s == 0 ? 0 : std::log(0.5f);
+    k(s, 1, 0) = s == 2 ? 0 : s == 4 ? std::log(0.3f) : -30;
+  }
+  Tensor<std::int32_t, 2> chosen({5, 2});
+  choose_oracle(chosen, {q.view(), k.view(), {nullptr, {5, 2, 0}}, {one_document.data(), {5}}, 1});
+  CHECK(row(chosen, 4) == Row{2, 4});
 }
