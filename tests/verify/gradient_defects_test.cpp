@@ -170,7 +170,7 @@ Candidate candidate_of(const std::string& loss, const GradientStage& stage,
 
 GradientSearch searched(const std::string& loss, const GradientStage& stage,
                         const Candidate& candidate, const GradientOptions& options) {
-  GradientSearch search(loss, stage, {candidate.loss, &candidate.gradients},
+  GradientSearch search(loss, stage, {candidate.loss, &candidate.gradients, nullptr},
                         reference::Precision::hf_fp32, options, 1e-6);
   search.run();
   return search;
@@ -217,4 +217,22 @@ TEST_CASE("what no defect makes is not named", "[defects]") {
     INFO(arm.ranked.name << " " << arm.ranked.variant);
     CHECK_FALSE(arm.ranked.explained);
   }
+}
+
+TEST_CASE("a gradient that autograd never made tells a detached router from a stale copy",
+          "[defects]") {
+  const GradientStage stage = stage_of(small_config(), false);
+  GradientOptions options;
+  options.runs = 6;
+  const Candidate golden = candidate_of("lm", stage, {});
+  Candidate candidate = candidate_of("lm", stage, {{"router-detached", 0}});
+  std::erase_if(candidate.gradients,
+                [](const auto& entry) { return entry.first.ends_with("mlp.gate.weight"); });
+  GradientSearch search("lm", stage, {candidate.loss, &candidate.gradients, &golden.gradients},
+                        reference::Precision::hf_fp32, options, 1e-6);
+  CHECK(search.run());
+  CHECK(search.arms().at(0).ranked.name == "router-detached");
+  CHECK(search.arms().at(0).absent > 0);
+  CHECK(search.arms().at(1).ranked.explained);  // by the gradients alone
+  CHECK(search.arms().at(1).absent == 0);
 }

@@ -191,6 +191,7 @@ void GradientSearch::run_backwards(const std::function<bool(const GradientArm&)>
 void GradientSearch::sort() {
   std::stable_sort(arms_.begin(), arms_.end(), [](const GradientArm& a, const GradientArm& b) {
     if (a.ranked.explained != b.ranked.explained) return a.ranked.explained;
+    if (a.ranked.explained && a.absent != b.absent) return a.absent > b.absent;
     return a.ranked.distance < b.ranked.distance;
   });
 }
@@ -215,7 +216,10 @@ void GradientSearch::hold(GradientArm& arm) const {
   for (std::size_t p = 0; found_.gradients && p < pass.gradients.size(); ++p) {
     const auto& [name, want] = pass.gradients[p];
     const auto mine = found_.gradients->find(name);
-    if (mine == found_.gradients->end()) continue;
+    if (mine == found_.gradients->end()) {
+      arm.absent += norm(want) == 0 && found_.golden && found_.golden->contains(name);
+      continue;
+    }
     const auto same = std::find_if(base_.gradients.begin(), base_.gradients.end(),
                                    [&](const auto& other) { return other.first == name; });
     const StoredValues right{mine->second.dtype, same->second};

@@ -15,6 +15,7 @@ namespace dsa::verify {
 struct FoundGradients {
   std::optional<double> loss;
   const ByParameter* gradients = nullptr;  // null: none
+  const ByParameter* golden = nullptr;     // likewise
 };
 
 struct GradientArm {
@@ -26,6 +27,9 @@ struct GradientArm {
   /// A factor in front of the gradients, and of the loss, that leaves less.
   double factor = 1, distance_with_factor = 0;
   bool factor_of_loss = false;
+  /// Gradients that the golden has, the candidate lacks, and that the arm makes zero: autograd
+  /// gives none where nothing arrives. Absence alone proves nothing, so this only orders.
+  Index absent = 0;
 };
 
 /// Every variant of every training defect that can occur there.

@@ -83,8 +83,11 @@ struct Explained {
   std::string why;
 };
 Explained explain(GradientDiagnosis& d, const std::string& loss, const GradientStage& stage,
-                  const GradientFile& file, const GradientOptions& options) {
+                  const GradientFile& file, const GradientFile& golden,
+                  const GradientOptions& options) {
   FoundGradients found;
+  if (const auto all = golden.gradients.find(loss); all != golden.gradients.end())
+    found.golden = &all->second;
   if (const auto value = file.losses.find(loss); value != file.losses.end())
     found.loss = value->second;
   if (const auto all = file.gradients.find(loss); all != file.gradients.end())
@@ -150,7 +153,7 @@ GradientDiagnosis diagnose_gradients(const std::filesystem::path& checkpoint,
     const GradientStage stage = stage_of(model, trusted, semantics_named(options.semantics));
     std::vector<Explained> losses;
     for (const std::string& loss : departing(d.plain))
-      losses.push_back(explain(d, loss, stage, file, options));
+      losses.push_back(explain(d, loss, stage, file, trusted, options));
     conclude(d, losses);
   } else {
     d.conclusion = d.plain.outcome == Outcome::pass ? "correct" : "unknown";
