@@ -199,6 +199,7 @@ void GradientSearch::sort() {
 /// Within the limits of perturbed runs with the defect, which the definition is not.
 void GradientSearch::hold(GradientArm& arm) const {
   arm.ranked.tried = true;
+  arm.absent = 0;
   GradientVariant v = right_;
   arm.alter(v);
   const GradientPass pass = pass_of(arm, right_, base_);
