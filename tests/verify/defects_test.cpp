@@ -287,8 +287,10 @@ TEST_CASE("a defect that replaces what another remembers is an Error, not a cras
   CHECK(runs(sample, replaces, remembers));
 }
 
-TEST_CASE("every pair of defects runs, or says why not, on every sample", "[defects][slow]") {
+// Samples take the pairs by turns: one every other pair, the next the rest.
+TEST_CASE("pairs of defects run, or say why not, on every sample", "[defects][slow]") {
   int ran = 0, refused = 0;
+  std::size_t turn = 0;
   for (const Bundled& long_sample : bundled()) {
     const Bundled sample = shortened(long_sample);
     // Of one defect's variants all do alike; each has its turn on the sample that most apply to.
@@ -298,11 +300,13 @@ TEST_CASE("every pair of defects runs, or says why not, on every sample", "[defe
       one_each.push_back(&defect.variants.front());
       for (const DefectVariant& variant : defect.variants) every.push_back(&variant);
     }
-    for (const DefectVariant* first : sample.name == "fp8" ? every : one_each)
-      for (const DefectVariant* second : one_each)
-        ++(runs(sample, *first, *second) ? ran : refused);
+    const auto& firsts = sample.name == "fp8" ? every : one_each;
+    for (std::size_t i = 0; i < firsts.size(); ++i)
+      for (std::size_t j = (i + turn) % 2; j < one_each.size(); j += 2)
+        ++(runs(sample, *firsts[i], *one_each[j]) ? ran : refused);
+    ++turn;
   }
-  CHECK(ran > 70000);
+  CHECK(ran > 35000);
   CHECK(refused > 0);
   CHECK(refused < ran / 10);
 }
