@@ -20,6 +20,7 @@
 #include "core/kl_semantics.hpp"
 #include "core/recipe.hpp"
 #include "core/weights.hpp"
+#include "optimized/shared/recall.hpp"
 #include "optimized/train/batch.hpp"
 
 namespace dsa::train {
@@ -36,12 +37,18 @@ enum class Compute { fp32, bf16 };
 /// (optimized/train/model/selectors.hpp). Losses of the indexer need its own.
 enum class Selector { indexer, recent, random, oracle };
 
+/// What the indexer's q and k are rounded to before they are multiplied: not at all; to bf16; to
+/// e4m3 with a scale a row and head, as the serving code does it after a rotation by a Hadamard
+/// matrix; the same with scales that are powers of two; or without the rotation.
+enum class IndexFormat { exact, bf16, e4m3, e4m3_ue8m0, e4m3_unrotated };
+
 /// What one micro-batch contributes to a step. Each factor is the loss's coefficient divided by
 /// what its reduction over the whole step divides by, so that accumulation changes nothing. A loss
 /// whose factor is 0 is not computed.
 struct Objective {
   Recipe::Attention attention = Recipe::Attention::sparse;
   Selector selector = Selector::indexer;
+  IndexFormat index_format = IndexFormat::exact;  // another has no gradient
   KlSemantics semantics = {};
   double lm = 0;       // per unit of target_weight
   double mtp = 0;      // likewise, of the first prediction block's rows, two tokens ahead: row t's
@@ -59,16 +66,6 @@ struct Losses {
   Index kl_rows = 0;
   /// Tokens that each expert got, a layer of experts; the prediction block's last, where it ran.
   std::vector<std::vector<Index>> load;
-};
-
-/// How well the selection of one layer finds what dense attention looks at: of the teacher's mass
-/// (over every visible key), the share that lies on the K chosen keys, and on as many others.
-/// Means over the rows with more than 4 K visible keys.
-struct Recall {
-  Index rows = 0;
-  double indexer = 0, random = 0, recent = 0, oracle = 0;
-  double teacher_entropy = 0;  // nats
-  double dead = 0;             // share of (row, key, head) whose ReLU is 0
 };
 
 class TrainedModel {
@@ -90,11 +87,12 @@ class TrainedModel {
              const std::function<bool(const std::string&)>& trained);
 
   /// Logits (T, V) of a batch, without gradients.
-  Tensor<float, 2> logits(const Batch&, Recipe::Attention, Selector = Selector::indexer);
+  Tensor<float, 2> logits(const Batch&, Recipe::Attention, Selector = Selector::indexer,
+                          IndexFormat = IndexFormat::exact);
 
   /// One entry a layer that computes an index, of a pass with dense attention; K as the config says
-  /// unless given.
-  std::vector<Recall> recall(const Batch&, Index K = 0);
+  /// where it is 0.
+  std::vector<Recall> recall(const Batch&, Index K = 0, IndexFormat = IndexFormat::exact);
 
  private:
   struct Impl;

@@ -246,6 +246,33 @@ TEST_CASE("rotated rows hold the reference's e4m3, bit for bit where the rotatio
   }
 }
 
+TEST_CASE("what e4m3 keeps of a row, rotated or not, is the reference's", "[cpu]") {
+  const Index rows = 50, D = 64;
+  Tensor<float, 2> x({rows, D});
+  for (Index i = 0; i < x.size(); ++i)
+    x.data()[i] = static_cast<float>(dyadic(2, static_cast<std::uint64_t>(i))) *
+                  (1 + static_cast<float>(i % 3) * 0x1p-12f);  // not all are bf16
+  for (const bool rotated : {false, true}) {
+    Tensor<double, 2> stored = widened(x);
+    for (double& value : stored) value = round_to(Dtype::bf16, value);
+    if (rotated) reference::hadamard<double>(stored);
+    for (double& value : stored) value = round_to(Dtype::bf16, value);
+    const Quantised expected = reference_e4m3(stored, D, D, rotated);
+    Tensor<float, 2> y = x;
+    cpu::through_e4m3({}, y, rotated, rotated);
+    Index wrong = 0;
+    for (Index r = 0; r < rows; ++r)
+      for (Index d = 0; d < D; ++d)
+        wrong += !same(y(r, d), static_cast<float>(static_cast<double>(expected.numbers(r, d)) *
+                                                   static_cast<double>(expected.scales(r, 0))));
+    CHECK(wrong == 0);
+  }
+  Tensor<float, 2> y = x;
+  cpu::through_bf16(y);
+  for (Index i = 0; i < x.size(); ++i)
+    REQUIRE(y.data()[i] == static_cast<float>(round_to(Dtype::bf16, x.data()[i])));
+}
+
 TEST_CASE("the rotation refuses head sizes that are no power of two", "[cpu]") {
   for (const Index D : {Index{96}, Index{2048}}) {
     Tensor<float, 2> x({1, D});

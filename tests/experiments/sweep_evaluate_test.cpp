@@ -6,8 +6,8 @@
 
 using namespace dsa;
 using namespace dsa::sweep;
+using dsa::Recall;
 using dsa::train::Batch;
-using dsa::train::Recall;
 
 namespace {
 

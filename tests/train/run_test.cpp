@@ -237,5 +237,8 @@ TEST_CASE("a run directory is complete", "[train]") {
   CHECK(read_text(out / "metrics.csv").starts_with("step,"));
   const Json summary = read_json(out / "summary.json");
   CHECK(summary.at("completed") == true);
-  CHECK(summary.at("sources").at("synthetic:recall").contains("sparse, fresh indexer"));
+  const Json& source = summary.at("sources").at("synthetic:recall");
+  for (const char* key : {"sparse, fresh indexer", "sparse, fp8 indexer", "recall, bf16 indexer",
+                          "recall, fp8 indexer, no Hadamard"})
+    CHECK(source.contains(key));
 }

@@ -7,7 +7,7 @@
 namespace dsa::sweep {
 namespace {
 
-using train::Batch, train::Recall;
+using train::Batch;
 
 Batch part_of(const Batch& batch, Index from, Index to) {
   const auto a = static_cast<std::ptrdiff_t>(from), b = static_cast<std::ptrdiff_t>(to);

@@ -12,11 +12,11 @@ namespace dsa::sweep {
 /// The queries at positions [from, to) of their documents.
 struct Stretch {
   Index from = 0, to = 0;
-  train::Recall recall;  // over all layers that compute an index
+  Recall recall;  // over all layers that compute an index
 };
 
 /// Recalls of one batch, an entry a layer (TrainedModel::recall).
-using RecallOf = std::function<std::vector<train::Recall>(const train::Batch&)>;
+using RecallOf = std::function<std::vector<Recall>(const train::Batch&)>;
 
 /// Every document of the batches alone.
 std::vector<train::Batch> documents_of(const std::vector<train::Batch>&);

@@ -7,18 +7,13 @@
 #include "experiments/sweep/evaluate/by_position.hpp"
 #include "optimized/train/pipeline/evaluation.hpp"
 #include "optimized/train/pipeline/feeds.hpp"
+#include "optimized/train/pipeline/recall_sum.hpp"
 #include "optimized/train/pipeline/start.hpp"
 
 namespace dsa::sweep {
 namespace {
 
 using namespace dsa::train;
-
-Json json_of(const Recall& r) {
-  return {{"rows", r.rows},     {"indexer", r.indexer}, {"random", r.random},
-          {"recent", r.recent}, {"oracle", r.oracle},   {"teacher_entropy", r.teacher_entropy},
-          {"dead", r.dead}};
-}
 
 /// log of the sum of exponentials, without overflow.
 double log_sum(View<const float, 1> logits) {
@@ -65,10 +60,11 @@ Json source_of(TrainedModel& model, const std::vector<Batch>& batches, Index seq
               {"kl_to_dense", kl_to_dense(model, batches)},
               {"by_position", Json::object()}};
   for (const Stretch& all : recall_by_position(recall, documents, {seq}))
-    out["recall"] = json_of(all.recall);
+    out["recall"] = to_json(all.recall);
+  out.update(recall_in_formats(model, documents, alone));
   for (const Stretch& stretch :
        recall_by_position(recall, documents, {seq / 4, seq / 2, 3 * seq / 4, seq}))
-    out["by_position"][std::to_string(stretch.to)] = json_of(stretch.recall);
+    out["by_position"][std::to_string(stretch.to)] = to_json(stretch.recall);
   return out;
 }
 

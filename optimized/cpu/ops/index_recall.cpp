@@ -1,5 +1,6 @@
 #include "optimized/cpu/ops/index_recall.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 
@@ -9,22 +10,31 @@
 namespace dsa::cpu {
 namespace {
 
-/// What one row came to; rows are added up in their order.
-struct RowRecall {
-  double indexer = 0, random = 0, recent = 0, oracle = 0, entropy = 0, dead = 0;
+/// The mass u on the first keys of an order.
+struct Held {
+  double mass_of_K = 0;
+  double keys_90 = 0, keys_95 = 0, keys_99 = 0;  // that hold so much of all mass, as shares of n
 };
 
-/// The mass u of the K keys of largest x; of equal ones, the first.
-double mass_of_largest(const float* x, const float* u, Index n, Index K,
-                       std::vector<Index>& order) {
+/// Keys are taken by x, the largest first; of equal ones, the first.
+Held held_in_order_of(const float* x, const float* u, Index n, Index K, std::vector<Index>& order) {
   order.resize(static_cast<std::size_t>(n));
   std::iota(order.begin(), order.end(), Index{0});
-  std::nth_element(order.begin(), order.begin() + K, order.end(),
-                   [&](Index a, Index b) { return x[a] != x[b] ? x[a] > x[b] : a < b; });
-  std::sort(order.begin(), order.begin() + K);
+  std::sort(order.begin(), order.end(),
+            [&](Index a, Index b) { return x[a] != x[b] ? x[a] > x[b] : a < b; });
+  const double whole = std::accumulate(u, u + n, 0.0);
+  Held held;
   double sum = 0;
-  for (Index i = 0; i < K; ++i) sum += u[order[static_cast<std::size_t>(i)]];
-  return sum;
+  for (Index i = 0; i < n; ++i) {
+    sum += u[order[static_cast<std::size_t>(i)]];
+    if (i + 1 == K) held.mass_of_K = sum;
+    const double share = static_cast<double>(i + 1) / static_cast<double>(n);
+    for (const auto& [part, keys] :
+         {std::pair{0.90, &Held::keys_90}, std::pair{0.95, &Held::keys_95},
+          std::pair{0.99, &Held::keys_99}})
+      if (held.*keys == 0 && sum >= part * whole) held.*keys = share;
+  }
+  return held;
 }
 
 class Recalls {
@@ -48,11 +58,12 @@ class Recalls {
   };
 
   bool counts(Index t) const { return t + 1 - in_.begin(t) > 4 * K_; }
-  std::vector<RowRecall> operator()(TrainMemory&) const;
+  /// One a row; of rows that do not count, nothing.
+  std::vector<Recall> operator()(TrainMemory&) const;
 
  private:
-  void rows(std::vector<RowRecall>& all, Index t, Index count, const At&) const;
-  RowRecall row(const float* scores, float* u, Index n, std::vector<Index>& order) const;
+  void rows(std::vector<Recall>& all, Index t, Index count, const At&) const;
+  Recall row(const float* scores, float* u, Index n, std::vector<Index>& order) const;
 
   IndexIn in_;
   Index N_, K_;
@@ -60,20 +71,28 @@ class Recalls {
   MassOfVisible mass_;
 };
 
-RowRecall Recalls::row(const float* scores, float* u, Index n, std::vector<Index>& order) const {
-  RowRecall y;
+Recall Recalls::row(const float* scores, float* u, Index n, std::vector<Index>& order) const {
+  Recall y;
   for (Index i = 0; i < n; ++i) {
     u[i] /= static_cast<float>(N_);
-    if (u[i] > 0) y.entropy -= u[i] * std::log(static_cast<double>(u[i]));
+    if (u[i] > 0) y.teacher_entropy -= u[i] * std::log(static_cast<double>(u[i]));
   }
-  y.indexer = mass_of_largest(scores, u, n, K_, order);
-  y.oracle = mass_of_largest(u, u, n, K_, order);
+  const Held by_score = held_in_order_of(scores, u, n, K_, order);
+  y.indexer = by_score.mass_of_K;
+  y.indexer_keys_90 = by_score.keys_90;
+  y.indexer_keys_95 = by_score.keys_95;
+  y.indexer_keys_99 = by_score.keys_99;
+  const Held by_mass = held_in_order_of(u, u, n, K_, order);
+  y.oracle = by_mass.mass_of_K;
+  y.oracle_keys_90 = by_mass.keys_90;
+  y.oracle_keys_95 = by_mass.keys_95;
+  y.oracle_keys_99 = by_mass.keys_99;
   y.random = static_cast<double>(K_) / static_cast<double>(n);
   for (Index i = n - K_; i < n; ++i) y.recent += u[i];
   return y;
 }
 
-void Recalls::rows(std::vector<RowRecall>& all, Index t, Index count, const At& at) const {
+void Recalls::rows(std::vector<Recall>& all, Index t, Index count, const At& at) const {
   RowBlock scores(in_.begin, t, count), u = scores;
   scores.x = at.scores;
   u.x = at.u;
@@ -83,20 +102,20 @@ void Recalls::rows(std::vector<RowRecall>& all, Index t, Index count, const At& 
   for (Index i = 0; i < count; ++i) {
     const Index first = in_.begin(t + i);
     if (!counts(t + i)) continue;
-    RowRecall& y = all[static_cast<std::size_t>(t + i)];
+    Recall& y = all[static_cast<std::size_t>(t + i)];
     y = row(scores.at(i, first), u.at(i, first), t + i + 1 - first, order);
     y.dead = index_.dead_share(t + i, at.index);
   }
 }
 
-std::vector<RowRecall> Recalls::operator()(TrainMemory& memory) const {
+std::vector<Recall> Recalls::operator()(TrainMemory& memory) const {
   index_.pack();
   mass_.pack();
   Pieces sizes;
   At(sizes, in_);
   const Scratch scratch = memory.threads(sizes.bytes());
   const Index T = in_.q.shape[0], blocks = (T + row_queries - 1) / row_queries;
-  std::vector<RowRecall> all(static_cast<std::size_t>(T));
+  std::vector<Recall> all(static_cast<std::size_t>(T));
   parallel_for(blocks, shared_loop_ns, [&](Index back, int thread) {
     const Index t = (blocks - 1 - back) * row_queries, count = std::min(row_queries, T - t);
     bool any = false;
@@ -110,8 +129,8 @@ std::vector<RowRecall> Recalls::operator()(TrainMemory& memory) const {
 
 }  // namespace
 
-IndexRecall index_recall(Cpu cpu, const IndexIn& in, const Teacher& teacher, Index K,
-                         TrainMemory& memory) {
+Recall index_recall(Cpu cpu, const IndexIn& in, const Teacher& teacher, Index K,
+                    TrainMemory& memory) {
   expect_index(in);
   expect_teacher(teacher, in.q.shape[0]);
   require(K > 0, "recall is of " + std::to_string(K) + " keys, expected at least 1");
@@ -119,22 +138,16 @@ IndexRecall index_recall(Cpu cpu, const IndexIn& in, const Teacher& teacher, Ind
   Recalls(cpu, in, teacher, K, sizes);
   Pieces shared(memory.shared(sizes.bytes()));
   const Recalls recalls(cpu, in, teacher, K, shared);
-  const std::vector<RowRecall> all = recalls(memory);
-  IndexRecall y;
+  const std::vector<Recall> all = recalls(memory);
+  Recall y;
   for (Index t = 0; t < in.q.shape[0]; ++t) {
     if (!recalls.counts(t)) continue;
-    const RowRecall& row = all[static_cast<std::size_t>(t)];
     ++y.rows;
-    y.indexer += row.indexer;
-    y.random += row.random;
-    y.recent += row.recent;
-    y.oracle += row.oracle;
-    y.teacher_entropy += row.entropy;
-    y.dead += row.dead;
+    for (const RecallMean& mean : recall_means)
+      y.*mean.value += all[static_cast<std::size_t>(t)].*mean.value;
   }
-  const double rows = static_cast<double>(std::max<Index>(1, y.rows));
-  for (double* mean : {&y.indexer, &y.random, &y.recent, &y.oracle, &y.teacher_entropy, &y.dead})
-    *mean /= rows;
+  for (const RecallMean& mean : recall_means)
+    y.*mean.value /= static_cast<double>(std::max<Index>(1, y.rows));
   return y;
 }
 

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
+#include "core/dtype.hpp"
 #include "core/threads.hpp"
 #include "optimized/cpu/kernels/convert.hpp"
 #include "optimized/cpu/kernels/quantise.hpp"
@@ -54,6 +56,24 @@ void hadamard_e4m3_rows(Cpu cpu, View<e4m3, 2> y, View<const float, 2> x, bool u
     e4m3* const row = y.data + r * width;
     const float scale = rotate_and_quantise(cpu, row, x.data + r * D, D, ue8m0);
     std::memcpy(&row[D].bits, &scale, sizeof scale);
+  });
+}
+
+void through_bf16(View<float, 2> x) {
+  for (float& value : x) value = static_cast<float>(round_to(Dtype::bf16, value));
+}
+
+void through_e4m3(Cpu cpu, View<float, 2> x, bool rotated, bool ue8m0) {
+  const Index rows = x.shape[0], D = x.shape[1];
+  if (rotated) expect_head_size(D);
+  through_bf16(x);
+  parallel_for(rows, 4 * D, [&](Index r) {
+    float* const row = x.data + r * D;
+    std::vector<std::uint8_t> codes(static_cast<std::size_t>(D));
+    if (rotated) hadamard_row_of[int(cpu.tier)](row, row, D);
+    const float scale = quantise_row_of[int(cpu.tier)](codes.data(), row, D, ue8m0);
+    decode(Dtype::f8_e4m3, reinterpret_cast<const std::byte*>(codes.data()), D, row);
+    for (Index d = 0; d < D; ++d) row[d] *= scale;
   });
 }
 

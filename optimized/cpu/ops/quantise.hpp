@@ -24,6 +24,13 @@ void hadamard_e4m3(Cpu, View<e4m3, 2> y,    // (rows, D)  out
 /// The same, as index keys: rows of fp8_index_bytes(D).
 void hadamard_e4m3_rows(Cpu, View<e4m3, 2> y, View<const float, 2> x, bool ue8m0);
 
+/// x becomes what e4m3 numbers and a scale a row keep of bf16(x), rotated first or not. Error as
+/// above where it is.
+void through_e4m3(Cpu, View<float, 2> x, bool rotated, bool ue8m0);
+
+/// x becomes bf16(x).
+void through_bf16(View<float, 2> x);
+
 /// [c_kv | k_rope] (T, R+P) as latent rows of fp8_latent_bytes(R, P).
 void latent_e4m3_rows(Cpu, View<e4m3, 2> y, View<const float, 2> x, Index R, bool ue8m0);
 

@@ -61,6 +61,7 @@ struct Block {
   void select() const;  // kept.chosen
   void index_projections() const;
   void rotate_index(View<float, 3> x, bool back) const;
+  void round_index(View<float, 2> x) const;
   void index_norm() const;
   void index_norm_backward() const;
   bool indexer_learns() const;

@@ -15,8 +15,8 @@ struct TrainedModel::Impl {
   void refresh();
   Losses run(const Batch&, const Objective&,
              const std::function<bool(const std::string&)>& trained);
-  Tensor<float, 2> logits(const Batch&, Recipe::Attention, Selector);
-  std::vector<Recall> recall(const Batch&, Index K);
+  Tensor<float, 2> logits(const Batch&, Recipe::Attention, Selector, IndexFormat);
+  std::vector<Recall> recall(const Batch&, Index K, IndexFormat);
 
   Config config;
   Parameters parameters, gradients;

@@ -1,6 +1,7 @@
 #include "core/views.hpp"
 #include "optimized/cpu/ops/norms.hpp"
 #include "optimized/cpu/ops/norms_backward.hpp"
+#include "optimized/cpu/ops/quantise.hpp"
 #include "optimized/cpu/ops/rope.hpp"
 #include "optimized/train/model/block.hpp"
 
@@ -61,6 +62,23 @@ void Block::index_projections() const {
   index_norm();
   rotate_index(as<3>(a.k_index, {rows(), 1, i.head_dim}), false);
   if (has_projected_weights(i)) linear(pass, a.head_weights, a.h, w.indexer.weights_proj);
+  round_index(as<2>(a.q_index, {rows() * i.n_heads, i.head_dim}));
+  round_index(a.k_index);
+}
+
+void Block::round_index(View<float, 2> x) const {
+  switch (pass.objective.index_format) {
+    case IndexFormat::exact:
+      return;
+    case IndexFormat::bf16:
+      return cpu::through_bf16(x);
+    case IndexFormat::e4m3:
+      return cpu::through_e4m3(pass.cpu, x, true, false);
+    case IndexFormat::e4m3_ue8m0:
+      return cpu::through_e4m3(pass.cpu, x, true, true);
+    case IndexFormat::e4m3_unrotated:
+      return cpu::through_e4m3(pass.cpu, x, false, false);
+  }
 }
 
 cpu::IndexIn Block::index_in() const {

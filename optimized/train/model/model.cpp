@@ -182,6 +182,10 @@ Losses TrainedModel::Impl::run(const Batch& batch, const Objective& objective,
   check(objective.semantics);
   require(objective.kl == 0 || config.indexer,
           "the model has no indexer, so it has no indexer loss; ask for other losses");
+  require(
+      objective.index_format == IndexFormat::exact || objective.kl == 0,
+      "the indexer's loss was asked for with rounded q and k, which have no gradient; train with "
+      "IndexFormat::exact");
   want(config, slots_, trained);
   const Pass pass = begin(batch, objective);
   const Reach reach = this->reach(objective);
@@ -195,10 +199,11 @@ Losses TrainedModel::Impl::run(const Batch& batch, const Objective& objective,
 }
 
 Tensor<float, 2> TrainedModel::Impl::logits(const Batch& batch, Recipe::Attention attention,
-                                            Selector selector) {
+                                            Selector selector, IndexFormat format) {
   Objective objective;
   objective.attention = attention;
   objective.selector = selector;
+  objective.index_format = format;
   const Pass pass = begin(batch, objective);
   forward(
       pass, [](const Block&, Index) {}, [](const Block&) {});
@@ -207,9 +212,10 @@ Tensor<float, 2> TrainedModel::Impl::logits(const Batch& batch, Recipe::Attentio
   return logits;
 }
 
-std::vector<Recall> TrainedModel::Impl::recall(const Batch& batch, Index K) {
+std::vector<Recall> TrainedModel::Impl::recall(const Batch& batch, Index K, IndexFormat format) {
   require(config.indexer.has_value(), "the model has no indexer, whose recall could be measured");
   Objective objective;
+  objective.index_format = format;
   Pass pass = begin(batch, objective);
   pass.for_recall = true;
   std::vector<Recall> all;
@@ -217,10 +223,8 @@ std::vector<Recall> TrainedModel::Impl::recall(const Batch& batch, Index K) {
       pass,
       [&](const Block& at, Index) {
         if (!at.computes_index) return;
-        const cpu::IndexRecall r =
-            cpu::index_recall(pass.cpu, at.index_in(), at.teacher(at.kept.lse),
-                              K > 0 ? K : config.indexer->topk, pass.memory);
-        all.push_back({r.rows, r.indexer, r.random, r.recent, r.oracle, r.teacher_entropy, r.dead});
+        all.push_back(cpu::index_recall(pass.cpu, at.index_in(), at.teacher(at.kept.lse),
+                                        K > 0 ? K : config.indexer->topk, pass.memory));
       },
       [](const Block&) {});
   return all;
@@ -239,11 +243,11 @@ Losses TrainedModel::run(const Batch& batch, const Objective& objective,
   return impl_->run(batch, objective, trained);
 }
 Tensor<float, 2> TrainedModel::logits(const Batch& batch, Recipe::Attention attention,
-                                      Selector selector) {
-  return impl_->logits(batch, attention, selector);
+                                      Selector selector, IndexFormat format) {
+  return impl_->logits(batch, attention, selector, format);
 }
-std::vector<Recall> TrainedModel::recall(const Batch& batch, Index K) {
-  return impl_->recall(batch, K);
+std::vector<Recall> TrainedModel::recall(const Batch& batch, Index K, IndexFormat format) {
+  return impl_->recall(batch, K, format);
 }
 
 }  // namespace dsa::train

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
+#include <cmath>
 #include <numeric>
 
 #include "optimized/train/pipeline/names.hpp"
@@ -11,24 +13,6 @@
 
 namespace dsa::train {
 namespace {
-
-Index answered(const Batch& batch, View<const float, 2> logits, Index& targets) {
-  Index right = 0;
-  for (Index t = 0; t < batch.rows(); ++t) {
-    if (batch.target_weight[static_cast<std::size_t>(t)] == 0) continue;
-    ++targets;
-    const auto row = logits[t];
-    const Token likeliest = std::max_element(row.begin(), row.end()) - row.begin();
-    right += likeliest == batch.tokens[static_cast<std::size_t>(t) + 1] ? 1 : 0;
-  }
-  return right;
-}
-
-Json to_json(const Recall& r) {
-  return {{"rows", r.rows},     {"indexer", r.indexer}, {"random", r.random},
-          {"recent", r.recent}, {"oracle", r.oracle},   {"teacher_entropy", r.teacher_entropy},
-          {"dead", r.dead}};
-}
 
 /// While it lives, the model's indexers are fresh ones.
 class FreshIndexers {
@@ -60,8 +44,50 @@ const std::vector<Attending> attendings = {
     {"sparse, recent keys", Recipe::Attention::sparse, Selector::recent},
     {"sparse, random keys", Recipe::Attention::sparse, Selector::random},
     {"sparse, best keys", Recipe::Attention::sparse, Selector::oracle},
+    {"sparse, fp8 indexer", Recipe::Attention::sparse, Selector::indexer, IndexFormat::e4m3},
 };
 const Attending with_fresh_indexer = {"sparse, fresh indexer"};
+
+/// The trained indexer as a serving engine may run it.
+struct Rounded {
+  IndexFormat format;
+  const char* name;
+};
+constexpr Rounded roundings[] = {{IndexFormat::bf16, "recall, bf16 indexer"},
+                                 {IndexFormat::e4m3, "recall, fp8 indexer"},
+                                 {IndexFormat::e4m3_ue8m0, "recall, fp8 indexer, ue8m0 scales"},
+                                 {IndexFormat::e4m3_unrotated, "recall, fp8 indexer, no Hadamard"}};
+
+/// A Hadamard matrix has a power of two of rows.
+bool has_format(const Config& config, IndexFormat format) {
+  if (format != IndexFormat::e4m3 && format != IndexFormat::e4m3_ue8m0) return true;
+  const Index D = config.indexer ? config.indexer->head_dim : 0;
+  return D <= 1024 && std::has_single_bit(static_cast<std::uint64_t>(D));
+}
+
+/// Over all layers.
+Recall recall_in(IndexFormat format, TrainedModel& model, const std::vector<Batch>& parts,
+                 ranks::Communicator& ranks) {
+  const auto counted = [&](Index i) {
+    ranks::Numbers numbers;
+    for (const Recall& recall : model.recall(parts[static_cast<std::size_t>(i)], 0, format))
+      append(numbers, recall);
+    return numbers;
+  };
+  Recall sums;
+  for (const ranks::Numbers& one : divided(ranks, static_cast<Index>(parts.size()), counted))
+    for (std::size_t at = 0; at < one.size();) add(sums, recall_of(one, at));
+  divide_by_rows(sums);
+  return sums;
+}
+
+/// - log softmax( row )_target
+double cross_entropy(View<const float, 1> row, Token target) {
+  const double most = *std::max_element(row.begin(), row.end());
+  double sum = 0;
+  for (const float x : row) sum += std::exp(static_cast<double>(x) - most);
+  return most + std::log(sum) - static_cast<double>(row(target));
+}
 
 Json to_json(const Score& score) {
   return {{"lm", score.lm}, {"accuracy", score.accuracy}, {"targets", score.targets}};
@@ -73,15 +99,20 @@ Score score_of(TrainedModel& model, const std::vector<Batch>& parts, const Atten
                ranks::Communicator& ranks) {
   const auto counted = [&](Index i) -> ranks::Numbers {
     const Batch& part = parts[static_cast<std::size_t>(i)];
-    Objective objective;
-    objective.attention = attending.attention;
-    objective.selector = attending.selector;
-    objective.lm = 1;
-    const Losses losses = model.run(part, objective, {});
-    const Tensor<float, 2> logits = model.logits(part, attending.attention, attending.selector);
-    Index targets = 0;
-    const Index right = answered(part, logits, targets);
-    return {losses.lm, losses.lm_weight, static_cast<double>(right), static_cast<double>(targets)};
+    const Tensor<float, 2> logits =
+        model.logits(part, attending.attention, attending.selector, attending.format);
+    double loss = 0, weight = 0, right = 0, targets = 0;
+    for (Index t = 0; t < part.rows(); ++t) {
+      const auto at = static_cast<std::size_t>(t);
+      if (part.target_weight[at] == 0) continue;
+      const View<const float, 1> row = logits.view()[t];
+      const Token target = part.tokens[at + 1];
+      loss += part.target_weight[at] * cross_entropy(row, target);
+      weight += part.target_weight[at];
+      right += std::max_element(row.begin(), row.end()) - row.begin() == target ? 1 : 0;
+      ++targets;
+    }
+    return {loss, weight, right, targets};
   };
   Score score;
   double weight = 0, right = 0;
@@ -123,6 +154,15 @@ IndexerScore indexer_score_of(TrainedModel& model, const std::vector<Batch>& par
   return score;
 }
 
+Json recall_in_formats(TrainedModel& model, const std::vector<Batch>& parts,
+                       ranks::Communicator& ranks) {
+  Json all = Json::object();
+  for (const Rounded& one : roundings)
+    if (has_format(model.config(), one.format))
+      all[one.name] = to_json(recall_in(one.format, model, parts, ranks));
+  return all;
+}
+
 Evaluation evaluate(TrainedModel& model, const Feed& feed, const Stage& stage, std::size_t level,
                     ranks::Communicator& ranks) {
   Evaluation result;
@@ -161,11 +201,14 @@ Json final_evaluation(TrainedModel& model, const Feed& feed, const Stage& stage,
       of_source[attending.name] = to_json(score_of(model, parts, attending, ranks));
     };
     for (const Attending& attending : attendings)
-      if (has_indexer || attending.attention == Recipe::Attention::dense) add(attending);
+      if (attending.attention == Recipe::Attention::dense ||
+          (has_indexer && has_format(model.config(), attending.format)))
+        add(attending);
     if (!has_indexer) continue;
     const IndexerScore trained = indexer_score_of(model, parts, stage.recipe, ranks);
     of_source["kl"] = trained.kl;
     of_source["recall"] = to_json(trained.recall);
+    of_source.update(recall_in_formats(model, parts, ranks));
     const FreshIndexers fresh(model, seed);
     add(with_fresh_indexer);
     of_source["recall, fresh indexer"] =

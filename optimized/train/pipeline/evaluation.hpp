@@ -28,6 +28,7 @@ struct Attending {
   std::string name;
   Recipe::Attention attention = Recipe::Attention::sparse;
   Selector selector = Selector::indexer;
+  IndexFormat format = IndexFormat::exact;
 };
 
 Score score_of(TrainedModel&, const std::vector<Batch>&, const Attending&, ranks::Communicator&);
@@ -39,6 +40,10 @@ struct IndexerScore {
 };
 IndexerScore indexer_score_of(TrainedModel&, const std::vector<Batch>&, const Recipe&,
                               ranks::Communicator&);
+
+/// {"recall, fp8 indexer": ...}: with q and k rounded to each IndexFormat that the indexer's head
+/// size allows.
+Json recall_in_formats(TrainedModel&, const std::vector<Batch>&, ranks::Communicator&);
 
 struct Evaluation {
   Json metrics = Json::object();  // "eval.SOURCE.lm", "eval.kl", "recall.indexer", ...
@@ -52,7 +57,8 @@ Evaluation evaluate(TrainedModel&, const Feed&, const Stage&, std::size_t level,
 
 /// The end of a run: loss and accuracy of each source with dense attention, with the indexer's
 /// selection, with as many recent, random and best keys, and with a fresh indexer's; what of the
-/// teacher's mass the indexer finds, before and after its training.
+/// teacher's mass the indexer finds, before and after its training, and in the formats that it may
+/// be served in.
 Json final_evaluation(TrainedModel&, const Feed&, const Stage&, std::uint64_t seed,
                       ranks::Communicator&);
 

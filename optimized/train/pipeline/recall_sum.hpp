@@ -1,7 +1,10 @@
 // optimized/train/pipeline/recall_sum.hpp — means over rows, added up by their rows.
 #pragma once
 
-#include "optimized/train/model.hpp"
+#include <vector>
+
+#include "core/json.hpp"
+#include "optimized/shared/recall.hpp"
 
 namespace dsa::train {
 
@@ -14,5 +17,8 @@ Recall recall_of(const std::vector<double>& numbers, std::size_t& at);
 
 /// From sums to means; without a row nothing changes.
 void divide_by_rows(Recall& sums);
+
+/// {"rows", and every mean by its name}.
+Json to_json(const Recall&);
 
 }  // namespace dsa::train
