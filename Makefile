@@ -68,7 +68,8 @@ fuzz: packages
 
 # The teacher is trained once. A sweep with failed points (status 1) is reported all the same.
 SEEDS ?= 3
-SWEEPS ?= topk warmup detach conventions loss_scaling context
+SWEEPS ?= topk mass precision warmup joint diffuse size adaptation detach conventions loss_scaling \
+  context crossover
 report: packages
 	@cmake --preset release $(CMAKE_QUIET) && cmake --build --preset release -j $(JOBS) --target dsa-sweep dsa-train
 	@[ -f out/experiments/teacher/summary.json ] || build/bin/dsa-train experiments/sweeps/base_teacher.toml

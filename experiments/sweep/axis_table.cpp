@@ -86,6 +86,12 @@ const std::vector<AxisKind>& axis_kinds() {
       integers("heads", 1, {"model.index_n_heads"}, "of the indexer"),
       integers("head_dim", 1, {"model.index_head_dim"}, "of the indexer"),
       integers("warmup_steps", 1, {"stage.warmup.steps"}, "of the dense warm-up"),
+      words(
+          "adaptation",
+          {{"frozen", {"stage.adapt.kind=sft"}},
+           {"lora", {"stage.adapt.kind=lora", "stage.adapt.kl=0.01"}},
+           {"full", {"stage.adapt.kind=sparse"}}},
+          "what of the indexer is trained in the stage named adapt: nothing, adapters, everything"),
       integers("sparse_steps", 1, {"stage.sparse.steps"}, "of the sparse stage"),
   };
   return all;
