@@ -6,7 +6,7 @@
 namespace dsa::text {
 namespace {
 
-constexpr Index most_tokens = Index{1} << 21;
+constexpr Index highest_id = Index{1} << 21;
 
 /// The entries of a list of objects under `key`.
 std::vector<Keys> elements_of(const Keys& object, std::string_view key) {
@@ -57,7 +57,7 @@ void Tokenizer::read_normalizer(const Keys& normalizer) {
 void Tokenizer::read_added_tokens(const Keys& tokenizer) {
   for (const Keys& entry : elements_of(tokenizer, "added_tokens")) {
     AddedToken token;
-    token.id = entry.integer("id", 0, most_tokens);
+    token.id = entry.integer("id", 0, highest_id);
     token.content = text_of(entry, "content");
     if (token.content.empty()) continue;
     token.special = entry.boolean_or("special", false);

@@ -11,7 +11,7 @@ git ls-files -z | while IFS= read -r -d '' f; do  # only what differs: the rest 
   cmp -s "$f" "$copy/$f" || cp --parents "$f" -t "$copy"
 done
 cd "$copy"
-cmake -S . -B ../build -G Ninja -DCMAKE_BUILD_TYPE=Release -DDSA_ASSERTS=ON -DDSA_BACKENDS=OFF >/dev/null
+cmake -S . -B ../build -G Ninja -DCMAKE_BUILD_TYPE=Release -DDSA_ASSERTS=ON -DDSA_BACKENDS=OFF -DDSA_TOGETHER=OFF >/dev/null
 build() { cmake --build ../build --target dsa_tests_judge >../build.log 2>&1; }
 tests() { ../build/bin/dsa_tests_judge '[judge]~[slow],[defects]~[slow],[backward]~[differences],[gradients]' --abort >../test.log 2>&1; }
 build || { tail -n 20 ../build.log; exit 2; }

@@ -6,7 +6,7 @@
 namespace dsa::verify {
 namespace {
 
-int run(const Arguments& a, const std::string& command_line) {
+int run_samples(const Arguments& a, const std::string& command_line) {
   a.check_reports();
   Summary summary{a.samples, {}};
   JudgeOptions options = a.judge_options();
@@ -43,7 +43,7 @@ Command samples_command(CLI::App& parent) {
   app->add_option("--junit", a->junit, "Write them as JUnit XML to this file");
   add_html(*app, *a);
   add_sampling(*app, a->options);
-  return {app, [=](const std::string& command_line) { return run(*a, command_line); }};
+  return {app, [=](const std::string& command_line) { return run_samples(*a, command_line); }};
 }
 
 }  // namespace dsa::verify

@@ -85,7 +85,7 @@ const std::vector<Excluded>& multi_token_prediction() {
   return list;
 }
 
-std::vector<Excluded> in_order() {
+std::vector<Excluded> excluded_in_order() {
   std::vector<Excluded> all;
   for (const auto part :
        {indexer_and_selection, training, numbers_and_caches, multi_token_prediction})
@@ -98,7 +98,7 @@ std::vector<Excluded> in_order() {
 }  // namespace
 
 std::span<const Excluded> excluded_defects() {
-  static const std::vector<Excluded> all = in_order();
+  static const std::vector<Excluded> all = excluded_in_order();
   return all;
 }
 

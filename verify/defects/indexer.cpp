@@ -9,8 +9,8 @@ namespace dsa::verify {
 namespace {
 
 const std::string query = "self_attn.indexer.q", key = "self_attn.indexer.k",
-                  weights = "self_attn.indexer.weights_proj", scores = "self_attn.indexer.scores",
-                  normed = "self_attn.indexer.k_norm";
+                  head_weights = "self_attn.indexer.weights_proj",
+                  index_scores = "self_attn.indexer.scores", normed = "self_attn.indexer.k_norm";
 
 bool has_layer_norm(const Config& c) {
   return c.indexer && c.indexer->key_norm == Indexer::KeyNorm::layer_norm;
@@ -308,13 +308,13 @@ std::vector<Defect> of_query_and_weights() {
        "indexer-head-weights-bf16",
        "weights_proj is computed in bf16 instead of fp32.",
        issue("sgl-project/sglang", 19041),
-       weights,
+       head_weights,
        has_head_weights,
        {{"", weights_in_bf16}}},
       {17, "indexer-head-weights-squashed",
        "The head weights go through softmax, sigmoid or abs, or are all one; they are to be used "
        "as projected, signs included.",
-       issue("ml-explore/mlx-lm", 1189), weights, has_head_weights, squashed_weights()},
+       issue("ml-explore/mlx-lm", 1189), head_weights, has_head_weights, squashed_weights()},
       {210,
        "indexer-hadamard-before-rope",
        "Plausible: the Hadamard rotation comes before RoPE, with which it does not commute.",

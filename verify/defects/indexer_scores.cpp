@@ -37,7 +37,7 @@ std::vector<Tensor<double, 2>> scores_by_head(const ScoresOp& inner, Name name, 
 
 namespace {
 
-const std::string scores_name = "self_attn.indexer.scores";
+const std::string scores_tensor = "self_attn.indexer.scores";
 
 /// What the inner op makes, f(scores, t, s) over every visible entry.
 DefectVariant scores_each(std::string name, std::function<double(In, Index, Index)> f) {
@@ -61,7 +61,7 @@ DefectVariant scale_variant(std::string name, void (*change)(Indexer&)) {
   return config_variant(std::move(name), [change](Config& c) { change(*c.indexer); });
 }
 
-std::vector<DefectVariant> scales() {
+std::vector<DefectVariant> score_scales() {
   return {scale_variant("D^-1/2 missing", [](Indexer& i) { i.dot_scale = 1; }),
           scale_variant("D^-1/2 twice", [](Indexer& i) { i.dot_scale *= i.dot_scale; }),
           scale_variant("H^-1/2 missing", [](Indexer& i) { i.weight_scale = 1; }),
@@ -246,7 +246,7 @@ std::vector<Defect> of_heads() {
        "indexer-relu-missing",
        "The products of the indexer's heads are summed without ReLU.",
        issue("huggingface/transformers", 44360),
-       scores_name,
+       scores_tensor,
        [](const Config& c) {
          return c.indexer && c.indexer->activation == Indexer::Activation::relu;
        },
@@ -255,7 +255,7 @@ std::vector<Defect> of_heads() {
        "indexer-heads-not-summed",
        "The indexer's heads are not summed: the best head of a key counts, or only the first.",
        issue("ml-explore/mlx-lm", 531),
-       scores_name,
+       scores_tensor,
        has_indexer,
        {{"maximum", best_head_only}, {"first head", first_head_only}}},
       {17,
@@ -263,13 +263,13 @@ std::vector<Defect> of_heads() {
        "Scores are the mean over heads, not the sum: the same selection, but scores (and the "
        "indexer's loss) H times smaller, which only a trace shows.",
        issue("ml-explore/mlx-lm", 1189),
-       scores_name,
+       scores_tensor,
        has_indexer,
        {inputs_variant("", mean_over_heads)}},
       {24, "indexer-scale",
        "The scores are scaled otherwise: D^-1/2 or H^-1/2 is missing, applied twice or another's. "
        "The same selection, other scores, which only a trace shows.",
-       issue("PaddlePaddle/PaddleFleet", 1322), scores_name, has_indexer, scales(),
+       issue("PaddlePaddle/PaddleFleet", 1322), scores_tensor, has_indexer, score_scales(),
        Constant{"times", between(1e-3, 1e3), false,
                 [](Variant& a, double factor) { a.model.config.indexer->dot_scale *= factor; },
                 ratio_of_scales}},
@@ -277,7 +277,7 @@ std::vector<Defect> of_heads() {
        "indexer-weights-inside-relu",
        "Plausible: ReLU is taken of w q.k, not of q.k, which differs where w is negative.",
        "",
-       scores_name,
+       scores_tensor,
        has_indexer,
        {inputs_variant("", weights_inside_relu)}},
   };
@@ -289,14 +289,14 @@ std::vector<Defect> of_keys() {
        "indexer-hadamard-one-side",
        "Only one of query and key is rotated by Hadamard's matrix.",
        issue("ROCm/ATOM", 1507),
-       scores_name,
+       scores_tensor,
        has_power_of_two_index_head,
        {inputs_variant("query", rotate_query), inputs_variant("key", rotate_key)}},
       {19,
        "indexer-scores-zero-beyond-limit",
        "The sum over heads silently yields zeros for sequences beyond a size limit.",
        issue("ml-explore/mlx-lm", 1454),
-       scores_name,
+       scores_tensor,
        has_indexer,
        {zero_beyond(32), zero_beyond(64)},
        Constant{"keys", between(1, 128), true,
@@ -305,7 +305,7 @@ std::vector<Defect> of_keys() {
        "indexer-scores-in-shared-mask",
        "Scores are summed in place into the shared causal mask: later layers add to earlier ones.",
        issue("ikawrakow/ik_llama.cpp", 2069),
-       scores_name,
+       scores_tensor,
        several_index_layers,
        {{"", sum_into_shared_mask}}},
       {22,
@@ -321,7 +321,7 @@ std::vector<Defect> of_keys() {
        "indexer-keys-zero-beyond-first-layer",
        "The index cache is read at a wrong offset beyond layer 0: all scores there are zero.",
        issue("ROCm/ATOM", 1466),
-       scores_name,
+       scores_tensor,
        [](const Config& c) { return several_index_layers(c) && c.indexer->computes.size() > 1; },
        {{"", keys_beyond_first_layer_zero}}},
       {95,
@@ -329,7 +329,7 @@ std::vector<Defect> of_keys() {
        "A restored prefix (here: the first half) brings no index keys: they are zero for what "
        "follows.",
        issue("kvcache-ai/Mooncake", 2236),
-       scores_name,
+       scores_tensor,
        has_indexer,
        {{"", lose_first_half}},
        Constant{"prefix", between(1, 128), true,
@@ -341,7 +341,7 @@ std::vector<Defect> of_keys() {
        "A shortcut for sequences of at most index_topk tokens stores no index keys: they are zero "
        "once more keys are seen.",
        issue("sgl-project/sglang", 11892),
-       scores_name,
+       scores_tensor,
        has_indexer,
        {{"", lose_first_selection}}},
       {211,
@@ -349,7 +349,7 @@ std::vector<Defect> of_keys() {
        "Plausible: the Hadamard matrix lacks its D^-1/2 on both sides: the same selection, scores "
        "D times larger, which only a trace shows.",
        "",
-       scores_name,
+       scores_tensor,
        has_indexer,
        {inputs_variant("", unscaled_hadamard)}},
   };

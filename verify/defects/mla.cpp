@@ -222,7 +222,7 @@ std::vector<Defect> of_scale() {
   };
 }
 
-std::vector<Defect> of_heads() {
+std::vector<Defect> of_attention_heads() {
   return {
       {71,
        "kv-b-in-another-layout",
@@ -266,7 +266,7 @@ std::vector<Defect> of_heads() {
 
 std::vector<Defect> mla_defects() {
   std::vector<Defect> all = of_scale();
-  const std::vector<Defect> more = of_heads();
+  const std::vector<Defect> more = of_attention_heads();
   all.insert(all.end(), more.begin(), more.end());
   return all;
 }

@@ -11,7 +11,7 @@ using reference::Visibility;
 
 namespace {
 
-const std::string selection = "self_attn.indexer", heads = "self_attn.heads";
+const std::string selector = "self_attn.indexer", heads = "self_attn.heads";
 
 /// A selection with the scores it was made from.
 struct Selected {
@@ -187,7 +187,7 @@ std::vector<Defect> selection_use_defects() {
        "selection-of-previous-query",
        "Plausible: a query reads the selection of the query before it.",
        "",
-       selection,
+       selector,
        has_indexer,
        {{"", of_previous_query}}},
   };

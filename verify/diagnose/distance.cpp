@@ -5,6 +5,7 @@
 
 #include "core/trace_names.hpp"
 #include "verify/measure/divergence.hpp"
+#include "verify/measure/infinity.hpp"
 #include "verify/measure/selection.hpp"
 #include "verify/runs/reference_run.hpp"
 
@@ -12,7 +13,6 @@ namespace dsa::verify {
 namespace {
 
 constexpr double worst = 1e3;  // stands for "no number"
-constexpr double inf = std::numeric_limits<double>::infinity();
 
 /// The limits of a variant's own run are not known before it is held: those of the definition,
 /// times this, are far enough for either side's noise.

@@ -71,15 +71,15 @@ Rows rows_of(const Decision& decision, const SequenceResult& sequence, const Var
     const auto scores = decision.scores.view()[t], allowed = limits.view()[t];
     const std::vector<Index> mine = sorted_set(own.view()[t]),
                              theirs = told.row(decision.name, t, scores);
-    const bool wide = openness(scores, allowed, K) > mostly;
+    const bool is_open = openness(scores, allowed, K) > mostly;
     rows.selective += std::count_if(scores.begin(), scores.end(), [](double x) {
                         return x > -std::numeric_limits<double>::infinity();
                       }) > K;
-    rows.open_rows += wide;
+    rows.open_rows += is_open;
     const bool masks = told.row(decision.name, t, seen.view()[t]).size() != theirs.size();
     if (mine == theirs && !masks) continue;
     rows.rejected[i] = masks || !is_explained(theirs, scores, allowed, K);
-    rows.open[i] = masks || wide;
+    rows.open[i] = masks || is_open;
   }
   return rows;
 }

@@ -21,7 +21,7 @@ bool is_named(const GradientDiagnosis& d) {
   return d.conclusion == "defect" || d.conclusion == "convention";
 }
 
-std::string in_full(const RankedGradients& r) {
+std::string numbered(const RankedGradients& r) {
   return std::to_string(r.number) + "  " + r.name +
          (r.variant.empty() ? "" : " (" + r.variant + ")");
 }
@@ -47,8 +47,8 @@ std::string section_of(const GradientDiagnosis& d, const std::string& loss, doub
   std::vector<Bar> bars = {{"as it should be: the definition", before, "open"}};
   std::string body;
   for (const RankedGradients* r : of_loss(d, loss, most_rows)) {
-    bars.push_back({in_full(*r), r->distance, r->explained ? "good" : "bad"});
-    body += "<tr><td class=\"name\">" + escaped(in_full(*r)) + "<br><span class=\"small soft\">" +
+    bars.push_back({numbered(*r), r->distance, r->explained ? "good" : "bad"});
+    body += "<tr><td class=\"name\">" + escaped(numbered(*r)) + "<br><span class=\"small soft\">" +
             escaped(r->sentence) + "</span></td>" + cell("num", number(r->distance)) +
             cell("num", r->tried ? number(r->worst_over_allowed) : "-") + cell("", answer(*r)) +
             cell("mono", r->first) + link_to(r->link) + "</tr>\n";

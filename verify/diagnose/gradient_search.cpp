@@ -8,11 +8,10 @@
 
 #include "core/threads.hpp"
 #include "verify/defects/defect.hpp"
+#include "verify/measure/infinity.hpp"
 
 namespace dsa::verify {
 namespace {
-
-constexpr double inf = std::numeric_limits<double>::infinity();
 
 /// How many of a ranking are held against the candidate, and how many factors are fitted.
 constexpr std::size_t most_held = 6, most_fitted = 4;

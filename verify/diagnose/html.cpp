@@ -13,9 +13,9 @@
 namespace dsa::verify {
 namespace {
 
-constexpr std::size_t most_bars = 16, most_rows = 20;
+constexpr std::size_t most_bars = 16, most_defects = 20;
 
-std::string in_full(const Ranked& r) {
+std::string numbered(const Ranked& r) {
   std::string text;
   for (int number : r.numbers) text += (text.empty() ? "" : " + ") + std::to_string(number);
   return text + "  " + r.name + (r.variant.empty() ? "" : " (" + r.variant + ")");
@@ -28,7 +28,7 @@ std::vector<Bar> bars(const Diagnosis& d) {
   for (const Ranked& r : d.ranking) {
     if (list.size() > most_bars || !std::isfinite(r.distance)) break;
     list.push_back(
-        {in_full(r), logits ? r.kl_max_after : r.distance, r.explained ? "good" : "bad"});
+        {numbered(r), logits ? r.kl_max_after : r.distance, r.explained ? "good" : "bad"});
   }
   return list;
 }
@@ -45,7 +45,7 @@ std::string ranking_figure(const Diagnosis& d) {
                 bar_chart(bars(d), logits ? "largest KL of a row, nats" : "distance"));
 }
 
-std::string link_to(const std::string& link) {
+std::string report_link(const std::string& link) {
   if (link.empty()) return "<td></td>";
   std::string shown = link.substr(link.find(".com/") + 5);
   if (const auto at = shown.find("/issues/"); at != std::string::npos) shown.replace(at, 8, "#");
@@ -55,17 +55,17 @@ std::string link_to(const std::string& link) {
 std::string ranking_table(const Diagnosis& d) {
   if (d.ranking.empty()) return "";
   std::string body;
-  for (std::size_t i = 0; i < std::min(d.ranking.size(), most_rows); ++i) {
+  for (std::size_t i = 0; i < std::min(d.ranking.size(), most_defects); ++i) {
     const Ranked& r = d.ranking[i];
     if (!std::isfinite(r.distance)) break;  // it ended early: it cannot explain the candidate
-    body += "<tr><td class=\"name\">" + escaped(in_full(r)) + "<br><span class=\"small soft\">" +
+    body += "<tr><td class=\"name\">" + escaped(numbered(r)) + "<br><span class=\"small soft\">" +
             escaped(r.sentence) + "</span></td>" + cell("num", number(r.distance)) +
             cell("num", std::isfinite(r.kl_max_after) ? number(r.kl_max_after) : "-") +
             cell("", r.explained  ? "yes"
                      : r.open > 0 ? "no evidence"
                      : r.tried    ? "no"
                                   : "-") +
-            cell("mono", r.first) + link_to(r.link) + "</tr>\n";
+            cell("mono", r.first) + report_link(r.link) + "</tr>\n";
   }
   return fmt::format(
       "<details class=\"box\" open><summary>Ranking, {} variants</summary>\n<p class=\"soft "

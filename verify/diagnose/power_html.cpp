@@ -33,7 +33,7 @@ std::string name_cell(const PowerRow& r) {
          escaped(r.name + (r.variant.empty() ? "" : " (" + r.variant + ")")) + "</td>";
 }
 
-std::string legend() {
+std::string legend_of_squares() {
   return key("square heat0", "not caught") + key("square heat1", "up to 10 times the limit") +
          key("square heat2", "up to 10,000") + key("square heat3", "up to a trillion") +
          key("square heat4", "beyond, or a decision that nothing explains");
@@ -107,8 +107,9 @@ std::string to_html(const std::vector<Power>& goldens) {
       "defect, "
       "put into the reference, in units of the golden's limits. Blank: it cannot occur in that "
       "model.</p><div class=\"legend\">" +
-      legend() + "</div>\n" + (one ? matrix_of_one(goldens[0]) : matrix_of_many(goldens)) +
-      "</section>\n" + receipt_section(goldens.front().receipt);
+      legend_of_squares() + "</div>\n" +
+      (one ? matrix_of_one(goldens[0]) : matrix_of_many(goldens)) + "</section>\n" +
+      receipt_section(goldens.front().receipt);
   return page_of("Power: " + headline, banner(caught == all ? Outcome::pass : Outcome::inconclusive,
                                               "dsa-verify power", headline, why, "", "") +
                                            body);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <mutex>
 
 #include "core/checkpoint.hpp"
@@ -11,6 +10,7 @@
 #include "verify/defects/alter.hpp"
 #include "verify/diagnose/evidence.hpp"
 #include "verify/measure/fit.hpp"
+#include "verify/measure/infinity.hpp"
 
 namespace dsa::verify {
 namespace {
@@ -25,8 +25,6 @@ constexpr double as_close = 10;
 
 /// What a fit adds where a run ended early: more than any distance.
 constexpr double barrier = 1e6;
-
-constexpr double inf = std::numeric_limits<double>::infinity();
 
 Arm arm_of(const Defect& defect, const DefectVariant& variant) {
   Arm arm;

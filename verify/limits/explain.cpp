@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <numbers>
 #include <numeric>
 #include <queue>
@@ -10,13 +9,12 @@
 
 #include "core/random.hpp"
 #include "verify/measure/divergence.hpp"
+#include "verify/measure/infinity.hpp"
 #include "verify/measure/least_squares.hpp"
 #include "verify/measure/selection.hpp"
 
 namespace dsa::verify {
 namespace {
-
-constexpr double inf = std::numeric_limits<double>::infinity();
 
 /// One token's decisions, by subscript in order of execution: the sets that are forced.
 using Forced = std::map<std::size_t, std::vector<Index>>;

@@ -11,6 +11,7 @@
 #include "core/random.hpp"
 #include "core/threads.hpp"
 #include "verify/measure/divergence.hpp"
+#include "verify/measure/infinity.hpp"
 #include "verify/measure/selection.hpp"
 #include "verify/measure/stats.hpp"
 
@@ -20,10 +21,8 @@ namespace {
 /// The fewest runs from which a spread of one element, or one row, can be estimated.
 constexpr int runs_for_one = 4;
 
-constexpr double inf = std::numeric_limits<double>::infinity();
-
-/// Sums over held runs.
-struct Sums {
+/// NoiseSums over held runs.
+struct NoiseSums {
   std::vector<std::vector<double>> kl;                 // [run][row]
   Tensor<double, 2> logits;                            // of squared deviations, (T, V)
   std::map<std::string, Tensor<double, 2>> tensors;    // (T, width)
@@ -40,7 +39,7 @@ void add_squares(Tensor<double, 2>& sum, View<const double, 2> x, View<const dou
   }
 }
 
-void add(Sums& sums, const Run& run, const Run& base) {
+void add(NoiseSums& sums, const Run& run, const Run& base) {
   if (base.logits.size() > 0) {
     add_squares(sums.logits, run.logits, base.logits);
     std::vector<double> kl;
@@ -116,7 +115,7 @@ Tensor<double, 2> allowed_of(Tensor<double, 2> squares, const Tensor<double, 2>&
 }
 
 /// Mean over runs of one row's KL, or of all rows' where the runs are too few.
-std::vector<double> kl_means(const Sums& sums) {
+std::vector<double> kl_means(const NoiseSums& sums) {
   const std::size_t M = sums.kl.size(), T = sums.kl.front().size();
   std::vector<double> mean(T);
   for (const auto& run : sums.kl)
@@ -130,7 +129,7 @@ std::vector<double> kl_means(const Sums& sums) {
 
 /// The squared coefficient of variation of a row's KL: rows differ in it, so that of the row at 95
 /// % of them stands for all. Too few runs to know a row's: that of all rows as one sample.
-double variation_of(const Sums& sums, const std::vector<double>& mean, bool pooled) {
+double variation_of(const NoiseSums& sums, const std::vector<double>& mean, bool pooled) {
   const auto M = static_cast<double>(sums.kl.size());
   std::vector<double> rows;
   double all = 0;
@@ -148,7 +147,7 @@ double variation_of(const Sums& sums, const std::vector<double>& mean, bool pool
   return *at;
 }
 
-void limit_kl(Limits& limits, const Sums& sums, const Run& base, double alpha) {
+void limit_kl(Limits& limits, const NoiseSums& sums, const Run& base, double alpha) {
   const std::vector<double> mean = kl_means(sums);
   const double M = static_cast<double>(sums.kl.size()), T = static_cast<double>(mean.size());
   const bool pooled = sums.kl.size() < static_cast<std::size_t>(runs_for_one);
@@ -247,7 +246,7 @@ Limits measure_limits(const Perturbed& perturbed, const Sequence& sequence, cons
                       const RunOptions& options, const IsFixed& known, const NoiseOptions& noise) {
   const double alpha = noise.alpha / 3 / static_cast<double>(noise.share);  // KL, logits, tensors
   const int M = noise.runs;
-  Sums sums;
+  NoiseSums sums;
   RunOptions held = options;
   held.decide = [&](const std::string& name, View<const double, 2>, View<Index, 2> chosen) {
     copy_to(chosen, base.find(name)->chosen);

@@ -5,13 +5,10 @@
 #include <numeric>
 
 namespace dsa::verify {
-namespace {
 
 double inner(const std::vector<double>& a, const std::vector<double>& b) {
   return std::inner_product(a.begin(), a.end(), b.begin(), 0.0);
 }
-
-}  // namespace
 
 std::vector<double> least_squares(const std::vector<std::vector<double>>& columns,
                                   const std::vector<double>& target) {

@@ -5,6 +5,9 @@
 
 namespace dsa::verify {
 
+/// sum_i a[i] b[i]
+double inner(const std::vector<double>& a, const std::vector<double>& b);
+
 /// Normal equations by Cholesky. Columns that depend on others (to within what squaring leaves of
 /// double) get 0. All columns are as long as the target.
 std::vector<double> least_squares(const std::vector<std::vector<double>>& columns,

@@ -3,16 +3,13 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <numeric>
+
+#include "verify/measure/least_squares.hpp"
 
 namespace dsa::verify {
 namespace {
 
 using Rows = std::vector<std::vector<double>>;
-
-double inner(const std::vector<double>& a, const std::vector<double>& b) {
-  return std::inner_product(a.begin(), a.end(), b.begin(), 0.0);
-}
 
 /// Rows, or columns, of x as vectors.
 Rows vectors_of(View<const double, 2> x, bool rows) {

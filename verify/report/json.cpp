@@ -17,13 +17,13 @@ Json place_json(const Place& at) {
           {"channel", index_json(at.channel)}};
 }
 
-const char* word(bool ok) { return ok ? "pass" : "fail"; }
+const char* pass_or_fail(bool ok) { return ok ? "pass" : "fail"; }
 
 Json check_json(const Check& c) {
   return {{"value", json_of(c.got)}, {"limit", json_of(c.allowed)},
           {"from", json_of(c.from)}, {"headroom", json_of(headroom_of(c.got, c.allowed))},
           {"at", place_json(c.at)},  {"over", c.over},
-          {"compared", c.n},         {"verdict", word(c.ok())}};
+          {"compared", c.n},         {"verdict", pass_or_fail(c.ok())}};
 }
 
 Json metrics_json(const LogitsMetrics& m) {
@@ -134,7 +134,7 @@ Json tensor_json(const TensorResult& t) {
                {"want", json_of(t.want)},
                {"allowed", json_of(t.allowed)},
                {"from", json_of(t.from)},
-               {"verdict", word(t.ok())}};
+               {"verdict", pass_or_fail(t.ok())}};
   if (t.kind != TensorResult::Kind::tensor) {
     json["agreeing"] = t.agreeing;
     json["explained"] = t.explained;

@@ -30,7 +30,7 @@ std::string table_of_steps(const TrainingVerdict& v) {
   return out;
 }
 
-std::string table_of_finals(const TrainingVerdict& v) {
+std::string worst_finals(const TrainingVerdict& v) {
   if (v.finals.empty()) return "";
   std::vector<const FinalResult*> worst;
   for (const FinalResult& r : v.finals) worst.push_back(&r);
@@ -79,7 +79,7 @@ std::string table(const TrainingVerdict& v, bool colour) {
                      plural(v.steps, "step"), v.precision);
   out += wrapped("recipe: " + clean(v.recipe_from), 2);
   for (const std::string& note : v.notes) out += wrapped(clean(note), 2);
-  out += table_of_steps(v) + table_of_finals(v);
+  out += table_of_steps(v) + worst_finals(v);
   if (!v.turned.empty() || !v.causes.empty()) out += "\n";
   for (const NearDecision& d : v.turned) out += wrapped("turned by rounding: " + in_words(d), 2);
   for (const KnownCause& cause : v.causes)

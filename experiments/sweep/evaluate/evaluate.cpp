@@ -60,11 +60,11 @@ Json source_of(TrainedModel& model, const std::vector<Batch>& batches, Index seq
               {"kl_to_dense", kl_to_dense(model, batches)},
               {"by_position", Json::object()}};
   for (const Stretch& all : recall_by_position(recall, documents, {seq}))
-    out["recall"] = to_json(all.recall);
+    out["recall"] = train::to_json(all.recall);
   out.update(recall_in_formats(model, documents, alone));
   for (const Stretch& stretch :
        recall_by_position(recall, documents, {seq / 4, seq / 2, 3 * seq / 4, seq}))
-    out["by_position"][std::to_string(stretch.to)] = to_json(stretch.recall);
+    out["by_position"][std::to_string(stretch.to)] = train::to_json(stretch.recall);
   return out;
 }
 

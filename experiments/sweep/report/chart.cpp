@@ -60,7 +60,7 @@ Estimate estimate_of(const std::vector<Dot>& dots, const std::string& pair) {
   return estimate(means);
 }
 
-const Axis& axis_of(const Sweep& sweep, const std::string& name) {
+const Axis& axis_named(const Sweep& sweep, const std::string& name) {
   return *std::find_if(sweep.axes.begin(), sweep.axes.end(),
                        [&](const Axis& axis) { return axis.name == name; });
 }
@@ -171,14 +171,14 @@ std::vector<double> shown_values(const Sweep& sweep, const Dots& dots, bool log_
 std::vector<std::string> series_of(const Sweep& sweep, const Figure& figure) {
   if (figure.together) return figure.metrics;
   return figure.series.empty() ? std::vector<std::string>{""}
-                               : axis_of(sweep, figure.series).values;
+                               : axis_named(sweep, figure.series).values;
 }
 
 std::string chart(const Sweep& sweep, const Figure& figure, const std::vector<std::string>& metrics,
                   const std::vector<Row>& rows) {
   const Dots dots = dots_of(figure, metrics, rows);
   if (dots.empty()) return "";
-  const Columns x(axis_of(sweep, figure.x), figure.log_x);
+  const Columns x(axis_named(sweep, figure.x), figure.log_x);
   const Scale y(shown_values(sweep, dots, figure.log_y), figure.log_y, bottom, top);
   std::string out = opened(width, height, figure.title + " against " + figure.x) + y_axis(y) +
                     x.drawn(figure.x + (figure.log_x ? " (log)" : ""));

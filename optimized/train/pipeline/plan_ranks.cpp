@@ -10,7 +10,7 @@
 namespace dsa::train {
 namespace {
 
-double real(Index n) { return static_cast<double>(n); }
+double as_double(Index n) { return static_cast<double>(n); }
 
 Index rounded_up(Index n, Index by) { return (n + by - 1) / by; }
 
@@ -52,8 +52,8 @@ std::vector<double> sent_bytes(const std::vector<TrainedSize>& trained, Index pa
   for (int r = 0; r < ranks; ++r) {
     const auto i = static_cast<std::size_t>(r);
     const Index mine = r < parts ? rounded_up(parts - r, ranks) : 0;
-    sent.push_back(real(mine * 4 * (all - totals.numbers[i]) +
-                        (ranks - 1) * (4 * totals.numbers[i] + 8 * totals.blocks[i])));
+    sent.push_back(as_double(mine * 4 * (all - totals.numbers[i]) +
+                             (ranks - 1) * (4 * totals.numbers[i] + 8 * totals.blocks[i])));
   }
   return sent;
 }
@@ -70,13 +70,14 @@ RankPlan rank_plan(const PlannedModel& model, const Stage& stage, int ranks,
   plan.sent = sent_bytes(trained, parts, ranks);
   const Index chunk = chunk_numbers(static_cast<int>(std::min<Index>(ranks, parts)));
   const double received =
-      ranks * parts == 1 ? 0 : real(std::min(chunk, most) * std::min<Index>(ranks, parts));
-  plan.state = 4 * (2 * real(most) + (plan.rounds > 1 ? real(most) : 0) + received);
+      ranks * parts == 1 ? 0 : as_double(std::min(chunk, most) * std::min<Index>(ranks, parts));
+  plan.state = 4 * (2 * as_double(most) + (plan.rounds > 1 ? as_double(most) : 0) + received);
   constexpr double small = 8;  // squares, values; losses, interruptions and their lengths
-  plan.messages = (ranks - 1) * (real(plan.rounds) * real(rounded_up(most, chunk)) + small);
+  plan.messages =
+      (ranks - 1) * (as_double(plan.rounds) * as_double(rounded_up(most, chunk)) + small);
   const double flops = flops_a_token(model.config, size_of(model, stage), stage) *
-                       real(stage.batch / parts * stage.seq);
-  plan.compute = real(plan.rounds) * flops / (network.gflops * 1e9);
+                       as_double(stage.batch / parts * stage.seq);
+  plan.compute = as_double(plan.rounds) * flops / (network.gflops * 1e9);
   plan.wire = *std::max_element(plan.sent.begin(), plan.sent.end()) / (network.gbytes * 1e9) +
               plan.messages * network.microseconds * 1e-6;
   return plan;

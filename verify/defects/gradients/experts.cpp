@@ -41,7 +41,7 @@ GradientChange mixing(std::string name, MixingRule rule) {
 
 double right(const MixingRow& r, std::size_t i) { return r.scale * (r.d[i] - r.along) / r.divisor; }
 
-GradientDefects weights() {
+GradientDefects routing_weights() {
   const Applies normalises = [](const GradientVariant& v) {
     return has_experts(v) && v.model.config.router.norm_topk_prob;
   };
@@ -97,7 +97,7 @@ GradientChange scoring(std::string name, std::function<double(double s, double d
           }};
 }
 
-GradientDefects scores() {
+GradientDefects routing_scores() {
   const Applies is_sigmoid = [](const GradientVariant& v) {
     return has_experts(v) && v.model.config.router.scoring == Router::Scoring::sigmoid;
   };
@@ -260,7 +260,8 @@ GradientDefects balance() {
 
 GradientDefects expert_defects() {
   GradientDefects all;
-  for (const GradientDefects& part : {weights(), scores(), experts(), activation(), balance()})
+  for (const GradientDefects& part :
+       {routing_weights(), routing_scores(), experts(), activation(), balance()})
     all.insert(all.end(), part.begin(), part.end());
   return all;
 }

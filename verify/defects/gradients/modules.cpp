@@ -115,7 +115,7 @@ void turn_other_pairs(GradientVariant& v) {
          });
 }
 
-GradientDefects rotation() {
+GradientDefects rotations() {
   return {{462,
            "rope-backward",
            "Plausible: the rotation is turned the same way backwards, by +theta for -theta, or not "
@@ -262,7 +262,7 @@ GradientDefects embedding() {
 
 GradientDefects module_defects() {
   GradientDefects all;
-  for (const GradientDefects& part : {norms(), rotation(), linears(), embedding()})
+  for (const GradientDefects& part : {norms(), rotations(), linears(), embedding()})
     all.insert(all.end(), part.begin(), part.end());
   return all;
 }
