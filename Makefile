@@ -68,7 +68,7 @@ fuzz: packages
 
 # The teacher is trained once. A sweep with failed points (status 1) is reported all the same.
 SEEDS ?= 3
-SWEEPS ?= topk mass precision warmup joint diffuse size adaptation detach conventions loss_scaling \
+SWEEPS ?= topk mass precision warmup recovery joint diffuse size adaptation detach conventions loss_scaling \
   context crossover
 report: packages
 	@cmake --preset release $(CMAKE_QUIET) && cmake --build --preset release -j $(JOBS) --target dsa-sweep dsa-train
