@@ -48,6 +48,13 @@ struct Mbarrier {
           : "memory");
     });
   }
+  __device__ void arrive_when_copied() {
+    from_sm_90([&] {
+      asm volatile(
+          "cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_address(this))
+          : "memory");
+    });
+  }
   __device__ void wait(int parity) {
     from_sm_90([&] {
       int complete;

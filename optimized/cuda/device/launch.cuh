@@ -55,9 +55,20 @@ inline Index multiprocessors() {
 #endif
 }
 
+/// The same of sm_90, which rungs v3 are made for. The host takes both for what they are.
+inline Index hopper_shared_memory_limit() {
+#ifdef DSA_CUDA_ON_HOST
+  return hopper_shared_limit;
+#else
+  return shared_memory_limit();
+#endif
+}
+
 struct LaunchShape {
   dim3 grid, block;
   Index shared_bytes = 0;
+  bool hopper = false;  // a kernel of sm_90a
+  bool early = false;   // begins before the grid before it has ended, and waits for it itself
 };
 
 /// `name` is what an error is called by, e.g. "rmsnorm v1". An empty grid launches nothing.
@@ -67,12 +78,17 @@ void launch([[maybe_unused]] Stream stream, const char* name, LaunchShape shape,
   if (shape.grid.x == 0 || shape.grid.y == 0) return;
   const auto bytes = static_cast<std::size_t>(shape.shared_bytes);
 #ifdef DSA_CUDA_ON_HOST
-  run_grid(name, shape.grid, shape.block, bytes, [&] { kernel(P(arguments)...); });
+  run_grid(name, shape.grid, shape.block, bytes, {shape.hopper, shape.early},
+           [&] { kernel(P(arguments)...); });
 #else
   if (bytes > 48 << 10)
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),
           name);
-  const cudaLaunchConfig_t config{shape.grid, shape.block, bytes, stream, nullptr, 0};
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  const cudaLaunchConfig_t config{shape.grid, shape.block, bytes,
+                                  stream,     &early,      shape.early ? 1u : 0u};
   check(cudaLaunchKernelEx(&config, kernel, P(arguments)...), name);
 #endif
 }

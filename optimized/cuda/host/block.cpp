@@ -7,9 +7,11 @@
 
 #include "optimized/cuda/host/fiber.hpp"
 #include "optimized/cuda/host/global_memory.hpp"
+#include "optimized/cuda/host/hopper.hpp"
 #include "optimized/cuda/host/mbarrier.hpp"
 #include "optimized/cuda/host/order.hpp"
 #include "optimized/cuda/host/shared_memory.hpp"
+#include "optimized/cuda/host/wgmma.hpp"
 
 namespace dsa::cuda::host {
 namespace {
@@ -17,16 +19,15 @@ namespace {
 struct Thread {
   enum class State { ready, waiting, done };
   State state = State::ready;
-  const char* at = "";  // what it waits at
+  Awaited awaited{};
   int line = 0;
-  const void* mbarrier = nullptr;  // that it sleeps on
 };
 
-/// The lanes of a warp that have come to an operation.
+/// The threads of a warp, or of a warpgroup, that have come to an operation.
 struct Meeting {
   const char* what = nullptr;
   int line = 0, arrived = 0;
-  void* lanes[warp_size] = {};
+  void* threads[warpgroup_size] = {};
 };
 
 /// The running block. One for each thread of the operating system.
@@ -36,12 +37,17 @@ struct Machine {
   int thread = -1;  // that runs
   int barrier_line = 0, at_barrier = 0;
   std::vector<Thread> threads;
-  std::vector<Meeting> warps;
+  std::vector<Meeting> warps, warpgroups;
+  LaunchKind kind;
+  bool waited = false;  // for the grids before
   std::vector<std::unique_ptr<Fiber>> fibers;
   std::exception_ptr failure;
 
   void run_block();
-  void sleep(const char* at, int line, const void* mbarrier = nullptr);
+  void sleep(Awaited awaited, int line);
+  bool meets(Meeting& meeting, const char* what, const char* group, int line, void* mine, int first,
+             int count);
+  void end_block();
   void life_of_a_thread();
   [[noreturn]] void report_stuck();
 };
@@ -75,46 +81,50 @@ void Machine::life_of_a_thread() {
   }
 }
 
-void Machine::sleep(const char* at, int line, const void* mbarrier) {
+void Machine::sleep(Awaited awaited, int line) {
   Thread& me = threads[static_cast<std::size_t>(thread)];
-  me = {Thread::State::waiting, at, line, mbarrier};
+  me = {Thread::State::waiting, awaited, line};
   fibers[static_cast<std::size_t>(thread)]->yield();
 }
 
 std::string waiting_place(const Thread& t) {
-  return std::string(t.at) + " of line " + std::to_string(t.line) +
-         (t.mbarrier ? " (" + mbarrier_text(t.mbarrier) + ")" : "");
+  return std::string(t.awaited.name) + " of line " + std::to_string(t.line) +
+         (t.awaited.at ? " (" + t.awaited.text(t.awaited.at) + ")" : "");
 }
 
-/// Nobody can go on: tells of one thread that waits, at an mbarrier if there is one, and of one
-/// that it waits for.
+/// Nobody can go on: tells of one thread that waits, for something with a state if there is one,
+/// and of one that it waits for.
 void Machine::report_stuck() {
-  const auto is_at = [this](bool mbarrier) {
+  const auto is_at = [this](bool with_state) {
     return std::find_if(threads.begin(), threads.end(), [&](const Thread& t) {
-      return t.state == Thread::State::waiting && (!mbarrier || t.mbarrier);
+      return t.state == Thread::State::waiting && (!with_state || t.awaited.at);
     });
   };
   auto waiting = is_at(true);
   if (waiting == threads.end()) waiting = is_at(false);
   std::string sentence = "waits at " + waiting_place(*waiting);
   const auto other = std::find_if(threads.begin(), threads.end(), [&](const Thread& t) {
-    if (t.state == Thread::State::done) return !waiting->mbarrier;
+    if (t.state == Thread::State::done) return !waiting->awaited.at;
     return t.line != waiting->line;
   });
   if (other != threads.end())
     sentence +=
         ", and thread " + text(place_of(static_cast<int>(other - threads.begin()))) +
         (other->state == Thread::State::done ? " has ended" : " at " + waiting_place(*other));
-  fail(sentence + (waiting->mbarrier ? "; nobody can go on" : "; every thread must come to it"),
+  fail(sentence + (waiting->awaited.at ? "; nobody can go on" : "; every thread must come to it"),
        static_cast<int>(waiting - threads.begin()));
 }
 
 void Machine::run_block() {
   threads.assign(threads.size(), {});
   for (Meeting& warp : warps) warp.arrived = 0;
+  for (Meeting& warpgroup : warpgroups) warpgroup.arrived = 0;
   at_barrier = 0;
+  waited = false;
   begin_order(threads.size());
   begin_mbarriers();
+  begin_hopper(threads.size());
+  begin_wgmma(threads.size());
   for (std::size_t done = 0; done < threads.size();) {
     bool progress = false;
     done = 0;
@@ -131,13 +141,25 @@ void Machine::run_block() {
     }
     if (!progress && done < threads.size()) report_stuck();
   }
-  end_mbarriers();
+  end_block();
 }
 
-void check_launch(const char* kernel, Dim3 grid, Dim3 block, std::size_t shared_bytes) {
+void Machine::end_block() {
+  end_mbarriers();
+  end_hopper();
+  end_wgmma();
+  if (kind.early && !waited)
+    fail(
+        "has ended, and so has its block, without waiting for the grids before: it was launched "
+        "early");
+}
+
+void check_launch(const char* kernel, Dim3 grid, Dim3 block, std::size_t shared_bytes,
+                  LaunchKind kind) {
   const std::size_t threads = std::size_t{block.x} * block.y * block.z;
   if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffffu || grid.y > 65535 ||
-      grid.z > 65535 || threads == 0 || threads > 1024 || shared_bytes > shared_limit)
+      grid.z > 65535 || threads == 0 || threads > 1024 ||
+      shared_bytes > (kind.hopper ? hopper_shared_limit : shared_limit))
     throw Error(std::string(kernel) + ": cannot be launched with a grid of " + text(grid) +
                 ", blocks of " + text(block) + " and " + std::to_string(shared_bytes) +
                 " bytes of shared memory");
@@ -149,14 +171,16 @@ void fail(const std::string& sentence, int thread) { throw Error(whereabouts(thr
 
 int thread_number() { return machine.thread; }
 
-void run_grid(const char* kernel, Dim3 grid, Dim3 block, std::size_t shared_bytes,
+void run_grid(const char* kernel, Dim3 grid, Dim3 block, std::size_t shared_bytes, LaunchKind kind,
               const std::function<void()>& body) {
-  check_launch(kernel, grid, block, shared_bytes);
+  check_launch(kernel, grid, block, shared_bytes, kind);
   const std::size_t count = std::size_t{block.x} * block.y * block.z;
   machine.kernel = kernel;
   machine.body = &body;
+  machine.kind = kind;
   machine.threads.resize(count);
   machine.warps.assign((count + warp_size - 1) / warp_size, {});
+  machine.warpgroups.assign((count + warpgroup_size - 1) / warpgroup_size, {});
   while (machine.fibers.size() < count)
     machine.fibers.push_back(std::make_unique<Fiber>([] { machine.life_of_a_thread(); }));
   gridDim = grid;
@@ -183,11 +207,34 @@ void block_barrier(int line) {
   if (line != m.barrier_line)
     fail("is at the barrier of line " + std::to_string(line) + ", others at that of line " +
          std::to_string(m.barrier_line) + "; every thread must come to the same");
-  if (++m.at_barrier < static_cast<int>(m.threads.size())) return m.sleep("the barrier", line);
+  if (++m.at_barrier < static_cast<int>(m.threads.size())) return m.sleep({"the barrier"}, line);
   m.at_barrier = 0;
   order_block();
   for (Thread& t : m.threads)
     if (t.state == Thread::State::waiting) t.state = Thread::State::ready;
+}
+
+/// True for the last of `count` threads to come to the operation. The others sleep.
+bool Machine::meets(Meeting& meeting, const char* what, const char* group, int line, void* mine,
+                    int first, int count) {
+  if (meeting.arrived == 0) {
+    meeting.what = what;
+    meeting.line = line;
+    std::fill_n(meeting.threads, warpgroup_size, nullptr);
+  }
+  if (line != meeting.line || what != meeting.what)
+    fail("is at " + std::string(what) + " of line " + std::to_string(line) + ", others of its " +
+         group + " at " + meeting.what + " of line " + std::to_string(meeting.line) +
+         "; every lane must come to the same");
+  meeting.threads[thread - first] = mine;
+  if (++meeting.arrived < count) {
+    sleep({what}, line);
+    return false;
+  }
+  meeting.arrived = 0;
+  for (int i = first; i < first + count; ++i)
+    if (i != thread) threads[static_cast<std::size_t>(i)].state = Thread::State::ready;
+  return true;
 }
 
 void warp_operation(const char* what, int line, void* mine, void (*together)(void* const*),
@@ -196,29 +243,27 @@ void warp_operation(const char* what, int line, void* mine, void (*together)(voi
   const int first = m.thread / warp_size * warp_size;
   const int lanes = std::min<int>(warp_size, static_cast<int>(m.threads.size()) - first);
   Meeting& warp = m.warps[static_cast<std::size_t>(m.thread / warp_size)];
-  if (warp.arrived == 0) {
-    warp.what = what;
-    warp.line = line;
-    std::fill_n(warp.lanes, warp_size, nullptr);
-  }
-  if (line != warp.line || what != warp.what)
-    fail("is at " + std::string(what) + " of line " + std::to_string(line) +
-         ", others of its warp at " + warp.what + " of line " + std::to_string(warp.line) +
-         "; every lane must come to the same");
-  warp.lanes[m.thread - first] = mine;
-  if (++warp.arrived < lanes) return m.sleep(what, line);
-  warp.arrived = 0;
+  if (!m.meets(warp, what, "warp", line, mine, first, lanes)) return;
   if (orders) order_warp(first, lanes);
-  together(warp.lanes);
-  for (int i = first; i < first + lanes; ++i)
-    if (i != m.thread) m.threads[static_cast<std::size_t>(i)].state = Thread::State::ready;
+  together(warp.threads);
 }
 
-void sleep_on(const void* mbarrier, int line) { machine.sleep("the mbarrier", line, mbarrier); }
+void warpgroup_operation(const char* what, int line, void* mine, void (*together)(void* const*)) {
+  Machine& m = machine;
+  const int first = m.thread / warpgroup_size * warpgroup_size;
+  if (first + warpgroup_size > static_cast<int>(m.threads.size()))
+    fail("is at " + std::string(what) + " in a warpgroup of less than 128 threads");
+  Meeting& group = m.warpgroups[static_cast<std::size_t>(m.thread / warpgroup_size)];
+  if (m.meets(group, what, "warpgroup", line, mine, first, warpgroup_size)) together(group.threads);
+}
 
-void wake(const void* mbarrier) {
+void sleep_on(Awaited awaited, int line) { machine.sleep(awaited, line); }
+
+void wake(const void* at) {
   for (Thread& t : machine.threads)
-    if (t.state == Thread::State::waiting && t.mbarrier == mbarrier) t.state = Thread::State::ready;
+    if (t.state == Thread::State::waiting && t.awaited.at == at) t.state = Thread::State::ready;
 }
+
+void wait_for_earlier_grids() { machine.waited = true; }
 
 }  // namespace dsa::cuda::host

@@ -8,6 +8,8 @@
 //   - a read of shared memory that nothing was written to, or whose copy is still under way;
 //   - two threads, one of them writing, at one address of shared memory with nothing between
 //     them that orders the two (shared_memory.hpp);
+//   - a named barrier of another count (hopper.hpp), registers that nobody gives back, a
+//     wgmma whose operands or registers are used while it is in flight (wgmma.hpp);
 //   - an mbarrier whose phase nobody will complete, or that is used otherwise than it was
 //     initialised for; the bytes of a bulk copy before its mbarrier was waited for (mbarrier.hpp);
 //   - an access outside a tensor or a buffer (global_memory.hpp).
@@ -26,14 +28,22 @@ struct Dim3 {
 };
 using dim3 = Dim3;
 
-inline constexpr int warp_size = 32;
-inline constexpr std::size_t shared_limit = std::size_t{163} << 10;  // of a block, sm_80
+inline constexpr int warp_size = 32, warpgroup_size = 128;
+/// Of a block, of sm_80 and of sm_90.
+inline constexpr std::size_t shared_limit = std::size_t{163} << 10;
+inline constexpr std::size_t hopper_shared_limit = std::size_t{227} << 10;
 
 /// CUDA's variables, for the running thread.
 inline thread_local Dim3 threadIdx, blockIdx, blockDim, gridDim;
 
+/// How a grid is launched besides its shape.
+struct LaunchKind {
+  bool hopper = false;  // for sm_90: more shared memory
+  bool early = false;   // while the grid before it still runs: it has to wait for that one
+};
+
 /// Calls `body` once for every thread of every block, in order of the block's number.
-void run_grid(const char* kernel, Dim3 grid, Dim3 block, std::size_t shared_bytes,
+void run_grid(const char* kernel, Dim3 grid, Dim3 block, std::size_t shared_bytes, LaunchKind kind,
               const std::function<void()>& body);
 
 /// The number of the running thread in its block, and of its lane.
@@ -52,8 +62,22 @@ void block_barrier(int line);
 void warp_operation(const char* what, int line, void* mine, void (*together)(void* const* lanes),
                     bool orders);
 
-/// Sleeps until somebody wakes those who sleep on the same mbarrier.
-void sleep_on(const void* mbarrier, int line);
-void wake(const void* mbarrier);
+/// The same of the 128 threads of a warpgroup. Orders nothing.
+void warpgroup_operation(const char* what, int line, void* mine,
+                         void (*together)(void* const* threads));
+
+/// What a thread can sleep on: what it is called, where it is, and how its state is told.
+struct Awaited {
+  const char* name = "";
+  const void* at = nullptr;
+  std::string (*text)(const void*) = nullptr;
+};
+/// Sleeps until somebody wakes those who sleep on the same.
+void sleep_on(Awaited awaited, int line);
+void wake(const void* at);
+
+/// griddepcontrol.wait: until the grids before have ended. An Error of a grid that was launched
+/// early if no thread of a block calls it.
+void wait_for_earlier_grids();
 
 }  // namespace dsa::cuda::host

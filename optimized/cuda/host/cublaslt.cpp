@@ -267,7 +267,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
       (*static_cast<const float*>(alpha) != 1 || *static_cast<const float*>(beta) != 0))
     mistake = "alpha is 1 and beta 0 in what takes the library's place";
   if (!mistake.empty()) return status_of(mistake);
-  run_grid("cublasLtMatmul", {1}, {1}, 0, [&] {
+  run_grid("cublasLtMatmul", {1}, {1}, 0, {}, [&] {
     multiply(*desc, {static_cast<const bf16*>(a), *layout_of_a},
              {static_cast<const bf16*>(b), *layout_of_b}, {static_cast<float*>(d), *layout_of_d});
   });

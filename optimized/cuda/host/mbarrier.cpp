@@ -28,27 +28,32 @@ struct Phases {
 
   std::int64_t phase = 0, missing = count, expected = 0, flying = 0;
   std::vector<Flight> flights{};
+  std::int64_t copying = 0;  // of the missing, those that arrive when their copies have landed
+  std::vector<Copy> copies{};
   Clock arriving{}, complete{};  // what is released in this phase; was in the one before
 
   std::string name() const {
     return "the mbarrier at byte " + std::to_string(shared_offset(at, sizeof *at));
   }
-  bool can_land() const { return missing == 0 && flying == expected && !flights.empty(); }
+  bool can_land() const {
+    return missing == copying && flying == expected && (!flights.empty() || copying > 0);
+  }
 
   void finish(Mark by) {
     complete = std::exchange(arriving, {});
     begun = by;
-    ++phase, missing = count, expected = flying = 0;
-    flights.clear();
+    ++phase, missing = count, expected = flying = copying = 0;
+    flights.clear(), copies.clear();
     wake(at);
   }
   void land() {
-    const Mark by = act(actor, arriving);
+    const Mark by = act(actor, arriving), by_threads = act(actor + 1, arriving);
     for (const Flight& f : flights) land_copy(f.to, f.bytes.data(), f.bytes.size(), by);
-    finish(by);
+    for (const Copy& copy : copies) land_copy(copy.to, copy.from, copy.bytes, by_threads);
+    finish(by_threads);
   }
   void expect_enough() const {
-    if (missing == 0 && flying > expected)
+    if (missing == copying && flying > expected)
       fail("of " + name() + ", phase " + std::to_string(phase) + " expects " +
            std::to_string(expected) + " bytes, and copies bring " + std::to_string(flying));
   }
@@ -85,11 +90,16 @@ Phases& begun(const Mbarrier& mbarrier, const char* mine) {
   return p;
 }
 
-void arrive_at(const Mbarrier& mbarrier, std::int64_t bytes) {
+Phases& arriving(const Mbarrier& mbarrier) {
   Phases& p = begun(mbarrier, "arrives at");
-  if (p.missing == 0)
+  if (p.missing == p.copying)
     fail("arrives at " + p.name() + " beyond the count of " + std::to_string(p.count) + ": phase " +
          std::to_string(p.phase) + " lacks nothing but bytes");
+  return p;
+}
+
+void arrive_at(const Mbarrier& mbarrier, std::int64_t bytes) {
+  Phases& p = arriving(mbarrier);
   if (bytes < 0 || p.expected + bytes > most)
     fail("lets " + p.name() + " expect " + std::to_string(p.expected + bytes) +
          " bytes; at most 2^20 - 1 can be counted");
@@ -107,6 +117,7 @@ void fly(void* to, std::vector<std::byte> bytes, const Mbarrier& mbarrier) {
     fail("copies for " + p.name() +
          ", which copies cannot see: no fence_mbarrier_init came after "
          "its initialisation");
+  expect_fenced(to, bytes.size());
   open_copy(to, bytes.size());
   p.flying += static_cast<std::int64_t>(bytes.size());
   p.flights.push_back({static_cast<std::byte*>(to), std::move(bytes), thread_number()});
@@ -127,13 +138,21 @@ void Mbarrier::init(int count) {
   if (count < 1 || count > most)
     fail("initialises an mbarrier for " + std::to_string(count) + " arrivals, not 1 to 2^20 - 1");
   claims_shared(this, sizeof *this);
-  const auto actor = first_mbarrier + static_cast<Actor>(all.size());
+  const auto actor = first_mbarrier + static_cast<Actor>(2 * all.size());
   all.push_back({this, actor, thread_number(), count, observer().mine()});
 }
 
 void Mbarrier::arrive() { arrive_at(*this, 0); }
 
 void Mbarrier::arrive_expect_bytes(int bytes) { arrive_at(*this, bytes); }
+
+void Mbarrier::arrive_when_copied() {
+  Phases& p = arriving(*this);
+  const std::vector<Copy> mine = take_copies();
+  p.copies.insert(p.copies.end(), mine.begin(), mine.end());
+  ++p.copying;
+  if (p.can_land()) wake(p.at);
+}
 
 void Mbarrier::wait(int parity, int line) {
   Phases& p = initialised(*this, "waits at");
@@ -143,7 +162,7 @@ void Mbarrier::wait(int parity, int line) {
     if (p.can_land())
       p.land();
     else
-      sleep_on(this, line);
+      sleep_on({"the mbarrier", this, mbarrier_text}, line);
   }
   acquire(p.complete);
 }
@@ -193,6 +212,10 @@ void end_mbarriers() {
     if (!p.flights.empty())
       fail("has ended, and so has its block, while its copy is under way: " + mbarrier_text(p.at),
            p.flights.front().thread);
+    if (p.copying > 0)
+      fail("initialised an mbarrier that waits for copies at the end of the block: " +
+               mbarrier_text(p.at),
+           p.thread);
     if (p.expected > 0)
       fail("initialised an mbarrier that lacks bytes at the end of the block: " +
                mbarrier_text(p.at),

@@ -11,7 +11,9 @@
 //     count for that one. So does an arrival beyond the count;
 //   - an mbarrier that is used before its initialisation is known, initialised a second time, or
 //     accessed as anything else; a copy for it before fence_mbarrier_init.
-// The fence between a thread's own writes and a copy to the same bytes is not emulated.
+//   - a bulk copy to bytes that a thread wrote, with no proxy fence (fence_async_proxy) between.
+// An arrival may also wait for the thread's cp.async copies. Their bytes land together with the
+// phase: ordinary writes, which the arrival makes known, but nothing else that the thread did.
 #pragma once
 
 #include "optimized/cuda/host/shared_array.hpp"
@@ -27,6 +29,9 @@ struct Mbarrier {
   void arrive();
   /// Arrives, and lets the phase expect so many bytes of copies besides.
   void arrive_expect_bytes(int bytes);
+  /// cp.async.mbarrier.arrive.noinc: arrives when all copies by copy_async_* that this thread has
+  /// begun are there. The count of init() includes it. The thread learns of them by waiting.
+  void arrive_when_copied();
   /// Waits for the phase of this parity to be complete: the first is phase 0. The phase before it
   /// counts as complete.
   void wait(int parity, int line = __builtin_LINE());

@@ -14,7 +14,8 @@ constexpr std::size_t many_sets = std::size_t{1} << 18;
 struct Order {
   Time now = 1, began = 0, all = 0;
   std::vector<Time> warps;  // the last __syncwarp
-  std::vector<Clock> told;  // by thread, what mbarriers told it
+  std::vector<Clock> told;  // by thread, what mbarriers and fences told it
+  bool fences = false;      // whether the block has any
 
   std::vector<MarkSet> sets;
   std::size_t crowded_at = many_sets;
@@ -44,9 +45,31 @@ struct Order {
 
 thread_local Order order;
 
+void join(std::vector<Time>& times, const std::vector<Time>& others) {
+  if (times.size() < others.size()) times.resize(others.size());
+  for (std::size_t i = 0; i < others.size(); ++i) times[i] = std::max(times[i], others[i]);
+}
+
 void join(Clock& clock, const Clock& other) {
-  if (clock.size() < other.size()) clock.resize(other.size());
-  for (std::size_t i = 0; i < other.size(); ++i) clock[i] = std::max(clock[i], other[i]);
+  join(clock.known, other.known);
+  join(clock.fenced, other.fenced);
+  clock.all_fenced = std::max(clock.all_fenced, other.all_fenced);
+}
+
+/// Joins what several threads know into one, and gives it to each.
+void share(std::vector<Clock>::iterator first, std::vector<Clock>::iterator last) {
+  Clock told;
+  for (auto lane = first; lane != last; ++lane) join(told, *lane);
+  if (!told.known.empty() || told.all_fenced > 0) std::fill(first, last, told);
+}
+
+/// Up to when the running thread knows of the accesses of the lanes of its warp.
+void join_lanes(std::vector<Time>& times, Actor thread) {
+  const Order& o = order;
+  const Actor first = thread / warp_size * warp_size;
+  if (times.size() < o.told.size()) times.resize(o.told.size());
+  for (std::size_t lane = first; lane < first + warp_size && lane < o.told.size(); ++lane)
+    times[lane] = std::max(times[lane], o.warps[thread / warp_size]);
 }
 
 }  // namespace
@@ -60,6 +83,12 @@ Observer::Observer(Actor thread) {
   lanes_ = o.warps[warp_];
   told_ = &o.told[thread];
   crowded_ = o.sets.size() > o.crowded_at;
+}
+
+Observer Observer::wgmma_of(Actor first_lane) {
+  Observer wgmma(first_lane);
+  wgmma.mine_ = Mark(order.now, first_wgmma + first_lane / warp_size);
+  return wgmma;
 }
 
 void observe_as(int thread) { order.observer = Observer(static_cast<Actor>(thread)); }
@@ -88,7 +117,7 @@ Mark Observer::added_to(Mark others) const {
   if (is_set(others) && o.sets[others.actor() - first_set].size < most) {
     all = o.add({mine_, others, o.sets[others.actor() - first_set].size + 1});
   } else {  // only what tells something: of every thread the latest, unless I know it
-    std::bitset<first_mbarrier> told;
+    std::bitset<first_mbarrier> told;  // only threads and wgmma read
     std::vector<Mark> unknown;
     o.each(others, [&](Mark one) {
       if (!told[one.actor()] && !knows(one)) unknown.push_back(one);
@@ -130,37 +159,61 @@ void begin_order(std::size_t threads) {
   order.began = order.all;
   order.warps.assign((threads + warp_size - 1) / warp_size, 0);
   order.told.resize(threads);
-  for (Clock& clock : order.told) clock.clear();
+  for (Clock& clock : order.told) clock = {};
+  order.fences = false;
 }
 
 void order_block() {
   order.know_all();
+  if (order.fences) share(order.told.begin(), order.told.end());
   observe_as(thread_number());
 }
 
 void order_warp(int first_thread, int lanes) {
   order.warps[static_cast<std::size_t>(first_thread / warp_size)] = order.now++;
-  Clock told;
   const auto first = order.told.begin() + first_thread;
-  for (auto lane = first; lane != first + lanes; ++lane) join(told, *lane);
-  if (!told.empty()) std::fill(first, first + lanes, told);
+  share(first, first + lanes);
   observe_as(thread_number());
 }
 
+void fence_known_accesses() {
+  const auto thread = static_cast<Actor>(thread_number());
+  Clock& mine = order.told[thread];
+  join(mine.fenced, mine.known);
+  join_lanes(mine.fenced, thread);
+  mine.fenced[thread] = order.now;
+  mine.all_fenced = order.all;
+  order.fences = true;
+  advance();
+}
+
+Time advance() {
+  const Time before = order.now++;
+  observe_as(thread_number());
+  return before;
+}
+
+void finish_wgmma(int first_lane) {
+  const Actor actor = first_wgmma + static_cast<Actor>(first_lane / warp_size);
+  for (int lane = first_lane; lane < first_lane + warp_size; ++lane) {
+    std::vector<Time>& known = order.told[static_cast<std::size_t>(lane)].known;
+    if (known.size() <= actor) known.resize(actor + 1);
+    known[actor] = order.now;
+  }
+}
+
 Mark act(Actor actor, Clock& clock) {
-  if (clock.size() <= actor) clock.resize(actor + 1);
-  clock[actor] = order.now;
+  if (clock.known.size() <= actor) clock.known.resize(actor + 1);
+  clock.known[actor] = order.now;
   const Mark mark(order.now++, actor);
   observe_as(thread_number());
   return mark;
 }
 
 Mark release(Clock& clock) {
-  const auto thread = static_cast<Actor>(thread_number()), first = thread / warp_size * warp_size;
+  const auto thread = static_cast<Actor>(thread_number());
   join(clock, order.told[thread]);
-  if (clock.size() < order.told.size()) clock.resize(order.told.size());
-  for (std::size_t lane = first; lane < first + warp_size && lane < order.told.size(); ++lane)
-    clock[lane] = std::max(clock[lane], order.warps[thread / warp_size]);
+  join_lanes(clock.known, thread);
   return act(thread, clock);
 }
 

@@ -5,6 +5,10 @@
 // happened before its own: for all threads up to the last __syncthreads, for the lanes of its warp
 // up to the last __syncwarp, and for single threads as far as an mbarrier gave it. Only the part
 // that comes from mbarriers is stored as a vector.
+//
+// A thread's ordinary accesses and those of the asynchronous proxy (wgmma, bulk copies) are ordered
+// only if a proxy fence lies between them. A thread therefore also knows which accesses somebody
+// fenced: the fence's author knew of them, and the thread knows of the fence.
 #pragma once
 
 #include <cstdint>
@@ -13,9 +17,14 @@
 
 namespace dsa::cuda::host {
 
-/// An accessor of shared memory: a thread, or an mbarrier, in whose name copies land.
+/// An accessor of shared memory: a thread, the wgmma of a warp, or an mbarrier. In an mbarrier's
+/// name bulk copies land by its first number, copies by cp.async by its second.
 using Actor = unsigned;
-inline constexpr Actor first_mbarrier = 1024;
+inline constexpr Actor first_wgmma = 1024, first_mbarrier = first_wgmma + 32;
+/// Whether the accessor belongs to the asynchronous proxy.
+inline bool is_asynchronous(Actor actor) {
+  return actor >= first_wgmma && (actor < first_mbarrier || (actor - first_mbarrier) % 2 == 0);
+}
 
 using Time = std::uint64_t;
 
@@ -39,14 +48,20 @@ struct MarkSet {
   std::size_t size;
 };
 
-/// By actor, up to when its accesses are known; beyond its end, not at all.
-using Clock = std::vector<Time>;
+/// By actor, up to when its accesses are known, and known to be fenced; beyond the end, not at all.
+/// What was done up to `all_fenced` is fenced, whoever did it.
+struct Clock {
+  std::vector<Time> known, fenced;
+  Time all_fenced = 0;
+};
 
 /// A thread as it looks at the accesses of others. Good until the next event.
 class Observer {
  public:
   Observer() = default;
   explicit Observer(Actor thread);
+  /// The wgmma of a warp: it knows what the warp's first lane knows.
+  static Observer wgmma_of(Actor first_lane);
 
   Mark mine() const { return mine_; }
   /// True of what was marked before the block began, which was done by others.
@@ -57,7 +72,13 @@ class Observer {
     const Actor actor = mark.actor();
     if (is_set(mark)) return stranger(mark) == Mark();
     return actor == mine_.actor() || (actor / 32 == warp_ && mark.time() <= lanes_) ||
-           (actor < told_->size() && mark.time() <= (*told_)[actor]);
+           (actor < told_->known.size() && mark.time() <= told_->known[actor]);
+  }
+  /// True if a proxy fence came between the marked access and what this thread does now.
+  bool knows_fenced(Mark mark) const {
+    const Actor actor = mark.actor();
+    return mark.time() <= told_->all_fenced ||
+           (actor < told_->fenced.size() && mark.time() <= told_->fenced[actor]);
   }
   /// Of several, one that is not known; else none.
   Mark stranger(Mark mark) const;
@@ -102,6 +123,14 @@ void order_block();
 
 /// Every lane of a warp knows what any of them knows.
 void order_warp(int first_thread, int lanes);
+
+/// fence.proxy.async of the running thread, for all accesses that it knows.
+void fence_known_accesses();
+
+/// Separates what was before from what will be, and returns the time of what was.
+Time advance();
+/// Every lane of the warp knows the reads that the warp's wgmma has made up to now.
+void finish_wgmma(int first_lane);
 
 /// An access of an actor, now, which is known to whoever acquires the clock.
 Mark act(Actor actor, Clock& clock);

@@ -23,11 +23,6 @@ struct Shadow {
   bool operator==(const Shadow&) const = default;
 };
 
-struct Copy {
-  std::byte* to;
-  const std::byte* from;
-  std::size_t bytes;
-};
 struct Copies {
   std::vector<Copy> open;
   std::deque<std::vector<Copy>> groups;  // the oldest first
@@ -58,8 +53,10 @@ std::string byte_text(std::size_t at) { return "byte " + std::to_string(at) + " 
 [[noreturn]] void race(const Observer& me, std::size_t at, const char* mine, const char* theirs,
                        Mark mark) {
   const Actor other = me.stranger(mark).actor();
-  const std::string who =
-      other < first_mbarrier ? "thread " + std::to_string(other) : std::string("a copy");
+  const std::string who = other < first_wgmma ? "thread " + std::to_string(other)
+                          : other < first_mbarrier
+                              ? "the wgmma of warp " + std::to_string(other - first_wgmma)
+                              : std::string("a copy");
   fail(std::string(mine) + " " + byte_text(at) + ", which " + who + " " + theirs +
        "; no barrier orders the two");
 }
@@ -71,6 +68,7 @@ void expect_known(const Observer& me, std::size_t at, const char* mine, const ch
 [[noreturn]] void refuse(std::size_t at, const char* mine, const char* why) {
   fail(std::string(mine) + " " + byte_text(at) + ", " + why);
 }
+const char* const unfenced = "which a thread wrote; no proxy fence lies between the two";
 void expect_free(const Observer& me, std::size_t at, const char* mine, const Shadow& s) {
   if (s.holds == Holds::data || me.precedes_block(s.write)) return;
   refuse(at, mine,
@@ -167,6 +165,36 @@ void updates_shared(const void* p, std::size_t bytes) {
   });
 }
 
+void begins_wgmma_read(const Observer& wgmma, const void* p, std::size_t bytes) {
+  touch(p, bytes, [&](std::size_t at, const Shadow& s) {
+    expect_data(wgmma, at, "lets a wgmma read", s);
+    expect_known(wgmma, at, "lets a wgmma read", "wrote", s.write);
+    expect_known(wgmma, at, "lets a wgmma read", "updated", s.update);
+    if (!is_asynchronous(s.write.actor()) && !wgmma.knows_fenced(s.write))
+      refuse(at, "lets a wgmma read", unfenced);
+    return [](Shadow&) {};
+  });
+}
+
+void ends_wgmma_read(const Observer& wgmma, const void* p, std::size_t bytes, Time issued) {
+  if (wgmma.crowded()) forget_sets_in_no_use();
+  touch(p, bytes, [&](std::size_t at, const Shadow& s) {
+    if (s.write.time() > issued || s.update.time() > issued)
+      refuse(at, "waits for a wgmma that reads", "which was written while the wgmma was in flight");
+    return [mark = wgmma.among(s.read)](Shadow& t) { t.read = mark; };
+  });
+}
+
+void expect_fenced(const void* p, std::size_t bytes) {
+  const Observer& me = observer();
+  touch(p, bytes, [&](std::size_t at, const Shadow& s) {
+    if (!me.precedes_block(s.write) && !is_asynchronous(s.write.actor()) &&
+        !me.knows_fenced(s.write))
+      refuse(at, "copies in bulk to", unfenced);
+    return [](Shadow&) {};
+  });
+}
+
 void claims_shared(const void* p, std::size_t bytes) {
   overwrite(p, bytes, "initialises an mbarrier at", Holds::mbarrier);
 }
@@ -198,6 +226,16 @@ void commit_copies() {
   Copies& mine = memory().copies[thread_number()];
   mine.groups.push_back(std::move(mine.open));
   mine.open.clear();
+}
+
+std::vector<Copy> take_copies() {
+  Copies& mine = memory().copies[thread_number()];
+  std::vector<Copy> all;
+  for (const std::vector<Copy>& group : mine.groups)
+    all.insert(all.end(), group.begin(), group.end());
+  all.insert(all.end(), mine.open.begin(), mine.open.end());
+  mine = {};
+  return all;
 }
 
 void wait_for_copies(int pending) {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstddef>
+#include <vector>
 
 #include "optimized/cuda/host/order.hpp"
 
@@ -26,6 +27,15 @@ void updates_shared(const void* p, std::size_t bytes);
 /// From here on the bytes are an mbarrier: nobody may access them as anything else.
 void claims_shared(const void* p, std::size_t bytes);
 
+/// For a wgmma that reads the bytes between two moments. At the first, they must be written, known,
+/// and, if a thread wrote them, fenced. At the second, nobody may have touched them since `issued`;
+/// from then on it is a read of the warp's wgmma.
+void begins_wgmma_read(const Observer& wgmma, const void* p, std::size_t bytes);
+void ends_wgmma_read(const Observer& wgmma, const void* p, std::size_t bytes, Time issued);
+
+/// Before a bulk copy to the bytes: what threads wrote there must be fenced.
+void expect_fenced(const void* p, std::size_t bytes);
+
 /// From here on until land_copy(), which says by whom they are written then, nobody may touch the
 /// bytes. `from` may be null: zeros.
 void open_copy(const void* to, std::size_t bytes);
@@ -36,5 +46,13 @@ void begin_copy(void* to, const void* from, std::size_t bytes);
 void commit_copies();
 /// Lands all but the last `pending` committed groups of the running thread.
 void wait_for_copies(int pending);
+
+struct Copy {
+  std::byte* to;
+  const std::byte* from;
+  std::size_t bytes;
+};
+/// The copies of the running thread that have not landed. They are the caller's from here on.
+std::vector<Copy> take_copies();
 
 }  // namespace dsa::cuda::host

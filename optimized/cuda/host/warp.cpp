@@ -59,6 +59,21 @@ void distribute(void* const* lanes) {
   }
 }
 
+struct StoredRows {
+  std::byte* row;
+  const std::uint32_t* r;
+};
+
+void collect(void* const* lanes) {
+  for (int i = 0; i < warp_size; ++i) {
+    if (!lanes[i]) fail("stmatrix needs a warp of 32 threads");
+    const auto* from = static_cast<const StoredRows*>(lanes[i]);
+    for (int matrix = 0; matrix < 4; ++matrix)
+      std::memcpy(static_cast<StoredRows*>(lanes[8 * matrix + i / 4])->row + 4 * (i % 4),
+                  &from->r[matrix], sizeof from->r[matrix]);
+  }
+}
+
 }  // namespace
 
 void mma_bf16(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2], int line) {
@@ -72,6 +87,14 @@ void load_matrices(std::uint32_t (&r)[4], const void* row, bool transposed, int 
   reads_shared(row, 16);
   Rows mine{static_cast<const std::byte*>(row), transposed, r};
   warp_operation("ldmatrix", line, &mine, distribute, false);
+}
+
+void store_matrices(void* row, const std::uint32_t (&r)[4], int line) {
+  if (reinterpret_cast<std::uintptr_t>(row) % 16 != 0)
+    fail("gives stmatrix an address that is no multiple of 16");
+  writes_shared(row, 16);
+  StoredRows mine{static_cast<std::byte*>(row), r};
+  warp_operation("stmatrix", line, &mine, collect, false);
 }
 
 }  // namespace dsa::cuda::host

@@ -100,4 +100,7 @@ void mma_bf16(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&
 void load_matrices(std::uint32_t (&r)[4], const void* row, bool transposed,
                    int line = __builtin_LINE());
 
+/// stmatrix: the same way back, not transposed.
+void store_matrices(void* row, const std::uint32_t (&r)[4], int line = __builtin_LINE());
+
 }  // namespace dsa::cuda::host
