@@ -30,8 +30,8 @@ struct Copies {
 
 struct Memory {
   std::size_t bytes = 0;
-  alignas(1024) std::byte data[shared_limit];
-  Shadow shadow[shared_limit];
+  alignas(1024) std::byte data[hopper_shared_limit];
+  Shadow shadow[hopper_shared_limit];
   std::map<int, Copies> copies;  // by thread
 };
 
@@ -188,8 +188,8 @@ void ends_wgmma_read(const Observer& wgmma, const void* p, std::size_t bytes, Ti
 void expect_fenced(const void* p, std::size_t bytes) {
   const Observer& me = observer();
   touch(p, bytes, [&](std::size_t at, const Shadow& s) {
-    if (!me.precedes_block(s.write) && !is_asynchronous(s.write.actor()) &&
-        !me.knows_fenced(s.write))
+    if (s.holds == Holds::data && !me.precedes_block(s.write) &&
+        !is_asynchronous(s.write.actor()) && !me.knows_fenced(s.write))
       refuse(at, "copies in bulk to", unfenced);
     return [](Shadow&) {};
   });
