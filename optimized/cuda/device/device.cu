@@ -7,6 +7,8 @@ namespace dsa::cuda::DSA_PLACE {
 
 std::string what_is_missing() { return ""; }
 
+bool has_hopper_code() { return true; }
+
 #else
 
 namespace {
@@ -52,6 +54,13 @@ std::string what_is_missing() {
   const std::string missing = cuda::what_is_missing(facts(), DSA_CUDA_ARCHITECTURES);
   cudaGetLastError();  // a question that was not answered is not the next kernel's error
   return missing;
+}
+
+bool has_hopper_code() {
+  int device = 0, major = 0;
+  CUDA_TRY(cudaGetDevice(&device));
+  CUDA_TRY(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+  return major == 9 && std::string(DSA_CUDA_ARCHITECTURES).find("90a") != std::string::npos;
 }
 
 #endif

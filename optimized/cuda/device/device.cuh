@@ -11,4 +11,7 @@ namespace dsa::cuda::DSA_PLACE {
 /// and the benchmark go by. Empty on the host. Takes no memory and throws nothing.
 std::string what_is_missing();
 
+/// Whether rungs v3 can run: an H100 or H200, and the build has code for 90a. On the host: yes.
+bool has_hopper_code();
+
 }  // namespace dsa::cuda::DSA_PLACE

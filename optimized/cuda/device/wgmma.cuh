@@ -91,7 +91,11 @@ struct Panels {
   Shared<unsigned char> bytes;
 
   __device__ unsigned char* chunk(Index row, Index c) const {
-    return bytes.address(c / 8 * panel_bytes + row * panel_row_bytes + 16 * ((c % 8) ^ (row % 8)));
+    return chunk_of(int(c / 8), int(row), int(c % 8));
+  }
+  __device__ unsigned char* chunk_of(int panel, int row, int c) const {
+    return bytes.address(panel * int(panel_bytes) + row * int(panel_row_bytes) +
+                         16 * (c ^ row % 8));
   }
   /// Rows as rows (of a) or columns (of b), k along the channels from a panel on.
   __device__ PanelOperand<Major::k, rows> by_rows(int panel = 0) const {

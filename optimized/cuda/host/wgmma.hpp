@@ -48,6 +48,8 @@ class Registers {
     use_.access(false);
     return r_[i];
   }
+  /// What was in flight is not any more: accesses may follow.
+  void hold() const { use_.access(false); }
   T* in_flight() { return r_; }
   RegisterUse& use() const { return use_; }
 
@@ -94,7 +96,7 @@ void wgmma_commit(int line = __builtin_LINE());
 template <int pending>
 void wgmma_wait(auto&... registers) {
   wait_for_wgmma(pending, __builtin_LINE());
-  (registers.use().access(false), ...);
+  (registers.hold(), ...);
 }
 
 void begin_wgmma(std::size_t threads);

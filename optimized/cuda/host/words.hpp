@@ -11,6 +11,7 @@
 #define __global__
 #define __launch_bounds__(...)
 #define __grid_constant__
+#define __forceinline__ inline
 
 namespace dsa::cuda::host {
 

@@ -27,6 +27,8 @@ template <class Row, class Keys>
 void mla(Stream stream, MlaOut y, const MlaIn<Row>& in, Keys keys, DeviceView<float, 1> workspace) {
   const Index T = y.out.shape[0], N = y.out.shape[1], R = y.out.shape[2], P = in.q.shape[2] - R;
   expect_shapes(y, in);
+  if constexpr (std::is_same_v<Row, bf16> && std::is_same_v<Keys, Chosen>)
+    if (v3::mla_refuses(R, P, in.scale).empty()) return v3::mla(stream, y, in, keys);
   if constexpr (!std::is_same_v<Row, float>)
     if (on_tensor_cores<Row>(N, R, P))
       return v2::mla(stream, y, in, keys, mla_splits(T, N, keys.most_keys(in.kv.rows)), workspace);

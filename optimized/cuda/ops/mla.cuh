@@ -62,6 +62,13 @@ template <class Row, class Keys>
 void mla(Stream, MlaOut, const MlaIn<Row>&, Keys, Index splits, DeviceView<float, 1> workspace);
 }  // namespace v2
 
+namespace v3 {  // wgmma on sm_90a; 64 heads a block; bf16 rows of V3.2's shape
+/// Why a shape is not taken, or this device; empty where it is.
+std::string mla_refuses(Index R, Index P, double scale);
+template <class Keys>
+void mla(Stream, MlaOut, const MlaIn<bf16>&, Keys);
+}  // namespace v3
+
 /// The number of parts of a query's keys: enough blocks for every multiprocessor.
 Index mla_splits(Index T, Index N, Index most_keys);
 /// Elements of the workspace.

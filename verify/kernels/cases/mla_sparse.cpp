@@ -120,6 +120,15 @@ std::vector<Plan> plans() {
   for (const Index more : {1, 2, 3, 63})
     for (const std::string dtype : {"bf16", "fp8"})
       all.push_back({dtype, 3, 128 + more, 5, 130, 10, 64 + more, Inputs::gaussian, "ragged-page"});
+  // V3.2's rows, which some kernels take alone: several blocks of 64 heads and of 128 keys, more
+  // queries than a device has multiprocessors, and what is hard.
+  all.push_back({"bf16", 5, 140, 65, 512, 64, 130, Inputs::gaussian});
+  for (const std::string dtype : {"bf16", "fp8"}) {
+    for (const char* tag : {"nothing-chosen", "holes", "one-key", "unchosen-nan", "no-such-key"})
+      all.push_back({dtype, 3, 6, 2, 512, 64, 5, hard, tag});
+    for (const auto& [tag, size] : {std::pair{"huge-scores", 1000.0}, {"peaked", 30.0}})
+      all.push_back({dtype, 3, 6, 2, 512, 64, 5, hard, tag, size});
+  }
   return all;
 }
 

@@ -60,6 +60,15 @@ Launch prepare_v2(const Case& c, Arrays& out) {
       [&c, &out] { check_keys(c, out); });
 }
 
+template <class Keys>
+Launch prepare_v3(const Case& c, Arrays& out) {
+  const auto b = std::make_shared<Binding>();
+  const Bound<bf16> x(*b, c, out);
+  const Keys keys = keys_of(*b, c, static_cast<Keys*>(nullptr));
+  return launch_of(
+      b, [=] { v3::mla(Stream{}, x.y, x.in, keys); }, [&c, &out] { check_keys(c, out); });
+}
+
 void run_op(const auto& x, const Chosen& keys, DeviceView<float, 1> workspace) {
   mla_sparse(Stream{}, x.y, x.in, keys.keys, workspace);
 }
@@ -85,6 +94,10 @@ std::string refuses(const Case& c) {
   return v2::mla_refuses<Row>(c.sizes.at('N'), c.sizes.at('R'), c.sizes.at('P'));
 }
 
+std::string v3_refuses(const Case& c) {
+  return v3::mla_refuses(c.sizes.at('R'), c.sizes.at('P'), c.scalar("scale"));
+}
+
 template <class Keys>
 void add(std::vector<Rung>& all, const char* op) {
   all.insert(all.end(), {{op, "v1", "fp32", prepare_v1<float, Keys>},
@@ -104,6 +117,7 @@ void add(std::vector<Rung>& all, const char* op) {
 std::vector<Rung> mla_rungs() {
   std::vector<Rung> all;
   add<Chosen>(all, "mla_sparse");
+  all.push_back({"mla_sparse", "v3", "bf16", prepare_v3<Chosen>, v3_refuses});
   add<AllVisible>(all, "mla_dense");
   return all;
 }
