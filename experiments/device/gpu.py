@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Everything that needs an NVIDIA device, in one run of less than nine minutes: `make gpu`.
+"""Everything that needs an NVIDIA device, in one run of a few minutes: `make gpu`.
 
     gpu.py [--source DIR]                      build for the device at hand, then every step
     gpu.py --built BIN                         every step, with programs that were built elsewhere
     gpu.py --rehearse BIN --out DIR            every step, with the host in the device's place
+    gpu.py --show RECEIPT ...                  the tables of receipts of one device; nothing runs
 
 Steps: the kernel suite on the device; the bundled goldens by the cuda backend; benchmarks against the device's
 own roof; torch beside them; a whole model's decoding; other people's kernels on the suite's cases;
-compute-sanitizer on its small ones. A step that fails stops none of the later ones. What is not installed is
+compute-sanitizer on its small ones, run once each. A step that fails stops none of the later ones. What is not installed is
 `absent`, and says so. The receipt, OUT/gpu-DEVICE.json, is written anew after every step. Exit status: 0 no
 step failed, 1 one did, 2 there is nothing to run on. docs/cuda.md tells more.
 """
@@ -33,6 +34,10 @@ PEERS_BY_LAYOUT = {"flashmla": ["flashmla"], "tilelang": ["tilelang", "tilelang-
                    "deepgemm": ["deepgemm", "deepgemm-paged", "tilelang-index", "deepseek-index"]}
 SAMPLES = ("v32", "glm", "fp8", "v3")
 SANITIZERS = ("memcheck", "racecheck", "initcheck")
+PUBLISHED = pathlib.Path(__file__).with_name("published.json")
+QUICK = ("suite", "golden", "benchmarks")
+QUICK_FLOPS = 1e7  # of a case of the suite in a quick run
+SANITIZER_SECONDS = 90
 SANITIZER_ERROR = 86  # the exit status that compute-sanitizer is told to use for what it finds
 
 
@@ -52,6 +57,7 @@ class Run:
             arguments.rehearse or arguments.built or ROOT / "build-gpu/bin").resolve()
         self.out, self.rehearse = pathlib.Path(arguments.out).resolve(), bool(arguments.rehearse)
         self.end, self.sources = time.monotonic() + arguments.seconds, arguments.source
+        self.quick = arguments.quick
         self.scratch = pathlib.Path(tempfile.mkdtemp(prefix="dsa-gpu-"))
 
     def program(self, name):
@@ -124,7 +130,7 @@ def suite_command(run, document, *more):
 def suite(run):
     """Every rung by every case; every case 20 times over, to the same bits."""
     path = run.scratch / "ops.json"
-    status, said = run.call(suite_command(run, path), 240)
+    status, said = run.call(suite_command(run, path, *(["--max-flops", QUICK_FLOPS] if run.quick else [])), 120)
     document = read_json(path, said)
     rows, place = document["ops"], "host" if run.rehearse else "device"
     wrong = [row for row in rows if row["verdict"] == "fail"]
@@ -145,16 +151,16 @@ def number(x):
 
 
 def sanitizers(run):
-    """Small cases under each tool, side by side."""
+    """Small cases under each tool, side by side. A case is run once: a tool says the same of every run."""
     tool = find_tool("compute-sanitizer")
     if not tool:
         raise Absent("compute-sanitizer is not installed")
 
     def one(name):
-        command = suite_command(run, run.scratch / f"{name}.json", "--max-flops", 1e5)
+        command = suite_command(run, run.scratch / f"{name}.json", "--max-flops", 1e5, "--runs", 1)
         log = f"gpu-{name}.log"
         status, said = run.call(
-            [tool, "--tool", name, "--error-exitcode", SANITIZER_ERROR, *command], 180, keep=log)
+            [tool, "--tool", name, "--error-exitcode", SANITIZER_ERROR, *command], SANITIZER_SECONDS, keep=log)
         return status, f"{name} finds something: {said} ({run.out / log})" if status == SANITIZER_ERROR else said
 
     with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -303,7 +309,14 @@ def verdict_of(row, suite_rows):
     return "fail" if "fail" in verdicts else "pass" if "pass" in verdicts else "not judged"
 
 
-def bench_table(steps):
+def published(card):
+    """Times of others' kernels that were measured on such a card in another run, by problem."""
+    known = json.loads(PUBLISHED.read_text())
+    return {(row["op"], row["dtype"], row["shape"]): row for row in known["rows"] if known["card"] == card}
+
+
+def bench_table(steps, card):
+    elsewhere = published(card)
     ours = [row for row in steps.get("benchmarks", {}).get("rows", []) if not row["error"]]
     theirs = {(row["op"], row["dtype"], row["shape"]): row["ms"] for row in steps.get("torch", {}).get("rows", [])}
     judged = steps.get("suite", {}).get("rows", [])
@@ -314,11 +327,21 @@ def bench_table(steps):
         lines.append("{op:<16} {dtype:<5} {rung:<10} {shape:<44} {ms:>10.3f} ms {roof:>6.1f}% of the roof".format(
             roof=100 * row["of_roof"], **row)
             + (f", torch {peer:.3f} ms" if peer else "") + ("" if verdict == "pass" else f", {verdict}"))
+        other = elsewhere.get((row["op"], row["dtype"], row["shape"]))
+        if other and row["rung"] == "dispatch":
+            lines.append("{:>78} {ms:>10.3f} ms, {kernel}: published kernel, same card, another run".format("", **other))
     return lines
 
 
 def table(steps):
     return [f"{name:<12} {step['status']:<7} {step['seconds']:>6.1f} s  {step['why']}" for name, step in steps.items()]
+
+
+def show(paths):
+    """The tables of receipts that were made on one device."""
+    receipts = [json.loads(path.read_text()) for path in paths]
+    steps = {name: step for receipt in receipts for name, step in receipt["steps"].items()}
+    return bench_table(steps, receipts[0]["device"]["name"]) + table(steps)
 
 
 def slug(name):
@@ -332,10 +355,19 @@ def main():
                           "no compiler is needed")
     place.add_argument("--rehearse", metavar="BIN", help="programs of a build; no device is needed or used")
     parser.add_argument("--out", default=ROOT / "experiments/results", help="where the receipt and logs go")
+    place.add_argument("--show", metavar="RECEIPT", nargs="+", type=pathlib.Path, help="print receipts; nothing runs")
     parser.add_argument("--seconds", type=float, default=530, help="all of it takes no longer")
     parser.add_argument("--source", action="append", default=[], help="directory of peers that are no packages")
-    parser.add_argument("--only", choices=STEPS, action="append", help="a step (may be given again)")
+    steps = parser.add_mutually_exclusive_group()
+    steps.add_argument("--only", choices=STEPS, action="append", help="a step (may be given again)")
+    steps.add_argument("--only-sanitizers", dest="only", action="store_const", const=["sanitizers"],
+                       help="compute-sanitizer's tools and nothing else")
+    steps.add_argument("--quick", action="store_true", help=f"{', '.join(QUICK)}; of the suite the cases of at most "
+                       f"{QUICK_FLOPS:.0e} operations: about a minute")
     arguments = parser.parse_args()
+    if arguments.show:
+        print("\n".join(show(arguments.show)))
+        return 0
     try:
         if arguments.rehearse:
             device, (nvcc, toolkit) = {"name": "rehearsal", "driver_version": None}, (None, None)
@@ -351,7 +383,8 @@ def main():
                "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "steps": {}}
     path = run.out / f"gpu-{slug(device['name'])}.json"
     steps = {} if run.rehearse or arguments.built else {"build": lambda r: build(r, device, nvcc)}
-    steps.update({name: step for name, step in STEPS.items() if not arguments.only or name in arguments.only})
+    wanted = QUICK if arguments.quick else arguments.only or STEPS
+    steps.update({name: step for name, step in STEPS.items() if name in wanted})
     for name, step in steps.items():
         print(f"{name} ...", file=sys.stderr, flush=True)
         receipt["steps"][name] = performed(step, run)
@@ -359,7 +392,7 @@ def main():
         if name == "build" and receipt["steps"][name]["status"] == "fail":
             break
     shutil.rmtree(run.scratch, ignore_errors=True)
-    print("\n".join(bench_table(receipt["steps"]) + table(receipt["steps"]) + [f"receipt: {path}"]))
+    print("\n".join(bench_table(receipt["steps"], device["name"]) + table(receipt["steps"]) + [f"receipt: {path}"]))
     return int(any(step["status"] == "fail" for step in receipt["steps"].values()))
 
 

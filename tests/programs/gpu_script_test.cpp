@@ -96,6 +96,33 @@ TEST_CASE("a step that fails stops no other, and the exit status says so", "[gpu
   CHECK(steps["decode"]["status"] == "absent");
 }
 
+TEST_CASE("a quick run has three steps, and the sanitizers run alone where asked", "[gpu]") {
+  const Scratch dir;
+  write_program(dir / "bin" / "dsa-verify", "exit 2");
+  write_program(dir / "bin" / "dsa-bench", "exit 2");
+  write_program(dir / "tools" / "compute-sanitizer",
+                "case \"$*\" in *'--max-flops 100000.0 --runs 1') exit 0; esac; exit 1");
+  const std::string rehearse =
+      "--rehearse " + (dir / "bin").string() + " --out " + dir.path().string();
+  const std::string tools = (dir / "tools").string();
+  CHECK(gpu(rehearse + " --quick", tools).status == 1);
+  const Json quick = read_json(dir / "gpu-rehearsal.json")["steps"];
+  CHECK(quick.size() == 3);
+  CHECK(quick.contains("suite"));
+  CHECK(gpu(rehearse + " --only-sanitizers", tools).status == 0);
+  CHECK(read_json(dir / "gpu-rehearsal.json")["steps"].size() == 1);
+  CHECK(gpu(rehearse + " --quick --only suite", tools).status == 2);
+}
+
+TEST_CASE("receipts are shown again, beside published kernels of the same card", "[gpu]") {
+  const std::string receipt = source_dir() + "/experiments/results/gpu-h200-1fa9106";
+  const Outcome shown = gpu("--show " + receipt + ".json " + receipt + "-more.json");
+  CHECK(shown.status == 0);
+  CHECK_THAT(shown.out, Contains("51.226 ms") && Contains("torch 22.792 ms"));
+  CHECK_THAT(shown.out, Contains("3.436 ms, FlashMLA: published kernel, same card, another run"));
+  CHECK_THAT(shown.out, Contains("91 kernels on the device, 2282 cases"));
+}
+
 TEST_CASE("other people's kernels are called as their sources say, by stand-ins", "[gpu]") {
   if (std::system("python3 -c 'import safetensors, torch' 2>/dev/null") != 0)
     return skip("python3 has no torch: the stand-ins of tests/peers are not run");

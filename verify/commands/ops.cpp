@@ -62,15 +62,18 @@ Command ops_command(CLI::App& parent) {
   CLI::Option* max_flops =
       cli::add_real(*app, "--max-flops", a->options.max_flops, {1, 1e18},
                     "Leave out cases of more operations (for sanitizers, which are slow)");
+  CLI::Option* runs = cli::add_integer(*app, "--runs", a->options.runs, {1, 1000},
+                                       "Runs of a case, which must give the same bits")
+                          ->capture_default_str();
   cli::add_seed(*app, a->options.seed, "Seed of the inputs")->capture_default_str();
   add_json(*app, a->common, "the results");
   CLI::Option* dump =
       app->add_option("--dump", a->dump,
                       "Write every case to DIR instead: inputs, answers and allowed errors")
-          ->excludes(backend, rung, ran, max_flops, app->get_option("--json"));
+          ->excludes(backend, rung, ran, max_flops, runs, app->get_option("--json"));
   app->add_option("--against", a->against,
                   "Judge the outputs in DIR: safetensors files named as --dump names them")
-      ->excludes(backend, rung, ran, max_flops, dump);
+      ->excludes(backend, rung, ran, max_flops, runs, dump);
   app->add_option("--layout", a->layout,
                   "Write and read the files as somebody's kernels are called")
       ->check(CLI::IsMember({"flashmla", "tilelang", "deepgemm"}));

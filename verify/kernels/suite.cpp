@@ -17,7 +17,6 @@ namespace dsa::verify::kernels {
 namespace {
 
 constexpr double inf = std::numeric_limits<double>::infinity();
-constexpr int repeats = 20;
 constexpr double small_flops = 2e6;  // cases that are repeated on the host; all are on a device
 
 bool same_bits(const Arrays& a, const Arrays& b) {
@@ -63,9 +62,9 @@ bool is_emulated(const Kernel& kernel) {
 /// A kernel with right outputs must also repeat them, bit by bit, and write nothing else. `first`:
 /// its outputs. Returns what went wrong, or nothing.
 std::string conduct_failure(const Kernel& kernel, const Case& c, const Launch& launch, Arrays& out,
-                            const Arrays& first) {
+                            const Arrays& first, int most_runs) {
   const bool repeated = kernel.ran == Ran::device || c.flops <= small_flops;
-  const int runs = !repeated ? 1 : is_emulated(kernel) ? 2 : repeats;
+  const int runs = !repeated ? 1 : is_emulated(kernel) ? std::min(2, most_runs) : most_runs;
   const int most_threads = kernel.ran != Ran::host ? 0 : is_emulated(kernel) ? 1 : 3;
   for (int i = 1; i < runs; ++i) {
     run_once(launch, out);
@@ -81,7 +80,7 @@ std::string conduct_failure(const Kernel& kernel, const Case& c, const Launch& l
   return "";
 }
 
-CaseResult answer_of(const Kernel& kernel, const Case& c) {
+CaseResult answer_of(const Kernel& kernel, const Case& c, int runs) {
   const Arrays before = c.in;
   Arrays out = c.out;
   const Launch launch = kernel.prepare(c, out);
@@ -90,7 +89,7 @@ CaseResult answer_of(const Kernel& kernel, const Case& c) {
   if (!result.failure.empty()) return result;
   const Arrays first = out;
   if (!guards_intact(out)) result.failure = "wrote beside an output";
-  if (result.failure.empty()) result.failure = conduct_failure(kernel, c, launch, out, first);
+  if (result.failure.empty()) result.failure = conduct_failure(kernel, c, launch, out, first, runs);
   if (result.failure.empty() && !(same_bits(c.in, before) && guards_intact(c.in)))
     result.failure = "changed an input";
   return result;
@@ -153,7 +152,7 @@ std::vector<KernelResult> rows_of(const Op& op, const std::vector<Kernel>& kerne
         const std::string reason = too_many(cases[i].flops, *asked[k], options);
         if (reason.empty()) {
           if (!c) c = cases[i]();
-          rows[k].add(*c, run_case(*asked[k], *c));
+          rows[k].add(*c, run_case(*asked[k], *c, options.runs));
         } else {
           rows[k].leave_out(reason);
         }
@@ -199,12 +198,12 @@ CaseResult judge_outputs(const Case& c, const Arrays& out) {
   return result;
 }
 
-CaseResult run_case(const Kernel& kernel, const Case& c) {
+CaseResult run_case(const Kernel& kernel, const Case& c, int runs) {
   CaseResult result;
   result.refused = kernel.refuses ? kernel.refuses(c) : "";
   if (!result.refused.empty()) return result;
   try {
-    if (c.refusal.empty()) return answer_of(kernel, c);
+    if (c.refusal.empty()) return answer_of(kernel, c, runs);
     result.failure = refusal_failure(kernel, c);
   } catch (const std::exception& e) {
     result.failure = std::string("failed with \"") + e.what() + "\"";

@@ -30,7 +30,8 @@ struct CaseResult {
   bool is_empty = false;
   bool within_hopper = false;  // wrong by the sums of fp32, right by those of Hopper's tensor cores
 };
-CaseResult run_case(const Kernel&, const Case&);
+inline constexpr int repeated_runs = 20;
+CaseResult run_case(const Kernel&, const Case&, int runs = repeated_runs);
 
 /// Judges outputs by the case alone, whichever program computed them.
 CaseResult judge_outputs(const Case&, const Arrays& out);
@@ -59,6 +60,7 @@ struct OpsOptions {
   std::uint64_t seed = 1;
   Sums sums = Sums::fp32;  // that files are judged by
   std::function<void(const std::string& what, int done, int of)> progress;
+  int runs = repeated_runs;  // of a case that is repeated
 
   bool wants(const Op&) const;
   bool wants(const std::string& dtype_of_case) const;
