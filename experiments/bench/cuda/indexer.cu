@@ -80,7 +80,10 @@ Work indexer_topk_work(const DeviceProblem& p) {
   const auto chosen = memory.space<std::int32_t, 2>({T, x->K});
   const auto nan_at = memory.space<std::int32_t, 1>({T});
   const KeyRanges visible = ranges(memory, x->B, T, x->S);
-  for (IndexerIn<Row>& in : x->copies) in.visible = visible;
+  for (IndexerIn<Row>& in : x->copies) {
+    in.visible = visible;
+    in.longest = x->S;
+  }
   if (p.rung == "two passes") {
     const auto scores = memory.space<float, 2>({T, rows});
     return [=](Index copy) {
@@ -88,7 +91,7 @@ Work indexer_topk_work(const DeviceProblem& p) {
       topk_select(Stream{}, chosen, nan_at, scores);
     };
   }
-  const auto workspace = memory.space<std::uint32_t, 1>({indexer_topk_workspace(T, x->K, rows)});
+  const auto workspace = memory.space<std::uint32_t, 1>({indexer_topk_workspace(T, x->K, x->S)});
   return [=](Index copy) { indexer_topk(Stream{}, chosen, nan_at, x->at(copy), workspace); };
 }
 

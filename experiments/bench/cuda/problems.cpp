@@ -100,8 +100,10 @@ DeviceProblem indexer(const Scale& x, const char* op, const Version& v, Index B,
   p.flops = 2 * pairs_of(B, T, S) * count(x.H * x.D);
   p.bytes = p.input_bytes + p.output_bytes;
   const Index parts = std::max<Index>(T, 2 * 148);  // two a multiprocessor, where queries are few
-  if (selects)                                      // what v2 keeps of candidates, or all scores
-    p.output_bytes += v.rung == "two passes" ? 4 * count(T * S) : 8 * count(parts * (2 * x.K + 64));
+  const double candidates = 8 * count(parts * (2 * x.K + 64));  // in v2
+  const double panel = 4 * count(std::min<Index>(T, 264) * S);  // in v3
+  if (selects)
+    p.output_bytes += v.rung == "two passes" ? 4 * count(T * S) : std::max(candidates, panel);
   return p;
 }
 

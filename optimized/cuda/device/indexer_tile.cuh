@@ -11,6 +11,7 @@
 #include "optimized/cuda/device/launch.cuh"
 #include "optimized/cuda/device/rows.cuh"
 #include "optimized/cuda/device/tiles.cuh"
+#include "optimized/shared/key_range.hpp"
 
 namespace dsa::cuda::DSA_PLACE {
 
@@ -60,13 +61,13 @@ struct IndexerShapes {
   }
 };
 
+/// The keys that query t sees, cut to those there are.
 template <class Row>
-void expect_indexer_shapes(const IndexerIn<Row>& in) {
-  const Index T = in.q.shape[0], H = in.q.shape[1], D = in.q.shape[2];
-  expect_shape("w", in.w, {T, H});
-  expect_shape("begin", in.visible.begin, {T});
-  expect_shape("end", in.visible.end, {T});
-  expect_width("k", in.k, key_width<Row>(D));
+__device__ KeyRange keys_of(const IndexerIn<Row>& in, Index t) {
+  KeyRange keys;
+  keys.end = clamped(in.visible.end(t), 0, in.k.rows);
+  keys.begin = clamped(in.visible.begin(t), 0, keys.end);
+  return keys;
 }
 
 template <class T>

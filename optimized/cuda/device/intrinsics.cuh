@@ -21,6 +21,7 @@ struct Shared {
   __device__ T& operator[](Index i) const { return data[i]; }
   __device__ T* address(Index i) const { return data + i; }
   __device__ T atomic_add(Index i, T value) const { return atomicAdd(data + i, value); }
+  __device__ void atomic_or(Index i, T bits) const { atomicOr(data + i, bits); }
 };
 
 // As tensor_copy needs it (async.cuh).

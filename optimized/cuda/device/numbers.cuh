@@ -24,6 +24,15 @@ __device__ inline int population(unsigned bits) {
 #endif
 }
 
+/// The place of the highest 1, counted from 1; of 0: 0.
+__device__ inline int bit_width(unsigned bits) {
+#ifdef DSA_CUDA_ON_HOST
+  return std::bit_width(bits);
+#else
+  return 32 - __clz(int(bits));
+#endif
+}
+
 __device__ inline std::uint32_t bits_of(float x) {
 #ifdef DSA_CUDA_ON_HOST
   return std::bit_cast<std::uint32_t>(x);

@@ -45,6 +45,11 @@ struct Shared {
     *at = old + value;
     return old;
   }
+  void atomic_or(std::int64_t i, T bits) const {
+    T* at = address(i);
+    updates_shared(at, sizeof(T));
+    *at |= bits;
+  }
 };
 
 /// At an address that Shared::address() gave.

@@ -127,7 +127,8 @@ void Pass<X, Row>::select(Index l) const {
                        .k = readable(layout.index_keys(l, pages)),
                        .w = b.head_weights,
                        .relu = relu,
-                       .visible = visible()},
+                       .visible = visible(),
+                       .longest = longest},
                       b.indexer_scratch);
     watch<std::int32_t>(stream, rows(b.in.flags, 0, 1), std::int32_t(l + 1),
                         as<2>(b.nan_at, {T, 1}));

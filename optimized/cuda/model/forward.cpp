@@ -36,6 +36,13 @@ std::vector<Segment<Row>> segments_of(std::span<const Feed> feeds) {
   return segments;
 }
 
+template <class Row>
+Index rows_of_longest(const std::vector<Segment<Row>>& segments) {
+  Index most = 0;
+  for (const Segment<Row>& s : segments) most = std::max(most, Index(s.cache->pages().size()));
+  return most * cache_page_rows;
+}
+
 bool every_token_sees_all(const Config& config, std::span<const Feed> feeds) {
   if (!config.indexer) return true;
   for (const Feed& feed : feeds)
@@ -207,6 +214,7 @@ void Runner<X, Row>::forward(std::span<const Feed> feeds, LogitsOf which, View<f
                           .layout = layout_,
                           .segments = segments,
                           .pages = list_of(segments),
+                          .longest = rows_of_longest(segments),
                           .sees_all = every_token_sees_all(config(), feeds),
                           .host = Inputs<HostMemory>(host_memory_.data(), config(), T, n_feeds),
                           .b = Buffers<X, Row>(memory_.data(), config(), T, n_feeds),
@@ -220,7 +228,7 @@ void Runner<X, Row>::forward(std::span<const Feed> feeds, LogitsOf which, View<f
   const bool is_decoding = T == n_feeds && n <= step && !tap.tensor && !tap.decision;
   if (is_decoding)  // what its launches depend on
     graph_.run(pass.stream,
-               {static_cast<Index>(which), T, pass.sees_all, pass.pages.shape[0],
+               {static_cast<Index>(which), T, pass.longest, pass.sees_all, pass.pages.shape[0],
                 static_cast<Index>(reinterpret_cast<std::uintptr_t>(pass.pages.data))},
                [&] { pass.body(which); });
   else

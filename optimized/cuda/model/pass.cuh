@@ -38,6 +38,7 @@ struct Pass {
   const CacheLayout<Row>& layout;
   std::vector<Segment<Row>> segments;
   DeviceView<Row* const, 1> pages;  // of all segments, one after the other
+  Index longest;                    // rows of the longest cache, as far as its pages reach
   bool sees_all;                    // no token sees more than index_topk keys
   Inputs<HostMemory> host;          // what the device's copy is made from
   Buffers<X, Row> b;

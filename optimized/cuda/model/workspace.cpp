@@ -38,7 +38,7 @@ Index attention_scratch(const Config& c, Index T) {
 Index indexer_scratch(const Config& c, Index T) {
   Index most = 0;
   for (Index t = 1; t <= T; ++t)
-    most = std::max(most, indexer_topk_workspace(t, c.indexer->topk, any_length));
+    most = std::max(most, indexer_topk_least_workspace(t, c.indexer->topk));
   return most;
 }
 

@@ -1,11 +1,12 @@
 // v1: a thread computes the score of its key. v2: tensor cores, and few queries' keys split over
 // several blocks.
 #include <algorithm>
+#include <limits>
 
 #include "optimized/cuda/device/indexer_tile.cuh"
 #include "optimized/cuda/device/topk.cuh"
 #include "optimized/cuda/ops/indexer_topk.cuh"
-#include "optimized/shared/key_range.hpp"
+#include "optimized/cuda/ops/topk_select.cuh"
 
 namespace dsa::cuda::DSA_PLACE {
 namespace {
@@ -108,28 +109,6 @@ __device__ void select_keys(DeviceView<std::int32_t, 2> chosen, DeviceView<std::
   finish_row(chosen[t], nan_at(t), nan, S, taken);
 }
 
-/// The keys of query t, cut to those there are.
-template <class Row>
-__device__ KeyRange keys_of(const IndexerIn<Row>& in, Index t) {
-  KeyRange keys;
-  keys.end = clamped(in.visible.end(t), 0, in.k.rows);
-  keys.begin = clamped(in.visible.begin(t), 0, keys.end);
-  return keys;
-}
-
-template <class Row>
-void expect_shapes(DeviceView<std::int32_t, 2> chosen, DeviceView<std::int32_t, 1> nan_at,
-                   const IndexerIn<Row>& in, Index splits, DeviceView<std::uint32_t, 1> workspace) {
-  const Index T = in.q.shape[0], K = chosen.shape[1];
-  const Index needed = Parts::elements(T, K, splits);
-  expect_indexer_shapes(in);
-  expect_shape("chosen", chosen, {T, K});
-  expect_shape("nan_at", nan_at, {T});
-  require(workspace.shape[0] >= needed, "the workspace of indexer_topk has " +
-                                            std::to_string(workspace.shape[0]) +
-                                            " elements, expected " + std::to_string(needed));
-}
-
 }  // namespace
 
 Index indexer_topk_splits(Index T, Index S) {
@@ -142,8 +121,12 @@ Index indexer_topk_workspace_of(Index T, Index K, Index splits) {
   return Parts::elements(T, K, splits);
 }
 
-Index indexer_topk_workspace(Index T, Index K, Index S) {
-  return Parts::elements(T, K, indexer_topk_splits(T, S));
+Index indexer_topk_least_workspace(Index T, Index K) {
+  return Parts::elements(T, K, indexer_topk_splits(T, std::numeric_limits<Index>::max()));
+}
+
+Index indexer_topk_workspace(Index T, Index K, Index longest) {
+  return std::max(indexer_topk_least_workspace(T, K), std::min(T, v3::panel_rows) * longest);
 }
 
 namespace v1 {
@@ -181,7 +164,8 @@ void indexer_topk(Stream stream, DeviceView<std::int32_t, 2> chosen,
                   DeviceView<std::int32_t, 1> nan_at, const IndexerIn<Row>& in,
                   DeviceView<std::uint32_t, 1> workspace) {
   const Index T = in.q.shape[0], K = chosen.shape[1];
-  expect_shapes(chosen, nan_at, in, 1, workspace);
+  expect_indexer_topk_shapes(chosen, nan_at, in, Parts::elements(in.q.shape[0], chosen.shape[1], 1),
+                             workspace);
   launch(stream, "indexer_topk v1", {grid_of(T), int(keys_per_tile), SelectScratch::bytes()},
          topk_kernel<Row>, chosen, nan_at, in, Parts(workspace, T, K, 1));
 }
@@ -240,7 +224,8 @@ template <class Row>
 void indexer_topk(Stream stream, DeviceView<std::int32_t, 2> chosen,
                   DeviceView<std::int32_t, 1> nan_at, const IndexerIn<Row>& in, Index splits,
                   DeviceView<std::uint32_t, 1> workspace) {
-  expect_shapes(chosen, nan_at, in, splits, workspace);
+  expect_indexer_topk_shapes(chosen, nan_at, in,
+                             Parts::elements(in.q.shape[0], chosen.shape[1], splits), workspace);
   const IndexerShapes<Row> shapes{in.q.shape[1], in.q.shape[2], SelectScratch::bytes()};
   require(shapes.refuses().empty(), "indexer_topk " + shapes.refuses());
   const Index T = in.q.shape[0], K = chosen.shape[1];
@@ -258,26 +243,20 @@ void indexer_topk(Stream stream, DeviceView<std::int32_t, 2> chosen,
 
 }  // namespace v2
 
-namespace {
-
-template <class Row>
-bool on_tensor_cores(Index H, Index D) {
-  if constexpr (std::is_same_v<Row, float>)
-    return false;
-  else
-    return v2::indexer_topk_refuses<Row>(H, D).empty();
-}
-
-}  // namespace
-
 template <class Row>
 void indexer_topk(Stream stream, DeviceView<std::int32_t, 2> chosen,
                   DeviceView<std::int32_t, 1> nan_at, const IndexerIn<Row>& in,
                   DeviceView<std::uint32_t, 1> workspace) {
-  if constexpr (!std::is_same_v<Row, float>)
-    if (on_tensor_cores<Row>(in.q.shape[1], in.q.shape[2]))
-      return v2::indexer_topk(stream, chosen, nan_at, in,
-                              indexer_topk_splits(in.q.shape[0], in.k.rows), workspace);
+  if constexpr (!std::is_same_v<Row, float>) {
+    const Index T = in.q.shape[0], longest = std::min(in.longest, in.k.rows);
+    const Index panel = v3::indexer_topk_panel(T, longest, workspace.shape[0]);
+    const bool taken = v2::indexer_topk_refuses<Row>(in.q.shape[1], in.q.shape[2]).empty();
+    if (taken && panel > 0 && v3::topk_reads_once(chosen.shape[1], longest))
+      return v3::indexer_topk(stream, chosen, nan_at, in, panel, workspace);
+    if (taken)
+      return v2::indexer_topk(stream, chosen, nan_at, in, indexer_topk_splits(T, in.k.rows),
+                              workspace);
+  }
   v1::indexer_topk(stream, chosen, nan_at, in, workspace);
 }
 

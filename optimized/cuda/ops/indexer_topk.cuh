@@ -2,10 +2,11 @@
 //
 //   chosen[t,:] = the min(K, visible) keys of largest indexer_scores[t,:], ascending, then -1
 //
-// Definitions: indexer_scores.cuh and topk_select.cuh, nan_at included. Scores are never kept
-// beyond a tile of keys, and at most 2 K + 64 candidates are kept for a part of a query's keys:
-// memory is O(T K). Where there are few queries, the keys of each are split over several blocks.
-// A last block selects among the choices of the parts; the result is that of the whole.
+// Definitions: indexer_scores.cuh and topk_select.cuh, nan_at included. v1 and v2 keep no scores
+// beyond a tile of keys, and at most 2 K + 64 candidates for a part of a query's keys: memory is
+// O(T K). Where there are few queries, v2 splits the keys of each over several blocks. A last block
+// selects among the choices of the parts; the result is that of the whole. v3 keeps the scores of a
+// panel of queries, and selects among them by topk_select v3.
 #pragma once
 
 #include <string>
@@ -16,9 +17,25 @@ namespace dsa::cuda::DSA_PLACE {
 
 /// The number of parts of a query's keys in v2: enough blocks for every multiprocessor.
 Index indexer_topk_splits(Index T, Index S);
-/// Elements of the workspace: for `splits` parts, or for as many as the op below chooses.
+/// Elements of v2's workspace for `splits` parts.
 Index indexer_topk_workspace_of(Index T, Index K, Index splits);
-Index indexer_topk_workspace(Index T, Index K, Index S);
+/// Elements of the op's workspace: for panels of full size, of queries that see up to `longest`
+/// keys; and the least, for any number of keys, which makes for smaller panels, or v2.
+Index indexer_topk_workspace(Index T, Index K, Index longest);
+Index indexer_topk_least_workspace(Index T, Index K);
+
+template <class Row>
+void expect_indexer_topk_shapes(DeviceView<std::int32_t, 2> chosen,
+                                DeviceView<std::int32_t, 1> nan_at, const IndexerIn<Row>& in,
+                                Index elements, DeviceView<std::uint32_t, 1> workspace) {
+  const Index T = in.q.shape[0];
+  expect_indexer_shapes(in);
+  expect_shape("chosen", chosen, {T, chosen.shape[1]});
+  expect_shape("nan_at", nan_at, {T});
+  require(workspace.shape[0] >= elements, "the workspace of indexer_topk has " +
+                                              std::to_string(workspace.shape[0]) +
+                                              " elements, expected " + std::to_string(elements));
+}
 
 namespace v1 {  // one thread a score
 template <class Row>
@@ -35,6 +52,17 @@ template <class Row>
 void indexer_topk(Stream, DeviceView<std::int32_t, 2> chosen, DeviceView<std::int32_t, 1> nan_at,
                   const IndexerIn<Row>&, Index splits, DeviceView<std::uint32_t, 1> workspace);
 }  // namespace v2
+
+namespace v3 {  // tensor cores, and a read of the scores; shapes: those of v2
+inline constexpr Index panel_rows = 264;  // two blocks on every multiprocessor of an H200
+
+/// Queries of a panel whose scores go into so many elements; 0: too few to be worth the launches.
+Index indexer_topk_panel(Index T, Index longest, Index elements);
+/// workspace: panel x longest elements.
+template <class Row>
+void indexer_topk(Stream, DeviceView<std::int32_t, 2> chosen, DeviceView<std::int32_t, 1> nan_at,
+                  const IndexerIn<Row>&, Index panel, DeviceView<std::uint32_t, 1> workspace);
+}  // namespace v3
 
 template <class Row>
 void indexer_topk(Stream, DeviceView<std::int32_t, 2> chosen, DeviceView<std::int32_t, 1> nan_at,

@@ -3,19 +3,6 @@
 #include "optimized/cuda/ops/topk_select.cuh"
 
 namespace dsa::cuda::DSA_PLACE {
-namespace {
-
-void expect_shapes(DeviceView<std::int32_t, 2> chosen, DeviceView<std::int32_t, 1> nan_at,
-                   DeviceView<const float, 2> scores) {
-  const Index T = scores.shape[0];
-  expect_shape("chosen", chosen, {T, chosen.shape[1]});
-  expect_shape("nan_at", nan_at, {T});
-  require(scores.shape[1] <= 0x7fffffff,
-          "a row of " + std::to_string(scores.shape[1]) + " scores has subscripts beyond 32 bits");
-}
-
-}  // namespace
-
 namespace v1 {
 
 constexpr int threads = 256;
@@ -67,7 +54,7 @@ __global__ void topk_kernel(DeviceView<std::int32_t, 2> chosen, DeviceView<std::
 
 void topk_select(Stream stream, DeviceView<std::int32_t, 2> chosen,
                  DeviceView<std::int32_t, 1> nan_at, DeviceView<const float, 2> scores) {
-  expect_shapes(chosen, nan_at, scores);
+  expect_topk_shapes(chosen, nan_at, scores);
   launch(stream, "topk_select v1", {grid_of(scores.shape[0]), threads, SelectScratch::bytes()},
          topk_kernel, chosen, nan_at, scores);
 }
@@ -104,7 +91,7 @@ __global__ void __launch_bounds__(threads)
 
 void topk_select(Stream stream, DeviceView<std::int32_t, 2> chosen,
                  DeviceView<std::int32_t, 1> nan_at, DeviceView<const float, 2> scores) {
-  expect_shapes(chosen, nan_at, scores);
+  expect_topk_shapes(chosen, nan_at, scores);
   const Index capacity = LargestScratch::capacity_for(chosen.shape[1]);
   launch(stream, "topk_select v2",
          {grid_of(scores.shape[0]), threads, LargestScratch::bytes(capacity)}, topk_kernel, chosen,
@@ -115,6 +102,8 @@ void topk_select(Stream stream, DeviceView<std::int32_t, 2> chosen,
 
 void topk_select(Stream stream, DeviceView<std::int32_t, 2> chosen,
                  DeviceView<std::int32_t, 1> nan_at, DeviceView<const float, 2> scores) {
+  if (v3::topk_reads_once(chosen.shape[1], scores.shape[1]))
+    return v3::topk_select(stream, chosen, nan_at, scores);
   v2::topk_select(stream, chosen, nan_at, scores);
 }
 

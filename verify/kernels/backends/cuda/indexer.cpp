@@ -82,6 +82,16 @@ Launch prepare_topk_v2(const Case& c, Arrays& out) {
       });
 }
 
+/// In panels of two queries, so that a case has several and a last one that may be smaller.
+template <class Row>
+Launch prepare_topk_v3(const Case& c, Arrays& out) {
+  return prepare_topk<Row>(
+      c, out, [](Index, Index, Index S) { return 2 * S; },
+      [](auto chosen, auto nan_at, const IndexerIn<Row>& in, auto workspace) {
+        v3::indexer_topk(Stream{}, chosen, nan_at, in, 2, workspace);
+      });
+}
+
 template <class Row>
 Launch prepare_topk_op(const Case& c, Arrays& out) {
   return prepare_topk<Row>(c, out, indexer_topk_workspace,
@@ -105,6 +115,7 @@ std::vector<Rung> indexer_rungs() {
           {"indexer_scores", "dispatch", "fp8", prepare_scores<e4m3, indexer_scores<e4m3>>},
           {"topk_select", "v1", "fp32", prepare_select<v1::topk_select>},
           {"topk_select", "v2", "fp32", prepare_select<v2::topk_select>},
+          {"topk_select", "v3", "fp32", prepare_select<v3::topk_select>},
           {"indexer_topk", "v1", "fp32", prepare_topk_v1<float>},
           {"indexer_topk", "v1", "bf16", prepare_topk_v1<bf16>},
           {"indexer_topk", "v1", "fp8", prepare_topk_v1<e4m3>},
@@ -112,6 +123,8 @@ std::vector<Rung> indexer_rungs() {
           {"indexer_topk", "v2", "fp8", prepare_topk_v2<e4m3, 1>, refuses<e4m3>},
           {"indexer_topk", "v2-3-splits", "bf16", prepare_topk_v2<bf16, 3>, refuses<bf16>},
           {"indexer_topk", "v2-3-splits", "fp8", prepare_topk_v2<e4m3, 3>, refuses<e4m3>},
+          {"indexer_topk", "v3", "bf16", prepare_topk_v3<bf16>, refuses<bf16>},
+          {"indexer_topk", "v3", "fp8", prepare_topk_v3<e4m3>, refuses<e4m3>},
           {"indexer_topk", "dispatch", "fp32", prepare_topk_op<float>},
           {"indexer_topk", "dispatch", "bf16", prepare_topk_op<bf16>},
           {"indexer_topk", "dispatch", "fp8", prepare_topk_op<e4m3>}};

@@ -1,0 +1,85 @@
+// indexer_topk v3: the scores of a panel of queries, the choice among them, then the next panel.
+#include <algorithm>
+
+#include "optimized/cuda/device/indexer_tile.cuh"
+#include "optimized/cuda/ops/indexer_topk.cuh"
+#include "optimized/cuda/ops/topk_select.cuh"
+
+namespace dsa::cuda::DSA_PLACE::v3 {
+namespace {
+
+constexpr Index most_panels = 64;
+constexpr Index tiles_per_block = 16;
+
+/// Column i: the i-th visible key of the query. Nothing is written behind the last one.
+template <class Row>
+__global__ void __launch_bounds__(indexer_threads)
+    scores_kernel(DeviceView<float, 2> scores, IndexerIn<Row> in) {
+  const Index t = blockIdx.x;
+  const KeyRange keys = keys_of(in, t);
+  const Index begin = keys.begin + blockIdx.y * tiles_per_block * keys_per_tile;
+  const Index end = smaller(keys.end, begin + tiles_per_block * keys_per_tile);
+  if (begin >= end) return;
+  SharedMemory memory;
+  const IndexerTile<Row> tile(memory, in);
+  tile.load_query(in, t);
+  for_each_tile(tile, begin, end, [&](Index first) {
+    const Index i = threadIdx.x;
+    if (i < keys_per_tile && first + i < end)
+      scores(t, first + i - keys.begin) = tile.score(first, i);
+  });
+}
+
+/// Rows [first, first + n) of (T, ...).
+template <class X, int Rank>
+DeviceView<X, Rank> rows_of(DeviceView<X, Rank> x, Index first, Index n) {
+  Index row = 1;
+  for (int axis = 1; axis < Rank; ++axis) row *= x.shape[axis];
+  x.data += first * row;
+  x.shape[0] = n;
+  return x;
+}
+
+template <class Row>
+IndexerIn<Row> queries_of(IndexerIn<Row> in, Index first, Index n) {
+  in.q = rows_of(in.q, first, n);
+  in.w = rows_of(in.w, first, n);
+  in.visible = {rows_of(in.visible.begin, first, n), rows_of(in.visible.end, first, n)};
+  return in;
+}
+
+}  // namespace
+
+Index indexer_topk_panel(Index T, Index longest, Index elements) {
+  const Index rows = std::min({T, panel_rows, elements / std::max<Index>(1, longest)});
+  return rows * most_panels >= T ? rows : 0;
+}
+
+template <class Row>
+void indexer_topk(Stream stream, DeviceView<std::int32_t, 2> chosen,
+                  DeviceView<std::int32_t, 1> nan_at, const IndexerIn<Row>& in, Index panel,
+                  DeviceView<std::uint32_t, 1> workspace) {
+  const Index T = in.q.shape[0], S = in.k.rows, longest = std::min(in.longest, S);
+  expect_indexer_topk_shapes(chosen, nan_at, in, std::min(T, panel) * longest, workspace);
+  const IndexerShapes<Row> shapes{in.q.shape[1], in.q.shape[2]};
+  require(shapes.refuses().empty(), "indexer_topk " + shapes.refuses());
+  auto* const space = reinterpret_cast<float*>(workspace.data);
+  for (Index first = 0; first < T; first += panel) {
+    const Index n = std::min(panel, T - first);
+    const DeviceView<float, 2> scores{space, {n, longest}};
+    const IndexerIn<Row> queries = queries_of(in, first, n);
+    launch(stream, "indexer_topk v3",
+           {grid_of(n, ceil_divide(longest, tiles_per_block * keys_per_tile)), indexer_threads,
+            shapes.shared_bytes()},
+           scores_kernel<Row>, scores, queries);
+    topk_of_panel(stream, rows_of(chosen, first, n), rows_of(nan_at, first, n), scores,
+                  queries.visible, S);
+  }
+}
+
+template void indexer_topk(Stream, DeviceView<std::int32_t, 2>, DeviceView<std::int32_t, 1>,
+                           const IndexerIn<bf16>&, Index, DeviceView<std::uint32_t, 1>);
+template void indexer_topk(Stream, DeviceView<std::int32_t, 2>, DeviceView<std::int32_t, 1>,
+                           const IndexerIn<e4m3>&, Index, DeviceView<std::uint32_t, 1>);
+
+}  // namespace dsa::cuda::DSA_PLACE::v3
