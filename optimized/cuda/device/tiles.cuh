@@ -4,8 +4,8 @@
 // A tile is a number of rows of the same number of bytes, a multiple of 128. Its 16-byte chunks are
 // permuted within eight (chunk ^ row % 8), so that ldmatrix meets no bank conflict. Rows are copied
 // byte by byte from global memory; what lies beyond a row's end, or beyond the matrix, is zero.
-// A step is 32 bytes of a row: 16 bf16 or 32 e4m3. e4m3 numbers are bf16 numbers too, and their
-// products are exact in fp32: they go through the bf16 instruction on every architecture, because
+// A step is 32 bytes of a row: 16 bf16 or 32 e4m3. e4m3 numbers are f16 numbers too, and their
+// products are exact in fp32: they go through the f16 instruction on every architecture, because
 // the e4m3 instruction of sm_89 and sm_90 keeps fewer bits of its sums than fp32 has.
 #pragma once
 
@@ -61,11 +61,23 @@ struct ColumnFragment {
   std::uint32_t r[instructions<T>][2];
 };
 
-/// Elements 2 i and 2 i + 1 of four e4m3 numbers, as bf16.
-__device__ inline std::uint32_t bf16_pair(std::uint32_t four, int i) {
-  const float low = widen(e4m3{std::uint8_t(four >> 16 * i)});
-  const float high = widen(e4m3{std::uint8_t(four >> (16 * i + 8))});
-  return bits_of(low) >> 16 | (bits_of(high) & 0xffff0000u);
+/// The same number in IEEE half precision. A float's exponent is larger by 112.
+__device__ inline std::uint32_t f16_of(std::uint8_t x) {
+  const std::uint32_t sign = (x & 0x80u) << 8, magnitude = x & 0x7fu;
+  if (magnitude == 0x7f) return sign | 0x7e00u;
+  if (magnitude == 0) return sign;
+  return sign | ((bits_of(widen(e4m3{std::uint8_t(magnitude)})) >> 13) - (112u << 10));
+}
+/// Elements 2 i and 2 i + 1 of four e4m3 numbers, as f16.
+__device__ inline std::uint32_t f16_pair(std::uint32_t four, int i) {
+  const std::uint32_t pair = four >> 16 * i;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+  std::uint32_t wide;
+  asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(wide) : "h"(std::uint16_t(pair)));
+  return wide;
+#else
+  return f16_of(std::uint8_t(pair)) | f16_of(std::uint8_t(pair >> 8)) << 16;
+#endif
 }
 
 /// Rows [row, row + 16) of a tile. Which 16 of an e4m3 step's 32 channels an instruction takes, and
@@ -79,8 +91,8 @@ __device__ RowFragment<T> load_rows(Tile tile, Index row, Index step) {
     RowFragment<T> f;
     for (int i = 0; i < 2; ++i)
       for (int j = 0; j < 2; ++j) {
-        f.r[i][j] = bf16_pair(raw[2 * i + j], 0);
-        f.r[i][2 + j] = bf16_pair(raw[2 * i + j], 1);
+        f.r[i][j] = f16_pair(raw[2 * i + j], 0);
+        f.r[i][2 + j] = f16_pair(raw[2 * i + j], 1);
       }
     return f;
   } else {
@@ -97,8 +109,8 @@ __device__ void load_columns(ColumnFragment<T> (&f)[2], Tile tile, Index row, In
   for (int n = 0; n < 2; ++n)
     for (int i = 0; i < 2; ++i) {
       if constexpr (std::is_same_v<T, e4m3>) {
-        f[n].r[i][0] = bf16_pair(raw[2 * n + i], 0);
-        f[n].r[i][1] = bf16_pair(raw[2 * n + i], 1);
+        f[n].r[i][0] = f16_pair(raw[2 * n + i], 0);
+        f[n].r[i][1] = f16_pair(raw[2 * n + i], 1);
       } else {
         f[n].r[0][i] = raw[2 * n + i];
       }
@@ -108,7 +120,11 @@ __device__ void load_columns(ColumnFragment<T> (&f)[2], Tile tile, Index row, In
 /// d (16 x 8) += a (16 x step) b (step x 8).
 template <class T>
 __device__ void multiply(float (&d)[4], const RowFragment<T>& a, const ColumnFragment<T>& b) {
-  for (int i = 0; i < instructions<T>; ++i) mma_bf16(d, a.r[i], b.r[i]);
+  for (int i = 0; i < instructions<T>; ++i)
+    if constexpr (std::is_same_v<T, e4m3>)
+      mma_f16(d, a.r[i], b.r[i]);
+    else
+      mma_bf16(d, a.r[i], b.r[i]);
 }
 
 }  // namespace dsa::cuda::DSA_PLACE

@@ -5,14 +5,21 @@
 namespace dsa::cuda::host {
 namespace {
 
-float low(std::uint32_t pair) { return std::bit_cast<float>(pair << 16); }
-float high(std::uint32_t pair) { return std::bit_cast<float>(pair & 0xffff0000u); }
+float of_bf16(std::uint32_t bits) { return std::bit_cast<float>(bits << 16); }
+float of_f16(std::uint32_t bits) {
+  const std::uint32_t sign = (bits & 0x8000u) << 16, magnitude = bits & 0x7fffu;
+  if (magnitude < 0x400u) return std::bit_cast<float>(sign | 0x33800000u) * float(magnitude);
+  const std::uint32_t exponent = magnitude >= 0x7c00u ? 0x7f800000u : 0u;  // inf or NaN
+  return std::bit_cast<float>(sign | ((magnitude << 13) + (112u << 23)) | exponent);
+}
 
 struct Fragments {
   float* d;
   const std::uint32_t *a, *b;
 };
 
+/// value: a number from its 16 bits.
+template <float (*value)(std::uint32_t)>
 void multiply(void* const* lanes) {
   float a[16][16], b[16][8];
   for (int i = 0; i < warp_size; ++i) {
@@ -21,9 +28,12 @@ void multiply(void* const* lanes) {
     const int g = i / 4, c = 2 * (i % 4);
     for (int r = 0; r < 4; ++r) {
       float* at = &a[g + 8 * (r % 2)][c + 8 * (r / 2)];
-      at[0] = low(f->a[r]), at[1] = high(f->a[r]);
+      at[0] = value(f->a[r] & 0xffffu), at[1] = value(f->a[r] >> 16);
     }
-    for (int r = 0; r < 2; ++r) b[c + 8 * r][g] = low(f->b[r]), b[c + 8 * r + 1][g] = high(f->b[r]);
+    for (int r = 0; r < 2; ++r) {
+      b[c + 8 * r][g] = value(f->b[r] & 0xffffu);
+      b[c + 8 * r + 1][g] = value(f->b[r] >> 16);
+    }
   }
   for (int i = 0; i < warp_size; ++i) {
     const auto* f = static_cast<const Fragments*>(lanes[i]);
@@ -78,7 +88,12 @@ void collect(void* const* lanes) {
 
 void mma_bf16(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2], int line) {
   Fragments mine{d, a, b};
-  warp_operation("an mma", line, &mine, multiply, false);
+  warp_operation("an mma", line, &mine, multiply<of_bf16>, false);
+}
+
+void mma_f16(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2], int line) {
+  Fragments mine{d, a, b};
+  warp_operation("an mma", line, &mine, multiply<of_f16>, false);
 }
 
 void load_matrices(std::uint32_t (&r)[4], const void* row, bool transposed, int line) {

@@ -94,6 +94,10 @@ inline void __syncwarp(unsigned mask = all_lanes, int line = __builtin_LINE()) {
 void mma_bf16(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2],
               int line = __builtin_LINE());
 
+/// The same in IEEE half precision.
+void mma_f16(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2],
+             int line = __builtin_LINE());
+
 /// Four matrices of 8 x 8 two-byte elements: lane i brings the address of row i % 8 of matrix
 /// i / 8 (16 bytes, 16-byte aligned) and gets, of each matrix, elements 2 (i % 4), +1 of row i / 4;
 /// transposed: of column i / 4.

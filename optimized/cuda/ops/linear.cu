@@ -73,13 +73,16 @@ __global__ void __launch_bounds__(product_threads)
   Sums<X> total;
   for_each_run(xs, ws, [&](Index run, Index stage) {
     if constexpr (std::is_same_v<X, e4m3>) {  // a run is the 128 channels of one scale
-      Sums<X> partial;
-      partial.add(xs.tile, ws.tile, stage);
       const float w_scale = scales.w(first_f / scale_block, run);
+      float scale[2][2];  // of the thread's rows, read before they are needed
       total.each([&](int i, int j, int row, int) {
         const Index t = first_t + row;
-        total.d[i][j] += partial.d[i][j] * (t < T ? scales.x(t, run) * w_scale : 0);
+        if (i % 4 == 0 && j % 2 == 0) scale[i / 4][j / 2] = t < T ? scales.x(t, run) * w_scale : 0;
       });
+      Sums<X> partial;
+      partial.add(xs.tile, ws.tile, stage);
+      total.each(
+          [&](int i, int j, int, int) { total.d[i][j] += partial.d[i][j] * scale[i / 4][j / 2]; });
     } else {
       total.add(xs.tile, ws.tile, stage);
     }
