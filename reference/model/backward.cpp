@@ -149,8 +149,13 @@ class Backward {
     Tensor<Real, 2> h(x.shape()), d_h(x.shape()), z({x.shape()[0], w.weight.rows()}),
         d_z(z.shape());
     Tensor<Real, 1> d_g({x.shape()[1]});
+    const auto told = [&](const std::string& name, Tensor<Real, 2>& value) {
+      if (forward.tap.tensor) forward.tap.tensor(name, value);
+    };
     forward.ops.rmsnorm(at.norm, h, x, at.gain, eps);
+    told(at.norm, h);
     forward.ops.linear(at.head, z, h, w);
+    told(at.head, z);
     pass_.ops.cross_entropy(at.head, d_z, z, targets, weights);
     if (pass_.tap) pass_.tap(at.head, d_z);
     if (at.d_matrix.size() == 0)

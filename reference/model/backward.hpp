@@ -61,7 +61,7 @@ using Gradients = std::function<void(const std::string& name, View<const Real, 2
 template <class Real>
 using BackwardTap = std::function<void(const std::string& name, View<Real, 2> d_output)>;
 
-/// The pass's tap sees each layer twice: in the forward pass, and when it is run again.
+/// The pass's tap sees each layer, and the head, twice: in the forward pass, and when run again.
 template <class Real>
 struct BackwardPass {
   const Pass<Real>& forward;

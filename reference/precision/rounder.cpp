@@ -224,8 +224,26 @@ void Rounded::mla(Name name, View<double, 3> out, View<const double, 3> q_nope,
 }
 
 void Rounded::router_scores(Name name, Out s, In z, Router::Scoring scoring) const {
-  reference::router_scores<double>(s, z, scoring);
-  round_all(name, s, formats.wide, 0);
+  const Stream stored(rounding, name, 0), exponential(rounding, name, 1), sum(rounding, name, 2),
+      shifted(rounding, name, 3);
+  const Index T = z.shape[0], E = z.shape[1];
+  for (Index t = 0; t < T; ++t) {
+    const bool sigmoid = scoring == Router::Scoring::sigmoid;
+    const double most = sigmoid ? 0 : *std::max_element(z[t].begin(), z[t].end());
+    double total = 0, squares = 0;
+    for (Index e = 0; e < E; ++e) {
+      const Index i = t * E + e;
+      const double exponent = sigmoid ? -z(t, e) : shifted.round(formats.wide, z(t, e) - most, i);
+      s(t, e) = exponential.round(formats.wide, std::exp(exponent), i);
+      total += s(t, e), squares += s(t, e) * s(t, e);
+    }
+    total += sum.accumulation(formats.wide, E, squares, total, t);
+    for (Index e = 0; e < E; ++e) {
+      const Index i = t * E + e;
+      const double part = sigmoid ? 1 / sum.round(formats.wide, 1 + s(t, e), i) : s(t, e) / total;
+      s(t, e) = stored.round(formats.wide, part, i);
+    }
+  }
 }
 
 void Rounded::router_weights(Name name, Out weights, In s, View<const Index, 2> experts,
@@ -233,9 +251,12 @@ void Rounded::router_weights(Name name, Out weights, In s, View<const Index, 2> 
   const Stream total(rounding, name, 0), quotient(rounding, name, 1), scaled(rounding, name, 2);
   const Index T = s.shape[0], k = experts.shape[1];
   for (Index t = 0; t < T; ++t) {
-    double sum = 0;
-    for (Index i = 0; i < k; ++i) sum += s(t, experts(t, i));
-    sum = total.round(formats.wide, sum + 1e-20, t);
+    double sum = 1e-20, squares = 0;
+    for (Index i = 0; i < k; ++i) {
+      sum += s(t, experts(t, i));
+      squares += s(t, experts(t, i)) * s(t, experts(t, i));
+    }
+    sum = total.round(formats.wide, sum + total.accumulation(formats.wide, k, squares, sum, t), t);
     for (Index i = 0; i < k; ++i) {
       const double share = normalise
                                ? quotient.round(formats.wide, s(t, experts(t, i)) / sum, t * k + i)

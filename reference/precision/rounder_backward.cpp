@@ -6,6 +6,7 @@
 #include "core/threads.hpp"
 #include "reference/ops/dot.hpp"
 #include "reference/ops/mla_keys.hpp"
+#include "reference/precision/composed_backward.hpp"
 
 namespace dsa::reference {
 namespace {
@@ -99,8 +100,12 @@ struct RoundedBackward {
     const Index T = in.q_nope.shape[0], N = in.q_nope.shape[1], B = in.q_nope.shape[2],
                 P = in.q_rope.shape[2], S = in.kv.shape[0], U = d_out.shape[2],
                 K = in.chosen.shape[1];
-    const Stream narrowed(rounding, name, 0), product(rounding, name, 1), inner(rounding, name, 2),
-        scaled(rounding, name, 3);
+    const Stream dot_product(rounding, name, 0), scores(rounding, name, 1),
+        probability(rounding, name, 2), narrowed(rounding, name, 3);  // the forward op's own
+    const Stream product(rounding, name, 200), inner(rounding, name, 201),
+        difference(rounding, name, 202), by_p(rounding, name, 203), passed(rounding, name, 204),
+        scaled(rounding, name, 205);
+    const Dtype wide = formats.wide, model = formats.model;
     Sums<3> q_nope({T, N, B}), q_rope({T, N, P}), kv({S, N, B + U}), k_rope({N, S, P});
     parallel_for(N, T * K * (60 + 2 * (B + P + U)), [&](Index n) {
       for (Index t = 0; t < T; ++t) {
@@ -108,27 +113,29 @@ struct RoundedBackward {
         std::vector<double> p(keys.size()), d_p(keys.size());
         const auto at = [&](std::size_t j) { return (t * N + n) * K + static_cast<Index>(j); };
         for (std::size_t j = 0; j < keys.size(); ++j) {
-          const double* k = in.kv[keys[j]][n].data;
-          p[j] = in.scale * (dot(in.q_nope[t][n].data, k, B) +
-                             dot(in.q_rope[t][n].data, in.k_rope[keys[j]].data, P));
-          double squares = 0;
-          for (Index u = 0; u < U; ++u)
-            squares += d_out(t, n, u) * d_out(t, n, u) * k[B + u] * k[B + u];
-          const double sum = dot(d_out[t][n].data, k + B, U);
-          d_p[j] = product.round(formats.model,
-                                 sum + product.accumulation(formats.wide, U, squares, sum, at(j)),
-                                 at(j));
+          const double *k = in.kv[keys[j]][n].data, *k_rotated = in.k_rope[keys[j]].data;
+          const double *q = in.q_nope[t][n].data, *q_rotated = in.q_rope[t][n].data;
+          RoundedSum score, sum;
+          for (Index b = 0; b < B; ++b) score.add(q[b] * k[b]);
+          for (Index r = 0; r < P; ++r) score.add(q_rotated[r] * k_rotated[r]);
+          for (Index u = 0; u < U; ++u) sum.add(d_out(t, n, u) * k[B + u]);
+          p[j] =
+              scores.round(model, in.scale * score.rounded(dot_product, wide, model, at(j)), at(j));
+          d_p[j] = sum.rounded(product, wide, model, at(j));
         }
         softmax(p.data(), static_cast<Index>(p.size()));
-        double delta = 0;
-        for (std::size_t j = 0; j < keys.size(); ++j) delta += p[j] * d_p[j];
-        delta = inner.round(formats.wide, delta, t * N + n);
+        RoundedSum of_row;
+        for (std::size_t j = 0; j < keys.size(); ++j) {
+          p[j] = probability.round(wide, p[j], at(j));
+          of_row.add(p[j] * d_p[j]);
+        }
+        const double delta = of_row.rounded(inner, wide, wide, t * N + n);
         for (std::size_t j = 0; j < keys.size(); ++j) {
           const Index s = keys[j];
-          const double d_z = scaled.round(
-              formats.model,
-              in.scale * inner.round(formats.model, p[j] * (d_p[j] - delta), T * N + at(j)), at(j));
-          const double weight = narrowed.round(formats.model, p[j], at(j));
+          const double rest = difference.round(wide, d_p[j] - delta, at(j));
+          const double d_score = passed.round(model, by_p.round(wide, p[j] * rest, at(j)), at(j));
+          const double d_z = scaled.round(model, in.scale * d_score, at(j));
+          const double weight = narrowed.round(model, p[j], at(j));
           add_row(&q_nope.value(t, n, 0), &q_nope.squares(t, n, 0), d_z, in.kv[s][n].data, B);
           add_row(&q_rope.value(t, n, 0), &q_rope.squares(t, n, 0), d_z, in.k_rope[s].data, P);
           add_row(&kv.value(s, n, 0), &kv.squares(s, n, 0), d_z, in.q_nope[t][n].data, B);
@@ -142,10 +149,10 @@ struct RoundedBackward {
     add(name, 2, d.d_kv, kv, T, formats.model);
     Tensor<double, 3> of_heads({N, S, P});  // each head's copy of the key, rounded; then their sum
     add<3>(name, 3, of_heads, k_rope, T, formats.model);
-    Tensor<double, 2> shared({S, P});
+    Sums<2> shared({S, P});
     for (Index n = 0; n < N; ++n)
-      add_scaled(shared.data(), 1, of_heads.view()[n].data, shared.size());
-    add(name, 4, d.d_k_rope.data, shared.data(), shared.size(), formats.model);
+      add_row(shared.value.data(), shared.squares.data(), 1, of_heads.view()[n].data, S * P);
+    add(name, 4, d.d_k_rope, shared, N, formats.model);
   }
 
   void indexer_scores(Name name, IndexerScoresGradient<double> d,
@@ -196,6 +203,7 @@ struct RoundedBackward {
 BackwardOps<double> RoundedBackward::ops() const {
   BackwardOps<double> plain = backward_definition<double>(), ops = plain;
   const RoundedBackward self = *this;
+  const ComposedBackward composed{formats, rounding};
   const Dtype model = formats.model, wide = formats.wide;
   const auto linear_of = [self](Dtype format, Dtype kept) {
     return [=](Name name, Out d_x, LinearGradient<double> d, In x, const Linear& w, In d_y) {
@@ -209,7 +217,7 @@ BackwardOps<double> RoundedBackward::ops() const {
                     double eps) {
     Tensor<double, 2> part(d_x.shape);
     Tensor<double, 1> gain(d_g.shape);
-    plain.rmsnorm(name, part, gain, x, g, d_y, eps);
+    composed.rmsnorm(name, part, gain, x, g, d_y, eps);
     self.add(name, 0, d_x.data, part.data(), part.size(), model);
     self.add(name, 1, d_g.data, gain.data(), gain.size(), model);
   };
@@ -222,22 +230,20 @@ BackwardOps<double> RoundedBackward::ops() const {
     self.add(name, 1, d.d_g.data, gain.data(), gain.size(), model);
     self.add(name, 2, d.d_b.data, bias.data(), bias.size(), model);
   };
-  ops.rope = [=](Name name, View<double, 3> d_x, In cos, In sin, RopeLayout layout) {
-    plain.rope(name, d_x, cos, sin, layout);
-    const Stream die(self.rounding, name, 1000);
-    for (Index i = 0; i < d_x.size(); ++i) d_x.data[i] = die.round(model, d_x.data[i], i);
-  };
+  ops.rope = [=](Name name, auto&&... a) { composed.rope(name, a...); };
   ops.indexer_scores = [=](Name name, auto&&... a) { self.indexer_scores(name, a...); };
   ops.mla_expanded = [=](Name name, auto&&... a) { self.mla(name, a...); };
   ops.mla_absorbed = [](Name name, auto&&...) {
     throw Error(name +
                 ": an emulated precision computes MLA in the expanded form, as its original does");
   };
-  ops.router_scores = stored_in(wide, plain.router_scores);
-  ops.router_weights = stored_in(wide, plain.router_weights);
+  ops.router_scores =
+      stored_in(wide, [=](Name name, auto&&... a) { composed.router_scores(name, a...); });
+  ops.router_weights =
+      stored_in(wide, [=](Name name, auto&&... a) { composed.router_weights(name, a...); });
   ops.swiglu = [=](Name name, Out d_gate, Out d_up, In gate, In up, In d_h) {
     Tensor<double, 2> of_gate(gate.shape), of_up(up.shape);
-    plain.swiglu(name, of_gate, of_up, gate, up, d_h);
+    composed.swiglu(name, of_gate, of_up, gate, up, d_h);
     self.add(name, 0, d_gate.data, of_gate.data(), of_gate.size(), model);
     self.add(name, 1, d_up.data, of_up.data(), of_up.size(), model);
   };
@@ -245,12 +251,13 @@ BackwardOps<double> RoundedBackward::ops() const {
                        std::span<const double> weights, In d_y) {
     Tensor<double, 2> of_x(d.d_x.shape);
     std::vector<double> of_w(d.d_weights.size());
-    plain.accumulate(name, {of_x, of_w}, x, rows, weights, d_y);
+    composed.accumulate(name, {of_x, of_w}, x, rows, weights, d_y);
     self.add(name, 0, d.d_x.data, of_x.data(), of_x.size(), model);
     self.add(name, 1, d.d_weights.data(), of_w.data(), static_cast<Index>(of_w.size()), wide);
   };
   ops.add = stored_in(model, plain.add);
-  ops.cross_entropy = stored_in(wide, plain.cross_entropy);
+  ops.cross_entropy =
+      stored_in(model, [=](Name name, auto&&... a) { composed.cross_entropy(name, a...); });
   ops.index_kl = stored_in(wide, plain.index_kl);
   ops.balance_loss = stored_in(wide, plain.balance_loss);
   return ops;

@@ -10,6 +10,7 @@
 
 #include "core/random.hpp"
 #include "core/threads.hpp"
+#include "verify/limits/held_runs.hpp"
 #include "verify/measure/divergence.hpp"
 #include "verify/measure/infinity.hpp"
 #include "verify/measure/selection.hpp"
@@ -244,16 +245,25 @@ double reach_of(const std::vector<std::vector<double>>& kl, std::size_t t, const
 
 Limits measure_limits(const Perturbed& perturbed, const Sequence& sequence, const Run& base,
                       const RunOptions& options, const IsFixed& known, const NoiseOptions& noise) {
+  const PerturbedRun forward = [&](std::uint64_t number, const Decide& held) {
+    RunOptions run = options;
+    run.decide = held;
+    const Variant draw = perturbed(number);
+    return run_reference(draw.model, sequence, draw.ops, run);
+  };
+  return measure_limits(forward, base, known, noise);
+}
+
+Limits measure_limits(const PerturbedRun& perturbed, const Run& base, const IsFixed& known,
+                      const NoiseOptions& noise) {
   const double alpha = noise.alpha / 3 / static_cast<double>(noise.share);  // KL, logits, tensors
   const int M = noise.runs;
   NoiseSums sums;
-  RunOptions held = options;
-  held.decide = [&](const std::string& name, View<const double, 2>, View<Index, 2> chosen) {
+  const Decide held = [&](const std::string& name, View<const double, 2>, View<Index, 2> chosen) {
     copy_to(chosen, base.find(name)->chosen);
   };
   const auto one = [&](int m) {
-    const Variant draw = perturbed(random_bits(noise.seed, static_cast<std::uint64_t>(m)));
-    return run_reference(draw.model, sequence, draw.ops, held);
+    return perturbed(random_bits(noise.seed, static_cast<std::uint64_t>(m)), held);
   };
   take_in_order(M, noise.parallel, one, [&](int m, const Run& run) {
     add(sums, run, base);

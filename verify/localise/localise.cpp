@@ -8,6 +8,7 @@
 #include "core/trace_names.hpp"
 #include "verify/judge/inputs.hpp"
 #include "verify/judge/precision_of.hpp"
+#include "verify/localise/backward.hpp"
 #include "verify/localise/graft.hpp"
 #include "verify/localise/weights.hpp"
 #include "verify/names/dataflow.hpp"
@@ -236,19 +237,8 @@ void conclude_trace(Localisation& l) {
   }
 }
 
-}  // namespace
-
-Localisation localise(const std::filesystem::path& checkpoint,
-                      const std::filesystem::path& candidate, const JudgeOptions& options) {
-  const auto start = std::chrono::steady_clock::now();
-  Localisation l;
-  l.checkpoint = checkpoint.string(), l.candidate = candidate.string();
-  const Config config = read_config(checkpoint);
-  Recording side = read_named(candidate, options.dtype, config, options.names);
-  const reference::Precision precision =
-      options.precision ? *options.precision : precision_of(side);
-  l.precision = name_of(precision);
-  const ModelPair models = open_models(Checkpoint(checkpoint, options).stored, precision);
+void localise_forward(Localisation& l, const ModelPair& models, Recording side,
+                      const JudgeOptions& options) {
   bool traced = false;  // more than what are the logits anyway
   for (const Trace::Entry& entry : side.trace.entries()) {
     if (!is_traced(entry.name)) l.unmapped.push_back(entry.name);
@@ -266,6 +256,35 @@ Localisation localise(const std::filesystem::path& checkpoint,
     if (const auto others = other_weights(models, side, l.grafted.wrong); !others.empty())
       l.why += "; " + in_words(others);
   }
+}
+
+}  // namespace
+
+Localisation localise(const std::filesystem::path& checkpoint,
+                      const std::filesystem::path& candidate, const JudgeOptions& options,
+                      const std::filesystem::path& forward) {
+  const auto start = std::chrono::steady_clock::now();
+  Localisation l;
+  l.checkpoint = checkpoint.string(), l.candidate = candidate.string();
+  const Config config = read_config(checkpoint);
+  const bool backwards = is_backward(read_recording(candidate, options.dtype, config.vocab_size));
+  require(backwards || forward.empty(),
+          candidate.string() + " holds no gradients (d.NAME), so it needs no --forward");
+  BackwardTrace trace;
+  Recording side;
+  if (backwards)
+    trace = backward_trace(candidate, forward, config, options.names);
+  else
+    side = read_named(candidate, options.dtype, config, options.names);
+  const reference::Precision precision = options.precision ? *options.precision
+                                         : backwards       ? precision_of(trace)
+                                                           : precision_of(side);
+  l.precision = name_of(precision);
+  const ModelPair models = open_models(Checkpoint(checkpoint, options).stored, precision);
+  if (backwards)
+    localise_backward(l, models, trace, options);
+  else
+    localise_forward(l, models, std::move(side), options);
   l.receipt = make_receipt(checkpoint, candidate, std::nullopt);
   l.receipt.candidate_sha256.swap(l.receipt.golden_sha256);
   l.receipt.draws = options;

@@ -20,7 +20,8 @@ namespace dsa::verify {
 struct FaultyOp {
   TensorResult tensor;
   /// The ops, named by their tensors, that lie between it and what the trace tells: itself, and
-  /// before it whatever the trace leaves out. One of them is wrong, or several. In order.
+  /// before it whatever the trace leaves out. One of them is wrong, or several. In order. In the
+  /// backward pass: those whose backward lies there.
   std::vector<std::string> ops;
 };
 
@@ -56,9 +57,12 @@ std::vector<std::string> suspects(const Judgement& plain, const std::vector<Sequ
                                   const Config&, const std::vector<std::string>& executed,
                                   std::string& why);
 
-/// Error: bad input.
+/// A candidate that holds "d.NAME" is localised in the backward pass
+/// (verify/localise/backward.hpp); `forward`: the forward trace of the same run, where it is a file
+/// of its own. Error: bad input.
 Localisation localise(const std::filesystem::path& checkpoint,
-                      const std::filesystem::path& candidate, const JudgeOptions&);
+                      const std::filesystem::path& candidate, const JudgeOptions&,
+                      const std::filesystem::path& forward = {});
 
 std::string table(const Localisation&, bool colour);
 Json to_json(const Localisation&);

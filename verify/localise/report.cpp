@@ -33,7 +33,7 @@ std::string table(const Localisation& l, bool colour) {
   for (const FaultyOp& wrong : l.grafted.wrong)
     text += fmt::format("{:<48} {:>14} {:>12}  {}\n", clean(wrong.tensor.name),
                         number(wrong.tensor.worst), place(wrong.tensor.at),
-                        wrong.ops.size() == 1 ? "this one" : some(wrong.ops));
+                        wrong.ops == std::vector{wrong.tensor.name} ? "this one" : some(wrong.ops));
   const auto line = [&](const std::string& label, const std::vector<std::string>& names) {
     if (!names.empty()) text += fmt::format("{} ({}): {}\n", label, names.size(), some(names));
   };
