@@ -1,4 +1,6 @@
 // dsa-verify gradients: what is right passes, what is wrong is named.
+#include "verify/diagnose/gradients.hpp"
+
 #include <algorithm>
 #include <cmath>
 
@@ -171,4 +173,21 @@ TEST_CASE("the language model's gradient in the indexer must be zero", "[gradien
   REQUIRE(v.must_be_zero.size() == 1);
   CHECK(v.must_be_zero.front().name == leak);
   CHECK(v.notes.front() == "stage: dense: every visible key is chosen");
+}
+
+TEST_CASE("a file of gradients by torch with one defect in it is diagnosed", "[gradients][slow]") {
+  const GradientDiagnosis d =
+      diagnose_gradients(calm + "/checkpoint", calm + "/gradients.sparse.safetensors",
+                         calm + "/gradients.twin-kl-reversed.safetensors", quick());
+  CAPTURE(d.why);
+  CHECK(d.conclusion == "defect");
+  CHECK(d.defects == std::vector<int>{202});
+  CHECK(d.also.empty());
+  const RankedGradients& best = d.ranking.at(0);
+  CHECK(best.name == "kl-reversed");
+  CHECK(best.variant.empty());
+  CHECK(best.explained);
+  CHECK(best.worst_over_allowed <= 1);
+  CHECK(exit_code(d) == 1);
+  CHECK_THAT(table(d, false), Contains("kl-reversed explains loss.kl"));
 }
