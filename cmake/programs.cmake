@@ -25,7 +25,7 @@ target_compile_options(make_wide PRIVATE ${DSA_READS})
 add_library(dsa_experiments ${PROJECT_SOURCE_DIR}/experiments/rates/common.cpp
                             ${PROJECT_SOURCE_DIR}/experiments/rates/unknown_candidates.cpp)
 target_link_libraries(dsa_experiments PUBLIC dsa_verify PRIVATE dsa_exact)
-foreach(name false_alarms false_names thresholds visibility)
+foreach(name false_alarms false_gradient_alarms false_names thresholds visibility)
   add_executable(${name} ${PROJECT_SOURCE_DIR}/experiments/rates/${name}.cpp)
   target_link_libraries(${name} PRIVATE dsa_experiments dsa_cli dsa_exact)
   target_compile_options(${name} PRIVATE ${DSA_READS})

@@ -1,4 +1,4 @@
-# experiments/rates/golden_files.sh — what measure_golden.sh and diagnose_golden.sh share; sourced by them.
+# experiments/rates/golden_files.sh — what measure_golden.sh, diagnose_golden.sh and measure_gradients.sh share; sourced by them.
 #
 # DIR holds one folder a model: checkpoint/, logits.safetensors with columns fp64, fp32 and bf16, and
 # where they exist left-padded, ragged, trace.*, llama.cpp-{f32,f16cache,bf16} and twin-* files.
