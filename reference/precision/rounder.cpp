@@ -8,7 +8,6 @@
 #include "reference/ops/linear.hpp"
 #include "reference/ops/mla.hpp"
 #include "reference/ops/rope.hpp"
-#include "reference/ops/router.hpp"
 
 namespace dsa::reference {
 
