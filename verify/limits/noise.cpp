@@ -22,7 +22,7 @@ namespace {
 /// The fewest runs from which a spread of one element, or one row, can be estimated.
 constexpr int runs_for_one = 4;
 
-/// NoiseSums over held runs.
+/// Sums over held runs.
 struct NoiseSums {
   std::vector<std::vector<double>> kl;                 // [run][row]
   Tensor<double, 2> logits;                            // of squared deviations, (T, V)
