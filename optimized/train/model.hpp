@@ -22,6 +22,7 @@
 #include "core/weights.hpp"
 #include "optimized/shared/recall.hpp"
 #include "optimized/train/batch.hpp"
+#include "optimized/train/context.hpp"
 
 namespace dsa::train {
 
@@ -83,8 +84,10 @@ class TrainedModel {
 
   /// Adds to the gradients of parameters for which `trained` holds (by name); the others' stay as
   /// they are and cost nothing. An empty function: nothing is trained, losses only.
-  Losses run(const Batch&, const Objective&,
-             const std::function<bool(const std::string&)>& trained);
+  /// `context`: ranks that have the same batch take part. Losses and gradients are then those of
+  /// this rank's rows; the sums over its ranks are the batch's.
+  Losses run(const Batch&, const Objective&, const std::function<bool(const std::string&)>& trained,
+             Context* context = nullptr);
 
   /// Logits (T, V) of a batch, without gradients.
   Tensor<float, 2> logits(const Batch&, Recipe::Attention, Selector = Selector::indexer,

@@ -1,6 +1,7 @@
 // Attention in training: forward and backward, over every visible key and over chosen ones.
 #include <limits>
 
+#include "core/views.hpp"
 #include "optimized/cpu/ops/heads_attention.hpp"
 #include "reference/ops/mla.hpp"
 #include "tests/catch.hpp"
@@ -53,6 +54,36 @@ struct Problem {
         chosen(draw_chosen(begin, z.K, 5, T / 2)) {}
 
   cpu::HeadsIn in() const { return {q, k, v, begin, scale}; }
+  /// Queries [from, to) and the keys up to there.
+  cpu::HeadsIn in(Index from, Index to) const {
+    return {rows(q.view(), from, to), rows(k.view(), 0, to), rows(v.view(), 0, to), begin, scale};
+  }
+
+  /// The rows before and from `cut` on by themselves; what they give to the keys is added up.
+  Results<float> run_by_parts(cpu::Tier tier, const Tensor<std::int32_t, 2>* over,
+                              Index cut) const {
+    Results<float> y(T, z, 99.0f), part(T, z, 99.0f);
+    std::fill(y.d_k.begin(), y.d_k.end(), 0.0f);
+    std::fill(y.d_v.begin(), y.d_v.end(), 0.0f);
+    cpu::TrainMemory memory;
+    for (const auto& [from, to] : {std::pair{Index{0}, cut}, std::pair{cut, T}}) {
+      const cpu::HeadsOut out{rows(y.out.view(), from, to), rows(y.lse.view(), from, to)};
+      const cpu::HeadsResult result{rows(d_out.view(), from, to), out.out, out.lse};
+      const cpu::HeadsGradient d{rows(y.d_q.view(), from, to), rows(part.d_k.view(), 0, to),
+                                 rows(part.d_v.view(), 0, to)};
+      if (over) {
+        const auto chosen_here = rows(over->view(), from, to);
+        cpu::heads_attention({tier}, out, in(from, to), chosen_here, memory);
+        cpu::heads_attention_backward({tier}, d, in(from, to), result, chosen_here, memory);
+      } else {
+        cpu::heads_attention({tier}, out, in(from, to), memory);
+        cpu::heads_attention_backward({tier}, d, in(from, to), result, memory);
+      }
+      for (Index i = 0; i < d.d_k.size(); ++i) y.d_k.data()[i] += d.d_k.data[i];
+      for (Index i = 0; i < d.d_v.size(); ++i) y.d_v.data()[i] += d.d_v.data[i];
+    }
+    return y;
+  }
 
   Results<float> run(cpu::Tier tier, const Tensor<std::int32_t, 2>* over) const {
     Results<float> y(T, z, 99.0f);
@@ -220,6 +251,24 @@ TEST_CASE("attention in training is the same bits for any number of threads", "[
       const Threads four(4);
       CHECK(same(problem.run(cpu::Cpu().tier, over), alone));
     }
+  }
+}
+
+TEST_CASE("a part of the rows is attended to as it is in the whole", "[cpu][train]") {
+  for (const Sizes& sizes : all_sizes) {
+    const Problem problem(sizes);
+    if (problem.T == 1) continue;
+    for (const auto* over :
+         {static_cast<const Tensor<std::int32_t, 2>*>(nullptr), &problem.chosen, &problem.visible})
+      for (const Index cut : {Index{1}, 2 * problem.T / 3}) {
+        INFO(problem.T << " rows, cut at " << cut);
+        const Results<float> whole = problem.run(cpu::Cpu().tier, over),
+                             y = problem.run_by_parts(cpu::Cpu().tier, over, cut);
+        CHECK(same_bits(y.out, whole.out));
+        CHECK(same_bits(y.lse, whole.lse));
+        CHECK(same_bits(y.d_q, whole.d_q));
+        check(problem, y, over ? *over : problem.visible);
+      }
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include <limits>
 
+#include "core/views.hpp"
 #include "optimized/cpu/ops/index_scores.hpp"
 #include "reference/ops/indexer_scores.hpp"
 #include "tests/catch.hpp"
@@ -76,6 +77,15 @@ struct IndexProblem {
             indexer.dot_scale,
             indexer.weight_scale,
             relu};
+  }
+  /// Queries [from, to) and the keys up to there.
+  cpu::IndexIn in(Index from, Index to) const {
+    cpu::IndexIn part = in();
+    part.q = rows(part.q, from, to);
+    part.k = rows(part.k, 0, to);
+    if (!uniform) part.w = rows(part.w, from, to);
+    part.begin = rows(part.begin, 0, to);
+    return part;
   }
   cpu::IndexGradient gradient(Gradient<float>& d) const {
     return {d.d_q, d.d_k, uniform ? View<float, 2>{} : d.d_w.view()};

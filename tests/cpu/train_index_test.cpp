@@ -67,6 +67,21 @@ TEST_CASE("training selects the keys of largest scores, and of equal ones the fi
   }
 }
 
+TEST_CASE("a part of the rows selects as it does in the whole", "[cpu][train]") {
+  for (const IndexSizes& sizes : index_sizes) {
+    const IndexProblem problem(sizes);
+    if (problem.T == 1) continue;
+    cpu::TrainMemory memory;
+    ChosenKeys whole({problem.T, problem.z.K}), parts = whole;
+    cpu::index_topk({}, whole, problem.in(), memory);
+    for (const Index cut : {Index{1}, 2 * problem.T / 3}) {
+      cpu::index_topk({}, rows(parts.view(), 0, cut), problem.in(0, cut), memory);
+      cpu::index_topk({}, rows(parts.view(), cut, problem.T), problem.in(cut, problem.T), memory);
+      CHECK(std::equal(whole.begin(), whole.end(), parts.begin()));
+    }
+  }
+}
+
 TEST_CASE("recall is the share of the teacher's mass", "[cpu][train]") {
   for (const bool relu : {false, true}) {
     const IndexProblem problem({{{90, 1, 60}}, 3, 16, 4, 8, 1}, relu);

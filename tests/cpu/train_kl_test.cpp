@@ -48,22 +48,52 @@ class Loss {
     return d;
   }
 
+  /// The rows before and from `cut` on by themselves; what they give to the keys is added up.
+  void check_parts(Index cut) const {
+    Gradient<float> whole(p_.T, p_.z, 99.0f), y = whole, part = whole;
+    const Tensor<double, 1> of_whole = run(cpu::Cpu().tier, &whole);
+    Tensor<double, 1> got({p_.T}, 99.0);
+    std::fill(y.d_k.begin(), y.d_k.end(), 0.0f);
+    cpu::TrainMemory memory;
+    const Tensor<float, 2>& lse = teacher_lse();
+    for (const auto& [from, to] : {std::pair{Index{0}, cut}, std::pair{cut, p_.T}}) {
+      cpu::IndexGradient d = p_.gradient(y);
+      d = {rows(d.d_q, from, to), rows(part.d_k.view(), 0, to),
+           p_.uniform ? d.d_w : rows(d.d_w, from, to)};
+      cpu::index_kl({}, {rows(got.view(), from, to), d},
+                    {p_.in(from, to),
+                     {rows(p_.teacher_q.view(), from, to), rows(p_.teacher_k.view(), 0, to),
+                      rows(lse.view(), from, to), p_.teacher_scale},
+                     rows(p_.chosen.view(), from, to),
+                     rows(p_.weight.view(), from, to),
+                     semantics_},
+                    memory);
+      for (Index i = 0; i < d.d_k.size(); ++i) y.d_k.data()[i] += d.d_k.data[i];
+    }
+    CHECK(std::equal(got.begin(), got.end(), of_whole.begin()));
+    CHECK(same_bits(y.d_q, whole.d_q));
+    CHECK(same_bits(y.d_w, whole.d_w));
+    p_.check(y, d_scores, d_error);
+  }
+
   Tensor<double, 1> run(cpu::Tier tier, Gradient<float>* d) const {
-    const bool chosen = semantics_.teacher_softmax == KlSemantics::Keys::chosen;
     Tensor<double, 1> got({p_.T}, 99.0);
     cpu::TrainMemory memory;
-    cpu::index_kl(
-        {tier}, {got, d ? p_.gradient(*d) : cpu::IndexGradient{}},
-        {p_.in(),
-         {p_.teacher_q, p_.teacher_k, chosen ? p_.lse_chosen : p_.lse_visible, p_.teacher_scale},
-         p_.chosen,
-         p_.weight,
-         semantics_},
-        memory);
+    cpu::index_kl({tier}, {got, d ? p_.gradient(*d) : cpu::IndexGradient{}},
+                  {p_.in(),
+                   {p_.teacher_q, p_.teacher_k, teacher_lse(), p_.teacher_scale},
+                   p_.chosen,
+                   p_.weight,
+                   semantics_},
+                  memory);
     return got;
   }
 
  private:
+  const Tensor<float, 2>& teacher_lse() const {
+    const bool chosen = semantics_.teacher_softmax == KlSemantics::Keys::chosen;
+    return chosen ? p_.lse_chosen : p_.lse_visible;
+  }
   const ChosenKeys& keys(KlSemantics::Keys set) const {
     return set == KlSemantics::Keys::chosen ? p_.chosen : p_.visible;
   }
@@ -224,6 +254,16 @@ TEST_CASE("the indexer's loss is the same bits for any number of threads", "[cpu
     const Threads four(4);
     CHECK(same_bits(loss.run(cpu::Cpu().tier, &together), value));
     CHECK(same(together, alone));
+  }
+}
+
+TEST_CASE("a part of the rows learns as it does in the whole", "[cpu][train]") {
+  for (const IndexSizes& sizes : {index_sizes[1], index_sizes.back()}) {
+    const IndexProblem problem(sizes);
+    for (const KlSemantics& semantics : all_semantics()) {
+      INFO(to_json(semantics).dump() << ", rows " << problem.T);
+      Loss(problem, semantics).check_parts(2 * problem.T / 3);
+    }
   }
 }
 

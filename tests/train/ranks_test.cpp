@@ -164,6 +164,23 @@ TEST_CASE("a run of several ranks is the run of one", "[train][ranks]") {
   }
 }
 
+TEST_CASE("ranks that hold micro-batches together are as many as one likes", "[train][ranks]") {
+  const Scratch scratch;
+  const std::vector<std::string> divided = {"run.context_ranks=2", "data.batch=6",
+                                            "stage.accumulation=3"};
+  for (const int n : {2, 4, 6})
+    check_no_failure(run_ranks(n, scratch / std::to_string(n), divided));
+  for (const char* more : {"4", "6"}) {
+    CHECK(newest_bytes(scratch / more) == newest_bytes(scratch / "2"));
+    CHECK(metrics_of(scratch / more) == metrics_of(scratch / "2"));
+  }
+  for (const std::string& sentence : run_ranks(3, scratch / "3", divided))
+    CHECK_THAT(sentence, Contains("run.context_ranks is 2, and the job has 3 ranks"));
+  for (const std::string& sentence :
+       run_ranks(2, scratch / "balance", {"run.context_ranks=2", "stage[0].balance=1e-3"}))
+    CHECK_THAT(sentence, Contains("set both to 0, or run.context_ranks to 1"));
+}
+
 TEST_CASE("a run goes on with other ranks, from any step", "[train][ranks]") {
   const Scratch scratch;
   run_short(scratch / "whole", parts);
@@ -225,4 +242,8 @@ TEST_CASE("the plan of one rank sends nothing, of many about two models a step",
   CHECK(sent < 1.5 * both);
   CHECK(rank_plan(model, stage, 16, {}).rounds == 4);
   CHECK_THAT(ranks_text(model, {stage}, {1, 64}, {}), Contains("speed-up"));
+  CHECK(rank_plan(model, stage, 128, {}, 4).rounds == 2);
+  CHECK(rank_plan(model, stage, 128, {}, 4).compute < rank_plan(model, stage, 64, {}).compute);
+  CHECK_THAT(ranks_text(model, {stage}, {64}, {}, 4), Contains("each on 4 ranks"));
+  CHECK_THROWS_WITH(rank_plan(model, stage, 6, {}, 4), Contains("plan for a multiple of it"));
 }

@@ -40,13 +40,14 @@ struct Heads {
   }
 };
 
-/// What the queries [t, t + count) of a document see of the panel of keys from s.
+/// What the queries [t, t + count) of a document see of the panel of keys from s; q: the first
+/// one's number.
 struct SeenOfPanel {
   std::uint64_t bits[block_queries];
 
-  SeenOfPanel(KeyMask mask, KeyRange document, Index t, Index count, Index s) {
+  SeenOfPanel(KeyMask mask, KeyRange document, Index t, Index q, Index count, Index s) {
     for (Index i = 0; i < count; ++i)
-      bits[i] = mask.words ? mask.words[(t + i) * mask.row + (s - document.begin) / block_keys]
+      bits[i] = mask.words ? mask.words[(q + i) * mask.row + (s - document.begin) / block_keys]
                            : bits_of_range(document.begin, t + i + 1, s);
   }
 };
@@ -67,6 +68,11 @@ Index longest(const std::vector<KeyRange>& documents) {
   return n;
 }
 
+/// Those rows of a document whose queries are there.
+KeyRange queries_of(KeyRange document, const HeadsIn& in) {
+  return {std::clamp(in.first(), document.begin, document.end), document.end};
+}
+
 /// One head of one document, forward.
 struct ForwardScratch {
   float *k_panels, *v, *scores, *out, *m, *l;
@@ -80,39 +86,40 @@ struct ForwardScratch {
         l(pieces.take<float>(block_queries)) {}
 };
 
-/// Rows [t, t + count) of head n: out / l, and log l + m. A row that sees nothing: 0, -infinity.
-void write_rows(const HeadsOut& y, const ForwardScratch& at, Index t, Index count, Index n) {
+/// Queries [q, q + count) of head n: out / l, and log l + m. One that sees nothing: 0, -infinity.
+void write_rows(const HeadsOut& y, const ForwardScratch& at, Index q, Index count, Index n) {
   const Index N = y.out.shape[1], U = y.out.shape[2];
   for (Index i = 0; i < count; ++i) {
     const float inverse = at.l[i] > 0 ? 1 / at.l[i] : 0;
-    float* const to = y.out.data + ((t + i) * N + n) * U;
+    float* const to = y.out.data + ((q + i) * N + n) * U;
     for (Index u = 0; u < U; ++u) to[u] = at.out[i * packed_row(U) + u] * inverse;
-    y.lse(t + i, n) = at.m[i] + std::log(at.l[i]);
+    y.lse(q + i, n) = at.m[i] + std::log(at.l[i]);
   }
 }
 
 void attend(const Heads& heads, SoftmaxBlock* softmax, const HeadsOut& y, const HeadsIn& in,
             const ForwardScratch& at, KeyRange document, KeyMask mask, Index n) {
   const Index N = heads.N, C = heads.C, U = heads.U, out_row = packed_row(U);
+  if (queries_of(document, in).empty()) return;
   heads.pack_panels(at.k_panels, in.k.data, C, document, n);
   heads.pack(at.v, in.v.data, U, document, n);
-  for (Index t = document.begin; t < document.end; t += block_queries) {
-    const Index count = std::min(block_queries, document.end - t);
+  for (Index t = queries_of(document, in).begin; t < document.end; t += block_queries) {
+    const Index count = std::min(block_queries, document.end - t), q = t - in.first();
     std::fill_n(at.m, count, -std::numeric_limits<float>::infinity());
     std::fill_n(at.l, count, 0.0f);
     std::fill_n(at.out, count * out_row, 0.0f);
     for (Index s = document.begin; s < t + count; s += block_keys) {
       const Index keys = std::min(block_keys, t + count - s);
       const float* const panel = at.k_panels + (s - document.begin) * C;
-      heads.multiply({at.scores, score_row, in.q.data + (t * N + n) * C, N * C, panel, block_keys,
+      heads.multiply({at.scores, score_row, in.q.data + (q * N + n) * C, N * C, panel, block_keys,
                       count, keys, C});
-      const SeenOfPanel seen(mask, document, t, count, s);
+      const SeenOfPanel seen(mask, document, t, q, count, s);
       softmax({at.scores, score_row, count, keys, seen.bits, static_cast<float>(in.scale)},
               {at.m, at.l, at.out, out_row, U});
       heads.multiply({at.out, out_row, at.scores, score_row, at.v + (s - document.begin) * out_row,
                       out_row, count, U, keys, false, true});
     }
-    write_rows(y, at, t, count, n);
+    write_rows(y, at, q, count, n);
   }
 }
 
@@ -138,15 +145,16 @@ struct BackwardScratch {
         delta(pieces.take<float>(rows)) {}
 };
 
-/// delta = d_out.out, and lse, of head n.
-void find_deltas(const BackwardScratch& at, const HeadsResult& y, KeyRange document, Index n) {
+/// delta = d_out.out, and lse, of head n; `first`: the row of the first query.
+void find_deltas(const BackwardScratch& at, const HeadsResult& y, KeyRange document,
+                 KeyRange queries, Index first, Index n) {
   const Index N = y.out.shape[1], U = y.out.shape[2];
-  for (Index t = document.begin; t < document.end; ++t) {
-    const Index row = (t * N + n) * U;
+  for (Index t = queries.begin; t < queries.end; ++t) {
+    const Index row = ((t - first) * N + n) * U;
     float sum = 0;
     for (Index u = 0; u < U; ++u) sum += y.d_out.data[row + u] * y.out.data[row + u];
     at.delta[t - document.begin] = sum;
-    at.lse[t - document.begin] = y.lse(t, n);
+    at.lse[t - document.begin] = y.lse(t - first, n);
   }
 }
 
@@ -162,14 +170,14 @@ void differentiate_block(const Heads& heads, SoftmaxGradientBlock* gradient, con
                          const HeadsResult& y, const BackwardScratch& at, KeyRange document,
                          KeyMask mask, Index n, Index t, Index s) {
   const Index N = heads.N, C = heads.C, U = heads.U, c_row = packed_row(C), u_row = packed_row(U);
-  const Index count = std::min(block_queries, document.end - t),
+  const Index count = std::min(block_queries, document.end - t), q = t - in.first(),
               keys = std::min(block_keys, std::min(document.end, t + count) - s),
               row = t - document.begin, key = s - document.begin;
-  heads.multiply({at.p, score_row, in.q.data + (t * N + n) * C, N * C, at.k_panels + key * C,
+  heads.multiply({at.p, score_row, in.q.data + (q * N + n) * C, N * C, at.k_panels + key * C,
                   block_keys, count, keys, C});
-  heads.multiply({at.d_z, score_row, y.d_out.data + (t * N + n) * U, N * U, at.v_panels + key * U,
+  heads.multiply({at.d_z, score_row, y.d_out.data + (q * N + n) * U, N * U, at.v_panels + key * U,
                   block_keys, count, keys, U});
-  const SeenOfPanel seen(mask, document, t, count, s);
+  const SeenOfPanel seen(mask, document, t, q, count, s);
   gradient({at.p, score_row, count, keys, seen.bits, static_cast<float>(in.scale)}, at.d_z,
            at.lse + row, at.delta + row);
   heads.multiply(
@@ -180,29 +188,42 @@ void differentiate_block(const Heads& heads, SoftmaxGradientBlock* gradient, con
                   C, keys, false, true});
 }
 
+/// Keys and values as the blocks read them, and what of the queries is there.
+void prepare(const Heads& heads, const HeadsIn& in, const HeadsResult& y, const BackwardScratch& at,
+             KeyRange document, Index n) {
+  const KeyRange queries = queries_of(document, in);
+  const Index C = heads.C, U = heads.U, first = in.first(),
+              skipped = queries.begin - document.begin;
+  const KeyRange there{queries.begin - first, queries.end - first};
+  heads.pack_panels(at.k_panels, in.k.data, C, document, n);
+  heads.pack_panels(at.v_panels, in.v.data, U, document, n);
+  heads.pack(at.q + skipped * packed_row(C), in.q.data, C, there, n);
+  heads.pack(at.k, in.k.data, C, document, n);
+  heads.pack(at.d_out + skipped * packed_row(U), y.d_out.data, U, there, n);
+  find_deltas(at, y, document, queries, first, n);
+  std::fill_n(at.d_q, document.size() * packed_row(C), 0.0f);
+}
+
+/// A document without queries has gradients of keys, too: 0.
 void differentiate(const Heads& heads, SoftmaxGradientBlock* gradient, const HeadsGradient& d,
                    const HeadsIn& in, const HeadsResult& y, const BackwardScratch& at,
                    KeyRange document, KeyMask mask, Index n) {
   const Index C = heads.C, U = heads.U;
-  heads.pack_panels(at.k_panels, in.k.data, C, document, n);
-  heads.pack_panels(at.v_panels, in.v.data, U, document, n);
-  heads.pack(at.q, in.q.data, C, document, n);
-  heads.pack(at.k, in.k.data, C, document, n);
-  heads.pack(at.d_out, y.d_out.data, U, document, n);
-  find_deltas(at, y, document, n);
-  std::fill_n(at.d_q, document.size() * packed_row(C), 0.0f);
+  const KeyRange queries = queries_of(document, in);
+  if (!queries.empty()) prepare(heads, in, y, at, document, n);
   for (Index s = document.begin; s < document.end; s += block_keys) {
     std::fill_n(at.d_k, block_keys * packed_row(C), 0.0f);
     std::fill_n(at.d_v, block_keys * packed_row(U), 0.0f);
     // The first block of queries whose last one sees the panel.
     const Index first = document.begin + (s - document.begin) / block_queries * block_queries;
-    for (Index t = first; t < document.end; t += block_queries)
+    for (Index t = std::max(first, queries.begin); t < document.end; t += block_queries)
       differentiate_block(heads, gradient, in, y, at, document, mask, n, t, s);
     const Index rows = std::min(block_keys, document.end - s);
     write_head(d.d_k, at.d_k, s, rows, n);
     write_head(d.d_v, at.d_v, s, rows, n);
   }
-  write_head(d.d_q, at.d_q, document.begin, document.size(), n);
+  write_head(d.d_q, at.d_q + (queries.begin - document.begin) * packed_row(C),
+             queries.begin - in.first(), queries.size(), n);
 }
 
 template <class At>
@@ -214,23 +235,32 @@ Index bytes_of(const Heads& heads, Index rows) {
 
 }  // namespace
 
+std::vector<KeyRange> documents_of(const HeadsIn& in) {
+  std::vector<KeyRange> documents;
+  for (const KeyRange& document : documents_of(in.begin))
+    if (const KeyRange here = with_keys(document, in); !here.empty()) documents.push_back(here);
+  return documents;
+}
+
 void expect_heads(const HeadsIn& in) {
-  const Index T = in.q.shape[0], N = in.q.shape[1];
-  expect_shape("k", in.k, in.q.shape);
+  const Index Q = in.q.shape[0], T = in.k.shape[0], N = in.q.shape[1];
+  expect_shape("k", in.k, {T, N, in.q.shape[2]});
+  require(Q <= T, "q has " + std::to_string(Q) + " rows, expected at most the " +
+                      std::to_string(T) + " of k");
   expect_shape("v", in.v, {T, N, in.v.shape[2]});
-  expect_shape("begin", in.begin, {T});
+  if (in.begin.shape[0] < T) expect_shape("begin", in.begin, {T});
 }
 
 void expect_heads(const HeadsIn& in, const HeadsOut& y) {
   expect_heads(in);
-  expect_shape("out", y.out, in.v.shape);
+  expect_shape("out", y.out, {in.q.shape[0], in.q.shape[1], in.v.shape[2]});
   expect_shape("lse", y.lse, {in.q.shape[0], in.q.shape[1]});
 }
 
 void expect_heads(const HeadsIn& in, const HeadsResult& y, const HeadsGradient& d) {
   expect_heads(in);
-  expect_shape("d_out", y.d_out, in.v.shape);
-  expect_shape("out", y.out, in.v.shape);
+  expect_shape("d_out", y.d_out, {in.q.shape[0], in.q.shape[1], in.v.shape[2]});
+  expect_shape("out", y.out, y.d_out.shape);
   expect_shape("lse", y.lse, {in.q.shape[0], in.q.shape[1]});
   expect_shape("d_q", d.d_q, in.q.shape);
   expect_shape("d_k", d.d_k, in.k.shape);
@@ -263,13 +293,13 @@ void differentiate_blocks(Cpu cpu, const HeadsGradient& d, const HeadsIn& in, co
 
 void heads_attention(Cpu cpu, HeadsOut y, const HeadsIn& in, TrainMemory& memory) {
   expect_heads(in, y);
-  attend_blocks(cpu, y, in, documents_of(in.begin), {}, memory);
+  attend_blocks(cpu, y, in, documents_of(in), {}, memory);
 }
 
 void heads_attention_backward(Cpu cpu, HeadsGradient d, const HeadsIn& in, const HeadsResult& y,
                               TrainMemory& memory) {
   expect_heads(in, y, d);
-  differentiate_blocks(cpu, d, in, y, documents_of(in.begin), {}, memory);
+  differentiate_blocks(cpu, d, in, y, documents_of(in), {}, memory);
 }
 
 }  // namespace dsa::cpu

@@ -19,7 +19,7 @@ constexpr Index kept_queries = 128;
 struct Sizes {
   Index T, N, C, U, K, M;
   Sizes(const HeadsIn& in, Chosen chosen, Index lanes)
-      : T(in.q.shape[0]),
+      : T(in.k.shape[0]),
         N(in.q.shape[1]),
         C(in.q.shape[2]),
         U(in.v.shape[2]),
@@ -46,28 +46,38 @@ bool worth_blocks(KeyRange document, Index chosen) {
   return document.size() * (document.size() + 1) <= 5 * chosen;
 }
 
+/// Keys that the rows of a document chose. A row that is not among the queries counts as one that
+/// chose all it could: so a part of the rows is computed as it is in the whole.
+Index chosen_of(KeyRange document, const std::vector<Index>& counts, Index first, Index K) {
+  const Index end = first + static_cast<Index>(counts.size());
+  Index sum = 0;
+  for (Index t = document.begin; t < document.end; ++t)
+    sum += first <= t && t < end ? counts[static_cast<std::size_t>(t - first)]
+                                 : std::min(K, t + 1 - document.begin);
+  return sum;
+}
+
 Plan::Plan(const HeadsIn& in, Chosen chosen) {
-  const Index T = in.q.shape[0], K = chosen.shape[1];
-  expect_shape("chosen", chosen, {T, K});
-  std::vector<Index> counts(static_cast<std::size_t>(T));
-  parallel_for(T, K + 1, [&](Index t) {
-    counts[static_cast<std::size_t>(t)] = count_chosen(chosen, t, in.begin(t));
+  const Index Q = in.q.shape[0], K = chosen.shape[1], first = in.first();
+  expect_shape("chosen", chosen, {Q, K});
+  std::vector<Index> counts(static_cast<std::size_t>(Q));
+  parallel_for(Q, K + 1, [&](Index q) {
+    counts[static_cast<std::size_t>(q)] = count_chosen(chosen, q, first + q, in.begin(first + q));
   });
-  for (const KeyRange& document : documents_of(in.begin)) {
-    Index sum = 0;
-    for (Index t = document.begin; t < document.end; ++t)
-      sum += counts[static_cast<std::size_t>(t)];
-    const bool blocks = worth_blocks(document, sum);
+  for (const KeyRange& whole : documents_of(in.begin)) {
+    const KeyRange document = with_keys(whole, in);
+    if (document.empty()) continue;
+    const bool blocks = worth_blocks(whole, chosen_of(whole, counts, first, K));
     (blocks ? by_blocks : by_rows).push_back(document);
     if (blocks) mask.row = std::max(mask.row, panels_of(document.size()));
   }
-  words.resize(static_cast<std::size_t>(T * mask.row));
+  words.resize(static_cast<std::size_t>(Q * mask.row));
   mask.words = words.data();
   for (const KeyRange& document : by_blocks)
-    for (Index t = document.begin; t < document.end; ++t)
-      for (Index i = 0; i < counts[static_cast<std::size_t>(t)]; ++i) {
-        const Index key = chosen(t, i) - document.begin;
-        words[static_cast<std::size_t>(t * mask.row + key / block_keys)] |= std::uint64_t{1}
+    for (Index q = std::max<Index>(document.begin - first, 0); q < document.end - first; ++q)
+      for (Index i = 0; i < counts[static_cast<std::size_t>(q)]; ++i) {
+        const Index key = chosen(q, i) - document.begin;
+        words[static_cast<std::size_t>(q * mask.row + key / block_keys)] |= std::uint64_t{1}
                                                                             << key % block_keys;
       }
 }
@@ -93,19 +103,19 @@ struct ForwardScratch {
 void attend(Cpu cpu, const Interleaved& lay, const HeadsOut& y, const HeadsIn& in, Chosen chosen,
             const Keys& keys, const ForwardScratch& at, Index t) {
   const Sizes z(in, chosen, lay.M());
-  const std::int32_t* const ids = chosen.data + t * z.K;
-  const Index n = count_chosen(chosen, t, in.begin(t));
-  float* const out = y.out.data + t * z.N * z.U;
+  const Index q = t - in.first(), n = count_chosen(chosen, q, t, in.begin(t));
+  const std::int32_t* const ids = chosen.data + q * z.K;
+  float* const out = y.out.data + q * z.N * z.U;
   if (n == 0) {
     std::fill_n(out, z.N * z.U, 0.0f);
-    std::fill_n(&y.lse(t, 0), z.N, -std::numeric_limits<float>::infinity());
+    std::fill_n(&y.lse(q, 0), z.N, -std::numeric_limits<float>::infinity());
     return;
   }
-  lay.row(at.q, in.q.data + t * z.N * z.C, z.C);
+  lay.row(at.q, in.q.data + q * z.N * z.C, z.C);
   gathered_dots_of[int(cpu.tier)](at.p, at.q, {keys.k, ids, n, z.C, z.M});
   gathered_softmax_of[int(cpu.tier)](at.p, at.m, at.l, static_cast<float>(in.scale), n, z.M);
   gathered_sum_of[int(cpu.tier)](at.out, at.p, {keys.v, ids, n, z.U, z.M}, false);
-  for (Index h = 0; h < z.N; ++h) y.lse(t, h) = at.m[h] + std::log(at.l[h]);
+  for (Index h = 0; h < z.N; ++h) y.lse(q, h) = at.m[h] + std::log(at.l[h]);
   for (Index h = 0; h < z.M; ++h) at.l[h] = 1 / at.l[h];
   for (Index u = 0; u < z.U; ++u)
     for (Index h = 0; h < z.M; ++h) at.out[u * z.M + h] *= at.l[h];
@@ -139,24 +149,24 @@ void differentiate_query(Cpu cpu, const Interleaved& lay, const HeadsGradient& d
                          const HeadsResult& y, Chosen chosen, const Shared& shared,
                          const QueryScratch& at, Index t, Index i) {
   const Sizes z(in, chosen, lay.M());
-  const std::int32_t* const ids = chosen.data + t * z.K;
-  const Index n = count_chosen(chosen, t, in.begin(t));
+  const Index row = t - in.first(), n = count_chosen(chosen, row, t, in.begin(t));
+  const std::int32_t* const ids = chosen.data + row * z.K;
   shared.n[i] = static_cast<std::int32_t>(n);
   float *const q = shared.q + i * z.C * z.M, *const d_out = shared.d_out + i * z.U * z.M,
                *const p = shared.p + i * z.K * z.M, *const d_z = shared.d_z + i * z.K * z.M;
-  lay.row(q, in.q.data + t * z.N * z.C, z.C);
-  lay.row(d_out, y.d_out.data + t * z.N * z.U, z.U);
+  lay.row(q, in.q.data + row * z.N * z.C, z.C);
+  lay.row(d_out, y.d_out.data + row * z.N * z.U, z.U);
   for (Index h = 0; h < z.M; ++h) at.lse[h] = at.delta[h] = 0;
   for (Index h = 0; h < z.N; ++h) {
-    at.lse[h] = y.lse(t, h);
-    for (Index u = 0; u < z.U; ++u) at.delta[h] += y.d_out(t, h, u) * y.out(t, h, u);
+    at.lse[h] = y.lse(row, h);
+    for (Index u = 0; u < z.U; ++u) at.delta[h] += y.d_out(row, h, u) * y.out(row, h, u);
   }
   gathered_dots_of[int(cpu.tier)](p, q, {shared.keys.k, ids, n, z.C, z.M});
   gathered_dots_of[int(cpu.tier)](d_z, d_out, {shared.keys.v, ids, n, z.U, z.M});
   gathered_gradient_of[int(cpu.tier)](p, d_z, at.lse, at.delta, static_cast<float>(in.scale), n,
                                       z.M);
   gathered_sum_of[int(cpu.tier)](at.d_q, d_z, {shared.keys.k, ids, n, z.C, z.M}, false);
-  lay.row_back(d.d_q.data + t * z.N * z.C, at.d_q, z.C);
+  lay.row_back(d.d_q.data + row * z.N * z.C, at.d_q, z.C);
 }
 
 /// Of a range of keys: which of the kept queries chose each, in their order, and where their
@@ -172,13 +182,13 @@ struct KeyScratch {
         d_z(pieces.take<float>(kept_queries * z.M)) {}
 };
 
-/// Lists the keys of `seen` that queries [t, t + count) chose: key s has entries
+/// Lists the keys of `seen` that queries [q, q + count) chose: key s has entries
 /// up to end[s - begin], from where those of the key before end.
 void list_queries(const Sizes& z, Chosen chosen, const Shared& shared, const KeyScratch& at,
-                  Index t, Index count, KeyRange seen) {
+                  Index q, Index count, KeyRange seen) {
   const auto for_entries = [&](auto f) {
     for (Index i = 0; i < count; ++i) {
-      const std::int32_t* const ids = chosen.data + (t + i) * z.K;
+      const std::int32_t* const ids = chosen.data + (q + i) * z.K;
       const std::int32_t* const last = ids + shared.n[i];
       for (const std::int32_t* id = std::lower_bound(ids, last, seen.begin);
            id != last && *id < seen.end; ++id)
@@ -196,11 +206,11 @@ void list_queries(const Sizes& z, Chosen chosen, const Shared& shared, const Key
   });
 }
 
-/// What queries [t, t + count) give to the keys of `seen`.
+/// What queries [q, q + count) give to the keys of `seen`.
 void add_to_keys(Cpu cpu, const Sizes& z, Chosen chosen, const Shared& shared, const KeyScratch& at,
-                 Index t, Index count, KeyRange seen) {
+                 Index q, Index count, KeyRange seen) {
   if (seen.empty()) return;
-  list_queries(z, chosen, shared, at, t, count, seen);
+  list_queries(z, chosen, shared, at, q, count, seen);
   GatheredSum* const sum = gathered_sum_of[int(cpu.tier)];
   std::int32_t first = 0;
   for (Index s = seen.begin; s < seen.end; ++s) {
@@ -240,11 +250,13 @@ void heads_attention(Cpu cpu, HeadsOut y, const HeadsIn& in, Chosen chosen, Trai
   lay.rows(keys.k, in.k);
   lay.rows(keys.v, in.v);
   const Scratch scratch = memory.threads(bytes_of<ForwardScratch>(z));
-  for (const KeyRange& document : plan.by_rows)
-    parallel_for(document.size(), query_ns(in, chosen), [&](Index i, int thread) {
+  for (const KeyRange& document : plan.by_rows) {
+    const KeyRange queries{std::max(document.begin, in.first()), document.end};
+    parallel_for(queries.size(), query_ns(in, chosen), [&](Index i, int thread) {
       Pieces pieces(scratch.of_thread(thread));
-      attend(cpu, lay, y, in, chosen, keys, ForwardScratch(pieces, z), document.begin + i);
+      attend(cpu, lay, y, in, chosen, keys, ForwardScratch(pieces, z), queries.begin + i);
     });
+  }
 }
 
 namespace {
@@ -253,7 +265,7 @@ void differentiate_rows(Cpu cpu, const Interleaved& lay, const HeadsGradient& d,
                         const HeadsResult& y, Chosen chosen, const Shared& shared, Scratch scratch,
                         KeyRange document) {
   const Sizes z(in, chosen, lay.M());
-  for (Index t = document.begin; t < document.end; t += kept_queries) {
+  for (Index t = std::max(document.begin, in.first()); t < document.end; t += kept_queries) {
     const Index count = std::min(kept_queries, document.end - t);
     parallel_for(count, 2 * query_ns(in, chosen), [&](Index i, int thread) {
       Pieces pieces(scratch.of_thread(thread));
@@ -263,7 +275,7 @@ void differentiate_rows(Cpu cpu, const Interleaved& lay, const HeadsGradient& d,
     const Index first = document.begin, keys = t + count - first, ranges = 4 * threads();
     parallel_for(ranges, count * query_ns(in, chosen) / ranges + 1, [&](Index r, int thread) {
       Pieces pieces(scratch.of_thread(thread));
-      add_to_keys(cpu, z, chosen, shared, KeyScratch(pieces, z), t, count,
+      add_to_keys(cpu, z, chosen, shared, KeyScratch(pieces, z), t - in.first(), count,
                   {first + keys * r / ranges, first + keys * (r + 1) / ranges});
     });
   }

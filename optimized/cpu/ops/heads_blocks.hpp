@@ -7,8 +7,8 @@
 
 namespace dsa::cpu {
 
-/// Bit j of words[t * row + p]: row t sees key 64 p + j of its document. No words: it sees all that
-/// is visible.
+/// Bit j of words[i * row + p]: query i sees key 64 p + j of its document. No words: it sees all
+/// that is visible.
 struct KeyMask {
   const std::uint64_t* words = nullptr;
   Index row = 0;
@@ -18,6 +18,13 @@ void attend_blocks(Cpu, const HeadsOut&, const HeadsIn&, std::vector<KeyRange> d
                    TrainMemory&);
 void differentiate_blocks(Cpu, const HeadsGradient&, const HeadsIn&, const HeadsResult&,
                           std::vector<KeyRange> documents, KeyMask, TrainMemory&);
+
+/// As far as there are keys of it; empty where there is none.
+inline KeyRange with_keys(KeyRange document, const HeadsIn& in) {
+  return {document.begin, std::min(document.end, in.k.shape[0])};
+}
+/// Those that have keys.
+std::vector<KeyRange> documents_of(const HeadsIn&);
 
 /// Error: shapes disagree.
 void expect_heads(const HeadsIn&);

@@ -86,8 +86,8 @@ class IndexBlocks {
 
   Cpu cpu_;
   IndexIn in_;
-  Index T_, H_, D_;
-  float *panels_, *keys_, *w_;  // (panels, D, 48), (T, packed_row(D)), (T, H)
+  Index T_, H_, D_, first_;     // first_: the row of the first query
+  float *panels_, *keys_, *w_;  // (panels, D, 48), (T, packed_row(D)), (Q, H)
 };
 
 void expect_index(const IndexIn&);
@@ -99,11 +99,14 @@ class KeySums {
  public:
   static constexpr Index most_parts = 16;
 
-  KeySums(View<const std::int32_t, 1> begin, Index D, Pieces& shared);
+  /// `first`: the row of the first query.
+  KeySums(View<const std::int32_t, 1> begin, Index first, Index D, Pieces& shared);
 
   Index parts() const { return parts_; }
   /// Rows [begin, end) of part i.
-  KeyRange rows(Index i) const { return {i * each_, std::min(T_, (i + 1) * each_)}; }
+  KeyRange rows(Index i) const {
+    return {first_ + i * each_, std::min(T_, first_ + (i + 1) * each_)};
+  }
   /// (T, packed_row(D)) of part i, zero where its rows may add.
   float* clear(Index i) const;
   void write(View<float, 2> d_k) const;
@@ -112,7 +115,7 @@ class KeySums {
   KeyRange keys(Index i) const { return {begin_(rows(i).begin), rows(i).end}; }
 
   View<const std::int32_t, 1> begin_;
-  Index T_, D_, each_, parts_;
+  Index T_, first_, D_, each_, parts_;
   float* sums_;
 };
 

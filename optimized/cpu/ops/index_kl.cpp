@@ -27,7 +27,8 @@ class IndexKl {
         dense_teacher_(semantics_.teacher_softmax == KeySet::visible &&
                        semantics_.teacher_keys == KeySet::visible),
         dense_student_(semantics_.student_keys == KeySet::visible),
-        T_(in.index.q.shape[0]),
+        T_(in.index.k.shape[0]),
+        first_(in.index.first()),
         H_(in.index.q.shape[1]),
         D_(in.index.q.shape[2]),
         N_(in.teacher.q.shape[1]),
@@ -40,7 +41,7 @@ class IndexKl {
       visible_.emplace(cpu, in.teacher, in.index.begin, shared);
     else
       chosen_.emplace(cpu, in.teacher, shared);
-    if (y.gradient.d_q.data) sums_.emplace(in.index.begin, D_, shared);
+    if (y.gradient.d_q.data) sums_.emplace(in.index.begin, first_, D_, shared);
   }
 
   void operator()(TrainMemory& memory) const;
@@ -71,7 +72,8 @@ class IndexKl {
   }
   void differentiate_row(float* d, const float* r, const float* z, Index n, Index t,
                          Row row) const {
-    differentiate_kl_of[int(cpu_.tier)]({d, r, z, n, c_, row.lse, row.sum_r, in_.weight(t) * c_});
+    differentiate_kl_of[int(cpu_.tier)](
+        {d, r, z, n, c_, row.lse, row.sum_r, in_.weight(t - first_) * c_});
   }
   Index scatter_row(const RowBlock& z, Index i, const At&, Row&) const;
 
@@ -80,7 +82,7 @@ class IndexKl {
   KlIn in_;
   KlSemantics semantics_;
   bool dense_teacher_, dense_student_;
-  Index T_, H_, D_, N_, K_;
+  Index T_, first_, H_, D_, N_, K_;
   float c_;
   IndexBlocks index_;
   std::optional<MassOfVisible> visible_;
@@ -112,22 +114,22 @@ IndexKl::Row IndexKl::teach(Index t, float* u, const float* z, Index n, float ls
   const KlSums sums =
       sum_kl_of[int(cpu_.tier)]({u, z, n, static_cast<float>(1 / divisor), c_, lse,
                                  row_guard(semantics_.log_p), row_guard(semantics_.log_q)});
-  y_.loss(t) = sums.loss;
+  y_.loss(t - first_) = sums.loss;
   return {lse, sums.r};
 }
 
 /// Row t where the student has the chosen keys.
 void IndexKl::chosen_row(Index t, const At& at) const {
-  const std::int32_t* const ids = in_.chosen.data + t * K_;
-  const Index n = count_chosen(in_.chosen, t, in_.index.begin(t));
-  const bool counts = n > 0 && in_.weight(t) != 0;
+  const Index q = t - first_, n = count_chosen(in_.chosen, q, t, in_.index.begin(t));
+  const std::int32_t* const ids = in_.chosen.data + q * K_;
+  const bool counts = n > 0 && in_.weight(q) != 0;
   if (counts) {
     index_.score_chosen(at.z, t, ids, n, at.index);
-    (*chosen_)(at.u, t, ids, n, *at.chosen);
+    (*chosen_)(at.u, q, ids, n, *at.chosen);
     const Row row = teach(t, at.u, at.z, n, lse_of(at.z, n));
     if (sums_) differentiate_row(at.z, at.u, at.z, n, t, row);
   } else {
-    y_.loss(t) = 0;
+    y_.loss(q) = 0;
   }
   if (sums_)
     index_.differentiate_chosen(y_.gradient, at.d_keys, at.z, t, ids, counts ? n : 0, at.index);
@@ -136,10 +138,10 @@ void IndexKl::chosen_row(Index t, const At& at) const {
 /// The teacher's chosen keys of row i, gathered from the rows of the student's scores. Returns how
 /// many there are.
 Index IndexKl::scatter_row(const RowBlock& z, Index i, const At& at, Row& row) const {
-  const Index t = z.t + i, n = count_chosen(in_.chosen, t, in_.index.begin(t));
-  const std::int32_t* const ids = in_.chosen.data + t * K_;
+  const Index t = z.t + i, q = t - first_, n = count_chosen(in_.chosen, q, t, in_.index.begin(t));
+  const std::int32_t* const ids = in_.chosen.data + q * K_;
   for (Index j = 0; j < n; ++j) at.z[j] = *z.at(i, ids[j]);
-  (*chosen_)(at.u, t, ids, n, *at.chosen);
+  (*chosen_)(at.u, q, ids, n, *at.chosen);
   row = teach(t, at.u, at.z, n, row.lse);
   return n;
 }
@@ -152,10 +154,11 @@ void IndexKl::visible_rows(Index t, Index count, const At& at) const {
   index_.score(z, at.index);
   if (dense_teacher_) (*visible_)(u, at.mass);
   for (Index i = 0; i < count; ++i) {
-    const Index row_t = t + i, first = in_.index.begin(row_t), n = row_t + 1 - first;
+    const Index row_t = t + i, q = row_t - first_, first = in_.index.begin(row_t),
+                n = row_t + 1 - first;
     float* const scores = z.at(i, first);
-    if (in_.weight(row_t) == 0) {
-      y_.loss(row_t) = 0;
+    if (in_.weight(q) == 0) {
+      y_.loss(q) = 0;
       std::fill_n(scores, n, 0.0f);
       continue;
     }
@@ -169,8 +172,7 @@ void IndexKl::visible_rows(Index t, Index count, const At& at) const {
     const Index chosen = scatter_row(z, i, at, row);
     if (!sums_) continue;
     differentiate_row(scores, nullptr, scores, n, row_t, row);
-    for (Index j = 0; j < chosen; ++j)
-      *z.at(i, in_.chosen(row_t, j)) += in_.weight(row_t) * c_ * at.u[j];
+    for (Index j = 0; j < chosen; ++j) *z.at(i, in_.chosen(q, j)) += in_.weight(q) * c_ * at.u[j];
   }
   if (sums_) index_.differentiate(y_.gradient, at.d_keys, z, at.index);
 }
@@ -192,7 +194,7 @@ void IndexKl::operator()(TrainMemory& memory) const {
   const Scratch scratch = memory.threads(sizes.bytes());
   // Without a gradient there are no sums, and parts of the same size.
   Pieces none;
-  const KeySums parts = sums_ ? *sums_ : KeySums(in_.index.begin, D_, none);
+  const KeySums parts = sums_ ? *sums_ : KeySums(in_.index.begin, first_, D_, none);
   parallel_for(parts.parts(), shared_loop_ns, [&](Index back, int thread) {
     const Index i = parts.parts() - 1 - back;
     Pieces pieces(scratch.of_thread(thread));
@@ -204,17 +206,17 @@ void IndexKl::operator()(TrainMemory& memory) const {
 }
 
 void expect_kl(const KlOut& y, const KlIn& in) {
-  const Index T = in.index.q.shape[0];
+  const Index Q = in.index.q.shape[0];
   check(in.semantics);
   expect_index(in.index);
-  expect_teacher(in.teacher, T);
-  expect_shape("weight", in.weight, {T});
-  expect_shape("loss", y.loss, {T});
+  expect_teacher(in.teacher, Q, in.index.k.shape[0]);
+  expect_shape("weight", in.weight, {Q});
+  expect_shape("loss", y.loss, {Q});
   if (y.gradient.d_q.data) expect_index_gradient(y.gradient, in.index);
   const bool reads_chosen = in.semantics.teacher_softmax == KeySet::chosen ||
                             in.semantics.teacher_keys == KeySet::chosen ||
                             in.semantics.student_keys == KeySet::chosen;
-  if (reads_chosen) expect_shape("chosen", in.chosen, {T, in.chosen.shape[1]});
+  if (reads_chosen) expect_shape("chosen", in.chosen, {Q, in.chosen.shape[1]});
 }
 
 }  // namespace

@@ -132,7 +132,10 @@ std::vector<Recall> Recalls::operator()(TrainMemory& memory) const {
 Recall index_recall(Cpu cpu, const IndexIn& in, const Teacher& teacher, Index K,
                     TrainMemory& memory) {
   expect_index(in);
-  expect_teacher(teacher, in.q.shape[0]);
+  const Index T = in.k.shape[0];
+  require(in.q.shape[0] == T, "recall is of every row, and q has " + std::to_string(in.q.shape[0]) +
+                                  " of " + std::to_string(T));
+  expect_teacher(teacher, T, T);
   require(K > 0, "recall is of " + std::to_string(K) + " keys, expected at least 1");
   Pieces sizes;
   Recalls(cpu, in, teacher, K, sizes);

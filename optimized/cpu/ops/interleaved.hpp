@@ -36,10 +36,11 @@ class Interleaved {
   Transpose* transpose_;
 };
 
-/// How many keys row t chose. Error: they are not visible keys in ascending order, then -1.
-inline Index count_chosen(View<const std::int32_t, 2> chosen, Index t, Index begin) {
+/// How many keys query q, that of row t, chose. Error: they are not visible keys in ascending
+/// order, then -1.
+inline Index count_chosen(View<const std::int32_t, 2> chosen, Index q, Index t, Index begin) {
   const Index K = chosen.shape[1];
-  const std::int32_t* const keys = chosen.data + t * K;
+  const std::int32_t* const keys = chosen.data + q * K;
   Index n = 0, least = begin;
   for (; n < K && least <= keys[n] && keys[n] <= t; ++n) least = keys[n] + 1;
   for (Index i = n; i < K; ++i)

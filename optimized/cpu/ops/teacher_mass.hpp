@@ -10,7 +10,7 @@
 
 namespace dsa::cpu {
 
-void expect_teacher(const Teacher&, Index T);
+void expect_teacher(const Teacher&, Index Q, Index T);
 
 /// Of every visible key of a block of queries.
 class MassOfVisible {
@@ -27,11 +27,11 @@ class MassOfVisible {
   Cpu cpu_;
   Teacher in_;
   View<const std::int32_t, 1> begin_;
-  Index T_, N_, C_;
+  Index T_, N_, C_, first_;
   float* panels_;  // (panels, N, B+P, 64)
 };
 
-/// Of the keys that one query chose.
+/// Of the keys that one query chose; q: its number.
 class MassOfChosen {
  public:
   MassOfChosen(Cpu, const Teacher&, Pieces& shared);
@@ -40,7 +40,7 @@ class MassOfChosen {
     float *q, *dots, *lse;
     Scratch(Pieces&, const MassOfChosen&, Index K);
   };
-  void operator()(float* u, Index t, const std::int32_t* ids, Index n, const Scratch&) const;
+  void operator()(float* u, Index q, const std::int32_t* ids, Index n, const Scratch&) const;
 
  private:
   Cpu cpu_;

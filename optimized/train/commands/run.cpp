@@ -32,7 +32,8 @@ checkpoints ckpt/step-N/ that HuggingFace's transformers and dsa-run load. A run
 interrupted goes on where its newest checkpoint is (run.resume). Ctrl-C saves.
 
 Started by torchrun --no-python, mpirun or srun, the processes divide the micro-batches of a step
-(stage.accumulation), and the moments. Results do not depend on their number.
+(stage.accumulation), and the moments. Results do not depend on their number. With
+run.context_ranks=N a micro-batch is divided over N of them by its rows, for rows that are too long for one.
 
 Example: dsa-train data/train/tiny.toml run.out=out/tiny run.threads=2)";
 
@@ -88,7 +89,9 @@ void print_plan(const Settings& settings, const Options& options) {
   const std::vector<Stage> stages = stages_of(settings);
   std::cout << plan_text(model, stages);
   if (!options.ranks.empty())
-    std::cout << "\n" << ranks_text(model, stages, options.ranks, options.network);
+    std::cout << "\n"
+              << ranks_text(model, stages, options.ranks, options.network,
+                            static_cast<int>(settings.integer("run.context_ranks")));
 }
 
 Surroundings surroundings_of(const std::string& command_line, int threads, ProgressLine& line,

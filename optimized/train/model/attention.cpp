@@ -17,13 +17,25 @@ void split_heads(const Activations& a, Index B, Index P, Index U) {
       const float* const from = a.kv.data + (t * N + n) * (B + U);
       float* const k = a.k.data + (t * N + n) * (B + P);
       std::copy_n(from, B, k);
-      std::copy_n(a.k_rope.data + t * P, P, k + B);
+      std::copy_n(a.all_k_rope.data + t * P, P, k + B);
       std::copy_n(from + B, U, a.v.data + (t * N + n) * U);
     }
   });
 }
 
 }  // namespace
+
+void Block::put_own(View<float, 2> all, View<const float, 2> mine) const {
+  if (!pass.context.is_divided()) return;
+  for (const Run& run : pass.context.runs())
+    copy(dsa::rows(all, run.begin, run.end), own(mine, run));
+}
+
+void Block::take_own(View<float, 2> mine, View<const float, 2> all) const {
+  if (!pass.context.is_divided()) return;
+  for (const Run& run : pass.context.runs())
+    copy(own(mine, run), dsa::rows(all, run.begin, run.end));
+}
 
 /// q = q_b_proj( norm( q_a_proj h ) ), or q_proj h; the last P channels of every head turned.
 void Block::queries() const {
@@ -48,7 +60,10 @@ void Block::keys() const {
   copy_columns(a.k_rope, 0, a.kv_a, R, P);
   rmsnorm(pass, a.c_kv, a.latent, w.self_attn.kv_a_layernorm, c.latent_norm_eps);
   cpu::rope(pass.cpu, as<3>(a.k_rope, {rows(), 1, P}), pass.cos, pass.sin, 0, c.rope_layout);
-  linear(pass, a.kv, a.c_kv, w.self_attn.kv_b_proj);
+  put_own(a.all_c_kv, a.c_kv);
+  put_own(a.all_k_rope, a.k_rope);
+  pass.context.gather({a.all_c_kv, a.all_k_rope});
+  linear(pass, a.kv, a.all_c_kv, w.self_attn.kv_b_proj);
   split_heads(a, c.qk_nope_head_dim, P, c.v_head_dim);
 }
 
@@ -59,37 +74,46 @@ void Block::make_heads(View<const float, 2> x) const {
 }
 
 void Block::attend_heads(View<const float, 2> x) const {
-  if (attended() == KeySet::chosen)
-    cpu::heads_attention(pass.cpu, {kept.heads, kept.lse}, heads_in(), chosen, pass.memory);
-  else
-    cpu::heads_attention(pass.cpu, {kept.heads, kept.lse}, heads_in(), pass.memory);
+  for (const Run& run : pass.context.runs()) {
+    const cpu::HeadsOut out{own(kept.heads, run), own(kept.lse, run)};
+    if (attended() == KeySet::chosen)
+      cpu::heads_attention(pass.cpu, out, heads_in(run), own(chosen, run), pass.memory);
+    else
+      cpu::heads_attention(pass.cpu, out, heads_in(run), pass.memory);
+  }
   copy(kept.mid, x);
   linear(pass, kept.mid, flat<const float>(kept.heads), w.self_attn.o_proj, true);
 }
 
 View<const float, 2> Block::lse_over(KeySet over) const {
   if (over == attended()) return kept.lse;
-  const Index T = rows(), N = pass.config.num_attention_heads;
-  cpu::HeadsIn in = heads_in();
-  in.v = {nullptr, {T, N, 0}};
-  const cpu::HeadsOut out{{nullptr, {T, N, 0}}, a.teacher_lse};
-  if (over == KeySet::chosen)
-    cpu::heads_attention(pass.cpu, out, in, chosen, pass.memory);
-  else
-    cpu::heads_attention(pass.cpu, out, in, pass.memory);
+  const Index N = pass.config.num_attention_heads;
+  for (const Run& run : pass.context.runs()) {
+    cpu::HeadsIn in = heads_in(run);
+    in.v = {nullptr, {run.end, N, 0}};
+    const cpu::HeadsOut out{{nullptr, {run.size(), N, 0}}, own(a.teacher_lse, run)};
+    if (over == KeySet::chosen)
+      cpu::heads_attention(pass.cpu, out, in, own(chosen, run), pass.memory);
+    else
+      cpu::heads_attention(pass.cpu, out, in, pass.memory);
+  }
   return a.teacher_lse;
 }
 
+/// Only the indexer's own selection is made where rows are divided.
 void Block::select() const {
+  const Run& run = pass.context.runs().front();
   switch (pass.objective.selector) {
     case Selector::indexer:
-      return cpu::index_topk(pass.cpu, kept.chosen, index_in(), pass.memory);
+      for (const Run& one : pass.context.runs())
+        cpu::index_topk(pass.cpu, own(kept.chosen, one), index_in(one), pass.memory);
+      return;
     case Selector::recent:
       return choose_recent(kept.chosen, pass.begin);
     case Selector::random:
       return choose_random(kept.chosen, pass.begin, 0);
     case Selector::oracle:
-      return choose_oracle(kept.chosen, heads_in());
+      return choose_oracle(kept.chosen, heads_in(run));
   }
 }
 

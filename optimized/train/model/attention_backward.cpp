@@ -13,7 +13,7 @@ namespace {
 void join_heads(const Activations& a, Index B, Index P, Index U) {
   const Index T = a.k.shape[0], N = a.k.shape[1];
   parallel_for(T, N * (B + P + U) / 8, [&](Index t) {
-    float* const d_k_rope = a.d_k_rope.data + t * P;
+    float* const d_k_rope = a.d_all_k_rope.data + t * P;
     std::fill_n(d_k_rope, P, 0.0f);
     for (Index n = 0; n < N; ++n) {
       const float* const d_k = a.d_k.data + (t * N + n) * (B + P);
@@ -27,15 +27,21 @@ void join_heads(const Activations& a, Index B, Index P, Index U) {
 
 }  // namespace
 
-/// From a.d_heads to a.d_q, a.d_kv and a.d_k_rope.
+/// From a.d_heads to a.d_q, a.d_kv and a.d_all_k_rope.
 void Block::heads_backward() const {
   const Config& c = pass.config;
-  const cpu::HeadsGradient d{a.d_q, a.d_k, a.d_v};
-  const cpu::HeadsResult made{a.d_heads, kept.heads, kept.lse};
-  if (attended() == KeySet::chosen)
-    cpu::heads_attention_backward(pass.cpu, d, heads_in(), made, chosen, pass.memory);
-  else
-    cpu::heads_attention_backward(pass.cpu, d, heads_in(), made, pass.memory);
+  for_runs_back([&](const Run& run, bool is_last) {
+    const View<float, 3> d_k = is_last ? a.d_k : a.d_k_of_run, d_v = is_last ? a.d_v : a.d_v_of_run;
+    const cpu::HeadsGradient d{own(a.d_q, run), seen(d_k, run), seen(d_v, run)};
+    const cpu::HeadsResult made{own(a.d_heads, run), own(kept.heads, run), own(kept.lse, run)};
+    if (attended() == KeySet::chosen)
+      cpu::heads_attention_backward(pass.cpu, d, heads_in(run), made, own(chosen, run),
+                                    pass.memory);
+    else
+      cpu::heads_attention_backward(pass.cpu, d, heads_in(run), made, pass.memory);
+    join_run(flat(a.d_k), flat(d_k), run, is_last);
+    join_run(flat(a.d_v), flat(d_v), run, is_last);
+  });
   join_heads(a, c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim);
 }
 
@@ -43,7 +49,10 @@ void Block::keys_backward() const {
   const Config& c = pass.config;
   const auto& self = w.self_attn;
   const Index R = c.kv_lora_rank, P = c.qk_rope_head_dim;
-  linear_backward(pass, a.d_c_kv, a.c_kv, self.kv_b_proj, a.d_kv);
+  linear_backward(pass, a.d_all_c_kv, a.all_c_kv, self.kv_b_proj, a.d_kv);
+  pass.context.add_up({a.d_all_c_kv, a.d_all_k_rope});
+  take_own(a.d_c_kv, a.d_all_c_kv);
+  take_own(a.d_k_rope, a.d_all_k_rope);
   rmsnorm_backward(pass, a.d_latent, a.latent, self.kv_a_layernorm, c.latent_norm_eps, a.d_c_kv);
   cpu::rope_backward(pass.cpu, as<3>(a.d_k_rope, {rows(), 1, P}), pass.cos, pass.sin, 0,
                      c.rope_layout);

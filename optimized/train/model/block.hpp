@@ -17,7 +17,7 @@ struct Block {
   const Layer& w;
   const Activations& a;
   const Kept& kept;
-  View<const std::int32_t, 2> chosen;  // (T, K)  its own selection, or the one it shares
+  View<const std::int32_t, 2> chosen;  // (Q, K)  its own selection, or the one it shares
   bool computes_index, is_moe;
   std::vector<Index>& expert_begin;  // (E+1)  rows of each expert, of the last routing
 
@@ -38,9 +38,9 @@ struct Block {
   /// Returns indexer_loss(true), where that does not end at the indexer.
   double backward(View<float, 2> d_x, View<const float, 2> x) const;
 
-  cpu::IndexIn index_in() const;
-  cpu::Teacher teacher(View<const float, 2> lse) const {
-    return {a.q, a.k, lse, pass.config.attention_scale()};
+  cpu::IndexIn index_in(const Run&) const;
+  cpu::Teacher teacher(View<const float, 2> lse, const Run& run) const {
+    return {own(a.q, run), seen(a.k, run), own(lse, run), pass.config.attention_scale()};
   }
 
  private:
@@ -52,9 +52,19 @@ struct Block {
   void attend_heads(View<const float, 2> x) const;  // kept.heads, kept.mid
   void queries() const;
   void keys() const;
-  cpu::HeadsIn heads_in() const {
-    return {a.q, a.k, a.v, pass.begin, pass.config.attention_scale()};
+  cpu::HeadsIn heads_in(const Run& run) const {
+    return {own(a.q, run), seen(a.k, run), seen(a.v, run), pass.begin,
+            pass.config.attention_scale()};
   }
+  /// f(run, is_last) for all runs, the last one first: it sees the most keys.
+  template <class F>
+  void for_runs_back(F f) const {
+    const std::vector<Run>& runs = pass.context.runs();
+    for (auto run = runs.rbegin(); run != runs.rend(); ++run) f(*run, run == runs.rbegin());
+  }
+  /// Between own rows and all of them, where these are two arrays.
+  void put_own(View<float, 2> all, View<const float, 2> mine) const;
+  void take_own(View<float, 2> mine, View<const float, 2> all) const;
   /// The log of each head's sum over other keys than attention has.
   View<const float, 2> lse_over(KeySet) const;
 

@@ -23,37 +23,62 @@ Index largest_hidden(const Config& c, Index T) {
 
 }  // namespace
 
-Kept::Kept(Pieces& pieces, const Config& c, Index T, bool computes_index, bool is_moe) {
+Kept::Kept(Pieces& pieces, const Config& c, Rows n, bool computes_index, bool is_moe) {
+  const Index T = n.own;
   place_all(pieces, Shape<2>{T, c.hidden_size}, x, mid);
   place(pieces, heads, {T, c.num_attention_heads, c.v_head_dim});
   place(pieces, lse, {T, c.num_attention_heads});
-  if (computes_index) place(pieces, chosen, {T, std::min(c.indexer->topk, T)});
+  if (computes_index) place(pieces, chosen, {T, std::min(c.indexer->topk, n.all)});
   if (!is_moe) return;
   place(pieces, experts, {T, c.num_experts_per_tok});
   place(pieces, mixing, {T, c.num_experts_per_tok});
 }
 
-Activations::Activations(Pieces& pieces, const Config& c, Index T) {
+/// Keys of all rows: what a rank has of them lies elsewhere, where that is not all.
+void Activations::place_keys(Pieces& pieces, const Config& c, Rows n) {
+  const Index N = c.num_attention_heads, R = c.kv_lora_rank, P = c.qk_rope_head_dim,
+              B = c.qk_nope_head_dim, U = c.v_head_dim, T = n.all;
+  const bool divided = n.own < T;
+  all_c_kv = c_kv, d_all_c_kv = d_c_kv;
+  all_k_rope = k_rope, d_all_k_rope = d_k_rope;
+  if (divided) {
+    place_all(pieces, Shape<2>{T, R}, all_c_kv, d_all_c_kv);
+    place_all(pieces, Shape<2>{T, P}, all_k_rope, d_all_k_rope);
+  }
+  place_all(pieces, Shape<2>{T, N * (B + U)}, kv, d_kv);
+  place_all(pieces, Shape<3>{T, N, B + P}, k, d_k);
+  place_all(pieces, Shape<3>{T, N, U}, v, d_v);
+  if (n.runs == 1) return;
+  place(pieces, d_k_of_run, {T, N, B + P});
+  place(pieces, d_v_of_run, {T, N, U});
+}
+
+void Activations::place_indexer(Pieces& pieces, const Config& c, Rows n) {
+  const Index H = c.indexer->n_heads, D = c.indexer->head_dim, Q = n.own, T = n.all;
+  place_all(pieces, Shape<3>{Q, H, D}, q_index, d_q_index);
+  place_all(pieces, Shape<2>{Q, D}, k_raw, k_index, d_k_index, d_k_raw);
+  all_k_index = k_index, d_all_k_index = d_k_index;
+  if (Q < T) place_all(pieces, Shape<2>{T, D}, all_k_index, d_all_k_index);
+  if (n.runs > 1) place(pieces, d_k_index_of_run, {T, D});
+  if (c.indexer->head_weights == Indexer::HeadWeights::projected)
+    place_all(pieces, Shape<2>{Q, H}, head_weights, d_head_weights);
+  place(pieces, row_loss, {Q});
+}
+
+Activations::Activations(Pieces& pieces, const Config& c, Rows n) {
   const Index C = c.hidden_size, N = c.num_attention_heads, R = c.kv_lora_rank,
-              P = c.qk_rope_head_dim, B = c.qk_nope_head_dim, U = c.v_head_dim,
+              P = c.qk_rope_head_dim, B = c.qk_nope_head_dim, U = c.v_head_dim, T = n.own,
               A = c.q_lora_rank.value_or(0), k_experts = c.num_experts_per_tok;
   place_all(pieces, Shape<2>{T, C}, h, d_h, g, d_g);
   place_all(pieces, Shape<2>{T, A}, q_a, c_q, d_c_q, d_q_a);
   place_all(pieces, Shape<2>{T, R + P}, kv_a, d_kv_a);
   place_all(pieces, Shape<2>{T, R}, latent, c_kv, d_c_kv, d_latent);
   place_all(pieces, Shape<2>{T, P}, k_rope, d_k_rope);
-  place_all(pieces, Shape<2>{T, N * (B + U)}, kv, d_kv);
-  place_all(pieces, Shape<3>{T, N, B + P}, q, d_q, k, d_k);
-  place_all(pieces, Shape<3>{T, N, U}, v, d_v, d_heads);
+  place_all(pieces, Shape<3>{T, N, B + P}, q, d_q);
+  place(pieces, d_heads, {T, N, U});
   place(pieces, teacher_lse, {T, N});
-  if (c.indexer) {
-    const Index H = c.indexer->n_heads, D = c.indexer->head_dim;
-    place_all(pieces, Shape<3>{T, H, D}, q_index, d_q_index);
-    place_all(pieces, Shape<2>{T, D}, k_raw, k_index, d_k_index, d_k_raw);
-    if (c.indexer->head_weights == Indexer::HeadWeights::projected)
-      place_all(pieces, Shape<2>{T, H}, head_weights, d_head_weights);
-    place(pieces, row_loss, {T});
-  }
+  place_keys(pieces, c, n);
+  if (c.indexer) place_indexer(pieces, c, n);
   const Index hidden_numbers = largest_hidden(c, T);
   place_all(pieces, Shape<1>{hidden_numbers}, hidden, d_hidden);
   place_all(pieces, Shape<1>{2 * hidden_numbers}, gate_up, d_gate_up);
@@ -80,20 +105,22 @@ MtpBuffers::MtpBuffers(Pieces& pieces, const Config& c, Index T) {
   place_all(pieces, Shape<2>{T, 2 * c.hidden_size}, both, d_both);
 }
 
-Buffers::Buffers(Pieces& pieces, const Config& c, Index T, bool has_mtp)
+Buffers::Buffers(Pieces& pieces, const Config& c, Rows n, bool has_mtp)
     : head(pieces, c),
-      mtp(pieces, c, has_mtp ? T : 0),
+      mtp(pieces, c, has_mtp ? n.own : 0),
       activations_at(pieces),
-      activations(pieces, c, T) {
-  place_all(pieces, Shape<1>{T}, tokens, begin);
+      activations(pieces, c, n) {
+  const Index T = n.own;
+  place(pieces, tokens, {T});
+  place(pieces, begin, {n.all});
   place_all(pieces, Shape<2>{T, c.qk_rope_head_dim / 2}, cos, sin);
   place(pieces, kl_weight, {T});
   place_all(pieces, Shape<2>{T, c.hidden_size}, x, d_x);
   for (Index l = 0; l < c.num_hidden_layers; ++l) {
     const auto i = static_cast<std::size_t>(l);
-    kept.emplace_back(pieces, c, T, c.indexer && c.indexer->computes[i], c.is_moe[i]);
+    kept.emplace_back(pieces, c, n, c.indexer && c.indexer->computes[i], c.is_moe[i]);
   }
-  if (has_mtp) kept.emplace_back(pieces, c, T, c.indexer.has_value(), c.n_routed_experts > 0);
+  if (has_mtp) kept.emplace_back(pieces, c, n, c.indexer.has_value(), c.n_routed_experts > 0);
 }
 
 }  // namespace dsa::train

@@ -13,8 +13,8 @@ struct TrainedModel::Impl {
   Impl(const Model& checkpoint, Compute);
 
   void refresh();
-  Losses run(const Batch&, const Objective&,
-             const std::function<bool(const std::string&)>& trained);
+  Losses run(const Batch&, const Objective&, const std::function<bool(const std::string&)>& trained,
+             Context*);
   Tensor<float, 2> logits(const Batch&, Recipe::Attention, Selector, IndexFormat);
   std::vector<Recall> recall(const Batch&, Index K, IndexFormat);
 
@@ -29,9 +29,9 @@ struct TrainedModel::Impl {
     bool visits(Index l) const { return l >= lowest; }
   };
 
-  Pass begin(const Batch&, const Objective&);
+  Pass begin(const Batch&, const Objective&, Context&);
   void check_batch(const Batch&) const;
-  void prepare(Index T);
+  void prepare(Rows);
   void pack_if_stale(bool turned);
   Reach reach(const Objective&) const;
 
@@ -56,6 +56,7 @@ struct TrainedModel::Impl {
   std::optional<Buffers> buffers_;
   std::vector<Index> expert_begin_;
   Targets targets_;
+  Context alone_, of_mtp_;  // all rows are here
 };
 
 }  // namespace dsa::train

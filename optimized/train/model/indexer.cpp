@@ -64,6 +64,8 @@ void Block::index_projections() const {
   if (has_projected_weights(i)) linear(pass, a.head_weights, a.h, w.indexer.weights_proj);
   round_index(as<2>(a.q_index, {rows() * i.n_heads, i.head_dim}));
   round_index(a.k_index);
+  put_own(a.all_k_index, a.k_index);
+  pass.context.gather({a.all_k_index});
 }
 
 void Block::round_index(View<float, 2> x) const {
@@ -81,12 +83,12 @@ void Block::round_index(View<float, 2> x) const {
   }
 }
 
-cpu::IndexIn Block::index_in() const {
+cpu::IndexIn Block::index_in(const Run& run) const {
   const Indexer& i = *pass.config.indexer;
-  return {a.q_index,
-          a.k_index,
-          a.head_weights,
-          pass.begin,
+  return {own(a.q_index, run),
+          seen(a.all_k_index, run),
+          own(a.head_weights, run),
+          seen(pass.begin, run),
           i.dot_scale,
           i.weight_scale,
           i.activation == Indexer::Activation::relu};
@@ -100,16 +102,25 @@ bool Block::indexer_learns() const {
 
 double Block::indexer_loss(bool through) const {
   const bool learns = indexer_learns() || (through && !pass.kl_ends());
-  cpu::KlOut out{a.row_loss, {}};
-  if (learns) out.gradient = {a.d_q_index, a.d_k_index, a.d_head_weights};
   const KlSemantics& semantics = pass.objective.semantics;
-  cpu::index_kl(
-      pass.cpu, out,
-      {index_in(), teacher(lse_over(semantics.teacher_softmax)), chosen, pass.kl_weight, semantics},
-      pass.memory);
-  if (learns) indexer_backward(through);
+  const View<const float, 2> lse = lse_over(semantics.teacher_softmax);
+  for_runs_back([&](const Run& run, bool is_last) {
+    const View<float, 2> d_k = is_last ? a.d_all_k_index : a.d_k_index_of_run;
+    cpu::KlOut out{own(a.row_loss, run), {}};
+    if (learns) out.gradient = {own(a.d_q_index, run), seen(d_k, run), own(a.d_head_weights, run)};
+    cpu::index_kl(
+        pass.cpu, out,
+        {index_in(run), teacher(lse, run), own(chosen, run), own(pass.kl_weight, run), semantics},
+        pass.memory);
+    if (learns) join_run(a.d_all_k_index, d_k, run, is_last);
+  });
+  if (learns) {
+    pass.context.add_up({a.d_all_k_index});
+    take_own(a.d_k_index, a.d_all_k_index);
+    indexer_backward(through);
+  }
   double loss = 0;
-  for (const double of_row : out.loss) loss += of_row;
+  for (const double of_row : a.row_loss) loss += of_row;
   return loss;
 }
 

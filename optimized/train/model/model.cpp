@@ -60,29 +60,36 @@ void TrainedModel::Impl::check_batch(const Batch& batch) const {
                 " of a batch ends its document and has a target with a weight, expected weight 0");
 }
 
-/// Buffers for T rows: in the memory of the largest batch so far.
-void TrainedModel::Impl::prepare(Index T) {
+/// Buffers for so many rows: in the memory of the largest batch so far.
+void TrainedModel::Impl::prepare(Rows rows) {
   const bool has_mtp = !parameters.mtp.empty();
   Pieces count;
-  Buffers(count, config, T, has_mtp);
+  Buffers(count, config, rows, has_mtp);
   if (count.bytes() > buffers_bytes_) {
     buffers_bytes_ = count.bytes();
-    buffers_memory_ = allocate(buffers_bytes_, "training on " + std::to_string(T) + " tokens");
+    buffers_memory_ =
+        allocate(buffers_bytes_, "training on " + std::to_string(rows.own) + " tokens");
   }
   Pieces pieces(buffers_memory_.get());
-  buffers_.emplace(pieces, config, T, has_mtp);
+  buffers_.emplace(pieces, config, rows, has_mtp);
 }
 
-Pass TrainedModel::Impl::begin(const Batch& batch, const Objective& objective) {
+Pass TrainedModel::Impl::begin(const Batch& batch, const Objective& objective, Context& context) {
   check_batch(batch);
-  prepare(batch.rows());
+  context.begin(batch.rows());
+  prepare({batch.rows(), context.rows(), static_cast<Index>(context.runs().size())});
   pack_if_stale(false);
   Buffers& b = *buffers_;
-  std::copy(batch.tokens.begin(), batch.tokens.end(), b.tokens.begin());
+  std::vector<Index> positions;
+  for (const Run& run : context.runs()) {
+    std::copy_n(batch.tokens.begin() + run.begin, run.size(), b.tokens.begin() + run.at);
+    positions.insert(positions.end(), batch.positions.begin() + run.begin,
+                     batch.positions.begin() + run.end);
+  }
   std::copy(batch.begin.begin(), batch.begin.end(), b.begin.begin());
   std::fill(b.kl_weight.begin(), b.kl_weight.end(), static_cast<float>(objective.kl));
-  rope_table(b.cos, b.sin, batch.positions, config.rope);
-  return {cpu_, config, objective, memory_, b.begin, b.cos, b.sin, b.kl_weight};
+  rope_table(b.cos, b.sin, positions, config.rope);
+  return {cpu_, config, objective, memory_, context, b.begin, b.cos, b.sin, b.kl_weight};
 }
 
 Block TrainedModel::Impl::block(const Pass& pass, Index l) {
@@ -153,10 +160,12 @@ void TrainedModel::Impl::language_loss(const Pass& pass, const Batch& batch, con
                                        Losses& losses) {
   if (pass.objective.lm == 0) return;
   targets_.clear();
-  for (Index t = 0; t < batch.rows(); ++t) {
-    const auto i = static_cast<std::size_t>(t);
-    if (batch.target_weight[i] != 0) targets_.add(t, batch.tokens[i + 1], batch.target_weight[i]);
-  }
+  for (const Run& run : pass.context.runs())
+    for (Index t = run.begin; t < run.end; ++t) {
+      const auto i = static_cast<std::size_t>(t);
+      if (batch.target_weight[i] != 0)
+        targets_.add(run.at + t - run.begin, batch.tokens[i + 1], batch.target_weight[i]);
+    }
   const View<float, 2> d_x =
       reach.lowest < config.num_hidden_layers ? buffers_->d_x : View<float, 2>{};
   losses.lm = head_loss(pass, buffers_->head, {slots_.norm, slots_.lm_head}, targets_, buffers_->x,
@@ -178,7 +187,13 @@ void TrainedModel::Impl::backward(const Pass& pass, const Reach& reach, Losses& 
 }
 
 Losses TrainedModel::Impl::run(const Batch& batch, const Objective& objective,
-                               const std::function<bool(const std::string&)>& trained) {
+                               const std::function<bool(const std::string&)>& trained,
+                               Context* divided) {
+  Context& context = divided ? *divided : alone_;
+  require(!context.is_divided() || (objective.mtp == 0 && objective.balance == 0 &&
+                                    objective.selector == Selector::indexer),
+          "ranks that hold a micro-batch together have no loss of multi-token prediction and no "
+          "balance loss; leave mtp and balance at 0, or run.context_ranks at 1");
   check(objective.semantics);
   require(objective.kl == 0 || config.indexer,
           "the model has no indexer, so it has no indexer loss; ask for other losses");
@@ -187,7 +202,7 @@ Losses TrainedModel::Impl::run(const Batch& batch, const Objective& objective,
       "the indexer's loss was asked for with rounded q and k, which have no gradient; train with "
       "IndexFormat::exact");
   want(config, slots_, trained);
-  const Pass pass = begin(batch, objective);
+  const Pass pass = begin(batch, objective, context);
   const Reach reach = this->reach(objective);
   if (reach.head || pass.has_kl()) pack_if_stale(true);
   Losses losses = forward_losses(pass, reach);
@@ -204,7 +219,7 @@ Tensor<float, 2> TrainedModel::Impl::logits(const Batch& batch, Recipe::Attentio
   objective.attention = attention;
   objective.selector = selector;
   objective.index_format = format;
-  const Pass pass = begin(batch, objective);
+  const Pass pass = begin(batch, objective, alone_);
   forward(
       pass, [](const Block&, Index) {}, [](const Block&) {});
   Tensor<float, 2> logits({batch.rows(), config.vocab_size});
@@ -216,14 +231,16 @@ std::vector<Recall> TrainedModel::Impl::recall(const Batch& batch, Index K, Inde
   require(config.indexer.has_value(), "the model has no indexer, whose recall could be measured");
   Objective objective;
   objective.index_format = format;
-  Pass pass = begin(batch, objective);
+  Pass pass = begin(batch, objective, alone_);
   pass.for_recall = true;
   std::vector<Recall> all;
   forward(
       pass,
       [&](const Block& at, Index) {
         if (!at.computes_index) return;
-        all.push_back(cpu::index_recall(pass.cpu, at.index_in(), at.teacher(at.kept.lse),
+        const Run& whole = pass.context.runs().front();
+        all.push_back(cpu::index_recall(pass.cpu, at.index_in(whole),
+                                        at.teacher(at.kept.lse, whole),
                                         K > 0 ? K : config.indexer->topk, pass.memory));
       },
       [](const Block&) {});
@@ -239,8 +256,8 @@ Parameters& TrainedModel::parameters() { return impl_->parameters; }
 Parameters& TrainedModel::gradients() { return impl_->gradients; }
 void TrainedModel::refresh() { impl_->refresh(); }
 Losses TrainedModel::run(const Batch& batch, const Objective& objective,
-                         const std::function<bool(const std::string&)>& trained) {
-  return impl_->run(batch, objective, trained);
+                         const std::function<bool(const std::string&)>& trained, Context* context) {
+  return impl_->run(batch, objective, trained, context);
 }
 Tensor<float, 2> TrainedModel::logits(const Batch& batch, Recipe::Attention attention,
                                       Selector selector, IndexFormat format) {

@@ -110,6 +110,13 @@ void copy(View<float, 2> y, View<const float, 2> x) {
 
 void fill_zero(View<float, 2> y) { std::fill(y.begin(), y.end(), 0.0f); }
 
+void join_run(View<float, 2> d, View<const float, 2> of_run, const Run& run, bool is_last) {
+  if (is_last)
+    fill_zero(rows(d, run.end, d.shape[0]));
+  else
+    add(seen(d, run), seen(of_run, run));
+}
+
 void feed_forward(const Pass& pass, const Activations& a, View<float, 2> y, View<const float, 2> x,
                   const Networks& networks, bool add) {
   const Index M = networks.rows(), F = networks.width();

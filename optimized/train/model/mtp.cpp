@@ -89,17 +89,19 @@ void TrainedModel::Impl::mtp_loss(const Pass& whole, const Batch& batch, const R
   require(T > 0, "multi-token prediction needs at least 2 tokens");
   Objective own;  // no other loss is asked of this block
   own.attention = whole.objective.attention;
+  of_mtp_.begin(T);
   const Pass pass{cpu_,
                   config,
                   own,
                   memory_,
+                  of_mtp_,
                   {whole.begin.data, {T}},
                   rows(whole.cos, 0, T),
                   rows(whole.sin, 0, T),
                   {whole.kl_weight.data, {T}}};
   const MtpBuffers b = of_rows(buffers_->mtp, T);
   Pieces pieces = buffers_->activations_at;
-  const Activations activations(pieces, config, T);
+  const Activations activations(pieces, config, {T, T, 1});
   const Kept kept = of_rows(buffers_->kept.back(), T);
   const View<const std::int32_t, 1> next{buffers_->tokens.data + 1, {T}};
   const auto& w = slots_.mtp.front();

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "optimized/cpu/ops/trained_linear.hpp"
+#include "optimized/train/context.hpp"
 #include "optimized/train/model/buffers.hpp"
 #include "optimized/train/model/slots.hpp"
 
@@ -17,12 +18,13 @@ struct Pass {
   const Config& config;
   const Objective& objective;
   cpu::TrainMemory& memory;
+  Context& context;                   // Q of the T rows are this rank's
   View<const std::int32_t, 1> begin;  // (T)
-  View<const float, 2> cos, sin;      // (T, P/2)
-  View<const float, 1> kl_weight;     // (T)
+  View<const float, 2> cos, sin;      // (Q, P/2)
+  View<const float, 1> kl_weight;     // (Q)
   bool for_recall = false;            // dense attention, and a look at every indexer
 
-  Index rows() const { return begin.shape[0]; }
+  Index rows() const { return kl_weight.shape[0]; }
   bool sparse() const {
     return config.indexer && objective.attention == Recipe::Attention::sparse && !for_recall;
   }
@@ -57,6 +59,9 @@ void copy_columns(View<float, 2> y, Index to, View<const float, 2> x, Index from
 void add(View<float, 2> y, View<const float, 2> x);
 void copy(View<float, 2> y, View<const float, 2> x);
 void fill_zero(View<float, 2> y);
+/// What a run gives to the keys, added to what later runs give; the last run's is in place. `d`: of
+/// all rows.
+void join_run(View<float, 2> d, View<const float, 2> of_run, const Run&, bool is_last);
 
 /// Feed-forward networks of one width, each with its rows.
 ///

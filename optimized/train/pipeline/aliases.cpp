@@ -39,6 +39,7 @@ const std::map<std::string, std::string>& same_value() {
       {"load_full_state_path", "run.resume"},
       {"checkpoint_period", "run.save_every"},
       {"eval_interval", "run.eval_every"},
+      {"ici_context_parallelism", "run.context_ranks"},
       // the HuggingFace fork and its config.json
       {"indexer_kl_coef", "stage.kl"},
       {"index_topk", "model.index_topk"},
@@ -50,6 +51,7 @@ const std::map<std::string, std::string>& same_value() {
       {"dsa_indexer_n_heads", "model.index_n_heads"},
       {"dsa_indexer_head_dim", "model.index_head_dim"},
       {"dsa_indexer_loss_coeff", "stage.kl"},
+      {"context_parallel_size", "run.context_ranks"},
       // xtuner
       {"loss_coeff", "stage.kl"},
       // llm.c

@@ -3,9 +3,10 @@
 //
 //   sum = ((g_0 + g_1) + g_2) + ...        in fp32, in the order of the step's micro-batches
 //
-// Micro-batch i is computed by rank i modulo the number of ranks. After each round of them every
-// rank gets the others' gradients of its share of every parameter, and adds them in order. So the
-// sum is the same bits for any number of ranks, one included.
+// Micro-batch i, or part i where ranks hold micro-batches together, is computed by rank i modulo
+// the number of ranks. After each round of them every rank gets the others' gradients of its share
+// of every parameter, and adds them in order. So the sum is the same bits for any number of ranks,
+// one included.
 #pragma once
 
 #include <vector>

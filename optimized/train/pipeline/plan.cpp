@@ -120,9 +120,12 @@ Bytes bytes_of(const PlannedModel& model, const Size& size, const Stage& stage) 
       3 * real(std::max(c.intermediate_size, c.num_experts_per_tok * c.moe_intermediate_size)) +
       2 * K;
   const double of_layout = model.compute == Compute::fp32 ? fp32 : 2;
-  return {fp32 * real(size.parameters), 2 * of_layout * real(size.parameters),
-          fp32 * real(size.parameters), 2 * fp32 * real(size.trained),
-          fp32 * T * (2 * wide + real(c.num_hidden_layers) * real(c.hidden_size))};
+  return {fp32 * real(size.parameters),
+          2 * of_layout * real(size.parameters),
+          fp32 * real(size.parameters),
+          2 * fp32 * real(size.trained),
+          fp32 * T * (2 * wide + real(c.num_hidden_layers) * real(c.hidden_size)),
+          fp32 * T * 4 * real(c.num_attention_heads) * real(c.qk_head_dim() + c.v_head_dim)};
 }
 
 std::string plan_text(const PlannedModel& model, const std::vector<Stage>& stages) {

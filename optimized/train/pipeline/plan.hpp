@@ -42,9 +42,9 @@ Size size_of(const PlannedModel&, const Stage&);
 double flops_a_token(const Config&, const Size&, const Stage&);
 
 /// Bytes: parameters, and their copies laid out for products, forward and back; gradients and
-/// moments; one layer's activations with what is kept of all.
+/// moments; one layer's activations with what is kept of all, and of these the keys and values.
 struct Bytes {
-  double parameters = 0, layouts = 0, gradients = 0, moments = 0, activations = 0;
+  double parameters = 0, layouts = 0, gradients = 0, moments = 0, activations = 0, keys = 0;
 };
 Bytes bytes_of(const PlannedModel&, const Size&, const Stage&);
 

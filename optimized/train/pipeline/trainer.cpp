@@ -41,12 +41,23 @@ Index steps_of(const Settings& settings, const std::vector<Stage>& stages) {
   return most > 0 ? std::min(most, steps) : steps;
 }
 
+/// The ranks that hold a micro-batch together with this one.
+Context context_of(const Settings& settings, ranks::Communicator& ranks) {
+  const Index n = settings.integer("run.context_ranks");
+  require(ranks.size() % n == 0, "run.context_ranks is " + std::to_string(n) +
+                                     ", and the job has " + std::to_string(ranks.size()) +
+                                     " ranks; start a multiple of it, or choose another");
+  const bool zigzag = settings.text("run.context_rows") == "zigzag";
+  return Context(ranks, static_cast<int>(n), zigzag ? RowOrder::zigzag : RowOrder::contiguous);
+}
+
 }  // namespace
 
 Trainer::Trainer(const Settings& settings, Surroundings around, ranks::Communicator& ranks)
     : settings_(settings),
       around_(std::move(around)),
       ranks_(ranks),
+      context_(context_of(settings, ranks)),
       stages_(stages_of(settings)),
       directory_(settings.text("run.out"), ranks.is_first()),
       gradient_(ranks),
@@ -120,34 +131,6 @@ void Trainer::resume_adapters_of_the_last_stage(const fs::path& checkpoint) {
   refresh();
 }
 
-/// Everything that a later stage could fail on, before the first step.
-void Trainer::check_stages() {
-  const Config& config = model_->config();
-  for (const Stage& stage : stages_) {
-    feeds_->feed_of(stage);
-    const bool is_sparse = stage.recipe.attention == Recipe::Attention::sparse;
-    require(config.indexer || (!is_sparse && stage.recipe.kl == 0),
-            "stage " + stage.name + " needs an indexer, which a model of " + config.model_type +
-                " has not; give it one by model.init_indexer, or choose dense attention and kl 0");
-    if (stage.kind == StageKind::lora)
-      const Adapters checked(stage, *model_, 0);
-    else
-      trained_by(stage, *model_);
-    if (is_sparse && stage.seq <= config.indexer->topk)
-      around_.say("warning: stage " + stage.name + " has rows of " + std::to_string(stage.seq) +
-                  " tokens and chooses " + std::to_string(config.indexer->topk) +
-                  " keys: every key is chosen, no selection is trained");
-    if (stage.recipe.accumulation < ranks_.size())
-      around_.say(
-          fmt::format("warning: a step of stage {} has fewer micro-batches than ranks: {} "
-                      "of {} ranks compute nothing; raise stage.accumulation",
-                      stage.name, ranks_.size() - stage.recipe.accumulation, ranks_.size()));
-    require(stage.recipe.mtp == 0 || !model_->parameters().mtp.empty(),
-            "stage " + stage.name +
-                " has mtp above 0, but the model has no multi-token-prediction block");
-  }
-}
-
 const Stage& Trainer::last_stage() const {
   return state_.stage < stages_.size() ? stages_[state_.stage] : stages_.back();
 }
@@ -191,20 +174,22 @@ void Trainer::refresh() {
 Losses Trainer::run_batch(const Batch& part, const Objective& objective) {
   for (const Trained& one : parameters_of(*model_))
     if (gets_gradient_(one.name)) set_to_zero(*one.gradient);
-  const Losses losses = model_->run(part, objective, gets_gradient_);
+  const Losses losses = model_->run(part, objective, gets_gradient_, &context_);
   if (adapters_) adapters_->project();
   return losses;
 }
 
-/// This rank's micro-batches; the gradient's sum and the losses' are those of all.
-Losses Trainer::run_batches(const std::vector<Batch>& parts, const Objective& objective) {
-  const auto count = static_cast<Index>(parts.size());
+/// This rank's micro-batches, or its rows of them; the gradient's sum and the losses' are those of
+/// all. Ranks of one micro-batch are neighbours: their parts are added up one after the other.
+Losses Trainer::run_batches(const std::vector<Batch>& micro_batches, const Objective& objective) {
+  const Index of = context_.of(), count = static_cast<Index>(micro_batches.size()) * of;
   std::vector<ranks::Numbers> mine;
   gradient_.begin(trained_, count);
   for (Index first = 0; first < count; first += ranks_.size()) {
     if (const Index i = first + ranks_.rank(); i < count) {
       const auto begin = std::chrono::steady_clock::now();
-      mine.push_back(to_numbers(run_batch(parts[static_cast<std::size_t>(i)], objective)));
+      const Batch& batch = micro_batches[static_cast<std::size_t>(i / of)];
+      mine.push_back(to_numbers(run_batch(batch, objective)));
       work_seconds_ += seconds_since(begin);
       ++work_batches_;
     }

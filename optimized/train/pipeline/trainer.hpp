@@ -67,6 +67,7 @@ class Trainer {
   const Settings& settings_;
   Surroundings around_;
   ranks::Communicator& ranks_;
+  Context context_;
   std::vector<Stage> stages_;
   RunDirectory directory_;
   Json config_;  // config.json of the checkpoints
