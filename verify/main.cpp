@@ -18,6 +18,7 @@ attention. Limits are derived from perturbed runs of it at the declared precisio
   dsa-verify invariants CHECKPOINT                       what needs no golden
   dsa-verify ops                                         are the kernels right, one by one?
   dsa-verify samples DIR                                 judge every golden of a directory
+  dsa-verify merge REPORT...                             join verdicts on spans of layers
 
 Exit status: 0 pass, 1 fail, 2 usage or bad input, 3 inconclusive, 130 interrupted.)";
 
@@ -25,10 +26,10 @@ Exit status: 0 pass, 1 fail, 2 usage or bad input, 3 inconclusive, 130 interrupt
 
 int main(int argc, char** argv) {
   using namespace dsa::verify;
-  return dsa::cli::run(
-      {"dsa-verify",
-       about,
-       {golden_command, gradients_command, training_command, diagnose_command, defects_command,
-        localise_command, power_command, invariants_command, ops_command, samples_command}},
-      argc, argv);
+  return dsa::cli::run({"dsa-verify",
+                        about,
+                        {golden_command, gradients_command, training_command, diagnose_command,
+                         defects_command, localise_command, power_command, invariants_command,
+                         ops_command, samples_command, merge_command}},
+                       argc, argv);
 }

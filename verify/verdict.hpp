@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/tensor.hpp"
@@ -122,6 +123,7 @@ struct Verdict {
   std::string checkpoint, golden, candidate;  // as the user named them; candidate may be empty
   std::string family;
   Index sequences = 0, positions = 0, layers = 0, topk = 0, longest_visible = 0;
+  std::pair<Index, Index> span;          // layers [A, B) that were judged
   std::vector<std::string> unused_keys;  // of config.json, that nothing depends on
   Outcome outcome = Outcome::inconclusive;
   std::string why;

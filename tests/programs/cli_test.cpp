@@ -128,7 +128,7 @@ TEST_CASE("reports are written and have the documented fields", "[cli]") {
   CHECK(report["tensors"].size() == 61);
   for (const char* key :
        {"why", "checkpoint", "golden", "candidate", "family", "sequences", "positions", "layers",
-        "title", "precision", "judged", "logits", "notes", "golden_judged", "receipt"})
+        "span", "title", "precision", "judged", "logits", "notes", "golden_judged", "receipt"})
     CHECK(report.contains(key));
   for (const char* key : {"name", "kind", "verdict", "worst_over_allowed", "headroom", "at", "got",
                           "want", "allowed", "compared", "over", "wrong_kind", "from"})
@@ -268,7 +268,18 @@ TEST_CASE("spans of layers are judged by a trace", "[cli]") {
     const Json report = parse_json(read_text(json), "report");
     CHECK(report["tensors"].size() > 15);
     CHECK(report["logits"].is_null() == (std::string(span) == "0:2"));
+    fs::rename(json, scratch / (std::string(span, 1) + ".json"));
   }
+  const auto merge = [&](const std::string& second) {
+    return run(scratch, "merge " + quoted((scratch / second).string()) + " " +
+                            quoted((scratch / "0.json").string()) + " --json " +
+                            quoted(json.string()));
+  };
+  const Result all = merge("2.json");
+  CHECK(all.status == 0);
+  CHECK_THAT(all.out, Contains("in 2 spans of layers"));
+  CHECK(parse_json(read_text(json), "report")["span"] == Json({0, 3}));
+  check_bad_input(merge("1.json"), "layer 1 is judged by");
 }
 
 TEST_CASE("MaxText's spelling of the user's limits", "[cli]") {

@@ -140,3 +140,22 @@ TEST_CASE("the Snakefile plans a job a point", "[programs][sweep][slow]") {
     CHECK_THAT(read_text(log), Contains("rule point:"));
   }
 }
+
+TEST_CASE("the Snakefile of verification plans a job a span", "[programs][slow]") {
+  if (std::system("snakemake --version >/dev/null 2>&1") != 0) {
+    skip("snakemake is not installed: the Snakefile is not tried");
+    return;
+  }
+  const Scratch scratch;
+  const std::string root = source_dir() + "/experiments/snakemake/",
+                    sample = source_dir() + "/data/samples/v32/", log = (scratch / "log").string();
+  const std::string command =
+      "cd " + scratch.path().string() + " && snakemake --dry-run -s " + root +
+      "verify.smk --profile " + root + "profiles/slurm --config " + "program=" + binary_dir() +
+      "/dsa-verify checkpoint=" + sample + "checkpoint golden=" + sample +
+      "trace.fp64.safetensors out=" + (scratch / "out").string() + " span=2 >" + log + " 2>&1";
+  INFO(command);
+  CHECK(std::system(command.c_str()) == 0);
+  CHECK_THAT(read_text(log),
+             Contains("0-2.json") && Contains("2-3.json") && Contains("rule merge:"));
+}

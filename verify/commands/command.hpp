@@ -21,6 +21,7 @@ Command defects_command(CLI::App&);
 Command diagnose_command(CLI::App&);
 Command gradients_command(CLI::App&);
 Command localise_command(CLI::App&);
+Command merge_command(CLI::App&);
 Command invariants_command(CLI::App&);
 Command ops_command(CLI::App&);
 Command power_command(CLI::App&);

@@ -85,6 +85,7 @@ Inputs read_inputs(const Checkpoint& checkpoint, const fs::path& golden, const C
   in.verdict.checkpoint = checkpoint.path.string();
   in.verdict.golden = golden.string();
   describe(in.verdict, config, in.judged().sequences);
+  in.verdict.span = options.layers.value_or(std::pair{Index{0}, config.num_hidden_layers});
   in.models = open_models(checkpoint.stored, options.precision.value_or(precision_of(in.judged())));
   in.verdict.receipt = make_receipt(checkpoint.path, golden, candidate.file);
   in.verdict.receipt.draws = options;

@@ -213,6 +213,7 @@ Json to_json(const Verdict& v) {
   json["sequences"] = v.sequences;
   json["positions"] = v.positions;
   json["layers"] = v.layers;
+  json["span"] = {v.span.first, v.span.second};
   json["topk"] = v.topk;
   json["longest_visible"] = v.longest_visible;
   json["unused_keys"] = json_of(v.unused_keys);
