@@ -42,15 +42,16 @@ AxisKind teacher() {
 }
 
 /// AdamW without memory and with a large eps is a gradient step: g / (|g| + eps) is g / eps up to
-/// |g| / eps, which clipping keeps below 1/1000. The rates of the stages are to be 1000 times
-/// those of the gradient step.
+/// |g| / eps, which clipping keeps below 1/1000. So the rates are 1000 times those of the gradient
+/// step: 1 in the warm-up and 0.1 in the sparse stage, where the model learns as well. With AdamW's
+/// rates the plain gradient moves nothing.
 AxisKind optimizer() {
   return words("optimizer",
                {{"adam", {}},
                 {"sgd",
                  {"optimizer.beta1=0", "optimizer.beta2=0", "optimizer.eps=1000",
-                  "optimizer.weight_decay=0"}}},
-               "AdamW, or the plain gradient (stage rates are then those of SGD times 1000)");
+                  "optimizer.weight_decay=0", "stage.warmup.lr=1000", "stage.sparse.lr=100"}}},
+               "AdamW, or the plain gradient with a rate of 1 in the warm-up and 0.1 in sparse");
 }
 
 }  // namespace
