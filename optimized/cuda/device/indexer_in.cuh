@@ -3,7 +3,7 @@
 
 #include <limits>
 
-#include "optimized/cuda/device/rows.cuh"
+#include "optimized/cuda/device/tensor.cuh"
 
 namespace dsa::cuda::DSA_PLACE {
 
@@ -18,14 +18,5 @@ struct IndexerIn {
   KeyRanges visible;                                  // (T)
   Index longest = std::numeric_limits<Index>::max();  // no query sees more keys
 };
-
-template <class Row>
-void expect_indexer_shapes(const IndexerIn<Row>& in) {
-  const Index T = in.q.shape[0], H = in.q.shape[1], D = in.q.shape[2];
-  expect_shape("w", in.w, {T, H});
-  expect_shape("begin", in.visible.begin, {T});
-  expect_shape("end", in.visible.end, {T});
-  expect_width("k", in.k, key_width<Row>(D));
-}
 
 }  // namespace dsa::cuda::DSA_PLACE

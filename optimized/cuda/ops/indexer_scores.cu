@@ -3,6 +3,7 @@
 #include "optimized/cuda/device/indexer_tile.cuh"
 #include "optimized/cuda/device/launch.cuh"
 #include "optimized/cuda/ops/indexer_scores.cuh"
+#include "optimized/cuda/ops/indexer_shapes.cuh"
 
 namespace dsa::cuda::DSA_PLACE {
 namespace v1 {

@@ -5,6 +5,7 @@
 
 #include "optimized/cuda/device/indexer_tile.cuh"
 #include "optimized/cuda/device/topk.cuh"
+#include "optimized/cuda/ops/indexer_shapes.cuh"
 #include "optimized/cuda/ops/indexer_topk.cuh"
 #include "optimized/cuda/ops/topk_select.cuh"
 

@@ -24,19 +24,6 @@ Index indexer_topk_workspace_of(Index T, Index K, Index splits);
 Index indexer_topk_workspace(Index T, Index K, Index longest);
 Index indexer_topk_least_workspace(Index T, Index K);
 
-template <class Row>
-void expect_indexer_topk_shapes(DeviceView<std::int32_t, 2> chosen,
-                                DeviceView<std::int32_t, 1> nan_at, const IndexerIn<Row>& in,
-                                Index elements, DeviceView<std::uint32_t, 1> workspace) {
-  const Index T = in.q.shape[0];
-  expect_indexer_shapes(in);
-  expect_shape("chosen", chosen, {T, chosen.shape[1]});
-  expect_shape("nan_at", nan_at, {T});
-  require(workspace.shape[0] >= elements, "the workspace of indexer_topk has " +
-                                              std::to_string(workspace.shape[0]) +
-                                              " elements, expected " + std::to_string(elements));
-}
-
 namespace v1 {  // one thread a score
 template <class Row>
 void indexer_topk(Stream, DeviceView<std::int32_t, 2> chosen,  // (T, K)     out

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "optimized/cuda/device/indexer_tile.cuh"
+#include "optimized/cuda/ops/indexer_shapes.cuh"
 #include "optimized/cuda/ops/indexer_topk.cuh"
 #include "optimized/cuda/ops/topk_select.cuh"
 
