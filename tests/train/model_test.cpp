@@ -53,7 +53,7 @@ TEST_CASE("every gradient is the definition's: GLM, layers that share a selectio
 
 TEST_CASE("every gradient is the definition's: every reading of the indexer's loss", "[train]") {
   const std::string name =
-      GENERATE(as<std::string>(), "maxtext", "megatron", "hf-fork", "prime-rl");
+      GENERATE(Catch::Generators::as<std::string>(), "maxtext", "megatron", "hf-fork", "prime-rl");
   INFO(name);
   check_case(golden_model("v32calm"), {{26, 31}, false, semantics_named(name)});
   check_case(golden_model("v32calm"), {{33}, true, in_warmup(semantics_named(name))});
