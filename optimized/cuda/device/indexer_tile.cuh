@@ -11,7 +11,6 @@
 #include "optimized/cuda/device/launch.cuh"
 #include "optimized/cuda/device/rows.cuh"
 #include "optimized/cuda/device/tiles.cuh"
-#include "optimized/shared/key_range.hpp"
 
 namespace dsa::cuda::DSA_PLACE {
 
@@ -60,15 +59,6 @@ struct IndexerShapes {
     return "";
   }
 };
-
-/// The keys that query t sees, cut to those there are.
-template <class Row>
-__device__ KeyRange keys_of(const IndexerIn<Row>& in, Index t) {
-  KeyRange keys;
-  keys.end = clamped(in.visible.end(t), 0, in.k.rows);
-  keys.begin = clamped(in.visible.begin(t), 0, keys.end);
-  return keys;
-}
 
 template <class T>
 struct IndexerTile {

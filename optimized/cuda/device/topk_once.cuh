@@ -84,10 +84,10 @@ struct Extremes {
 };
 
 /// The sum of what the threads before this one bring, and of what all do.
-struct Sums {
+struct Prefix {
   int before, total;
 };
-__device__ inline Sums sums_before(int x, Shared<std::int32_t> warps) {
+__device__ inline Prefix sums_before(int x, Shared<std::int32_t> warps) {
   const int lane = threadIdx.x % warp_size, warp = threadIdx.x / warp_size;
   int so_far = x;
   for (int by = 1; by < warp_size; by *= 2) {
@@ -97,7 +97,7 @@ __device__ inline Sums sums_before(int x, Shared<std::int32_t> warps) {
   __syncthreads();  // warps may be in use from a call before
   if (lane == warp_size - 1) warps[warp] = so_far;
   __syncthreads();
-  Sums sums{so_far - x, 0};
+  Prefix sums{so_far - x, 0};
   for (int w = 0; w < once_warps; ++w) {
     if (w == warp) sums.before += sums.total;
     sums.total += warps[w];

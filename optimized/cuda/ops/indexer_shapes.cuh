@@ -1,4 +1,5 @@
-// optimized/cuda/ops/indexer_shapes.cuh — what the indexer's ops ask of the shapes of their inputs.
+// optimized/cuda/ops/indexer_shapes.cuh — keys that a query sees, and what the indexer's ops ask of
+// the shapes of their inputs.
 //
 // Apart from indexer_in.cuh, because the host's compiler includes that for models on a device, and
 // a row's width needs rows.cuh.
@@ -8,8 +9,18 @@
 
 #include "optimized/cuda/device/indexer_in.cuh"
 #include "optimized/cuda/device/rows.cuh"
+#include "optimized/shared/key_range.hpp"
 
 namespace dsa::cuda::DSA_PLACE {
+
+/// The keys that query t sees, cut to those there are.
+template <class Row>
+__device__ KeyRange keys_of(const IndexerIn<Row>& in, Index t) {
+  KeyRange keys;
+  keys.end = clamped(in.visible.end(t), 0, in.k.rows);
+  keys.begin = clamped(in.visible.begin(t), 0, keys.end);
+  return keys;
+}
 
 template <class Row>
 void expect_indexer_shapes(const IndexerIn<Row>& in) {
