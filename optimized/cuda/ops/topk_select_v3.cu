@@ -174,11 +174,11 @@ __device__ int write_taken(DeviceView<std::int32_t, 1> chosen, OnceRow row, Cut 
     if (cut.equals > 0) {
       std::uint32_t equal[words_each];
       load_words(equal, s.equal);
-      const Sums ties = sums_before(ones_in(equal), s.warps);
+      const Prefix ties = sums_before(ones_in(equal), s.warps);
       add_lowest(words, equal, wanted - ties.before);
       wanted -= ties.total;
     }
-    const Sums place = sums_before(ones_in(words), s.warps);
+    const Prefix place = sums_before(ones_in(words), s.warps);
     int at = written + place.before;
 #pragma unroll
     for (int i = 0; i < words_each; ++i)
