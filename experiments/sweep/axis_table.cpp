@@ -90,7 +90,9 @@ const std::vector<AxisKind>& axis_kinds() {
       words(
           "adaptation",
           {{"frozen", {"stage.adapt.kind=sft"}},
-           {"lora", {"stage.adapt.kind=lora", "stage.adapt.kl=0.01"}},
+           {"lora",
+            {"stage.adapt.kind=lora", "stage.adapt.kl=0.01",
+             "stage.adapt.lora_targets=.*(indexer|proj).*"}},
            {"full", {"stage.adapt.kind=sparse"}}},
           "what of the indexer is trained in the stage named adapt: nothing, adapters, everything"),
       integers("sparse_steps", 1, {"stage.sparse.steps"}, "of the sparse stage"),
