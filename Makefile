@@ -66,9 +66,9 @@ fuzz: packages
 	cmake --preset fuzz $(CMAKE_QUIET) && cmake --build --preset fuzz -j $(JOBS)
 	@printf '%s\n' safetensors golden_jsonl config tokenizer | xargs -P $(JOBS) -I NAME fuzz/run.sh NAME $(FUZZ_SECONDS)
 
-# The teacher is trained once. A sweep with failed points (status 1) is reported all the same.
+# The teacher is trained once. SWEEPS names others of experiments/sweeps/. A sweep with failed points (status 1) is reported all the same.
 SEEDS ?= 3
-SWEEPS ?= topk mass precision warmup recovery joint diffuse size adaptation detach conventions loss_scaling \
+SWEEPS ?= topk mass precision warmup recovery joint diffuse adaptation detach conventions loss_scaling \
   context crossover
 report: packages
 	@cmake --preset release $(CMAKE_QUIET) && cmake --build --preset release -j $(JOBS) --target dsa-sweep dsa-train
