@@ -8,7 +8,7 @@
 
 Steps: the kernel suite on the device; the bundled goldens by the cuda backend; benchmarks against the device's
 own roof; torch beside them; a whole model's decoding; other people's kernels on the suite's cases;
-compute-sanitizer on its small ones, run once each. A step that fails stops none of the later ones. What is not installed is
+compute-sanitizer on its small ones, once each. A step that fails stops none of the later ones. What is not installed is
 `absent`, and says so. The receipt, OUT/gpu-DEVICE.json, is written anew after every step. Exit status: 0 no
 step failed, 1 one did, 2 there is nothing to run on. docs/cuda.md tells more.
 """
@@ -339,9 +339,12 @@ def table(steps):
 
 def show(paths):
     """The tables of receipts that were made on one device."""
-    receipts = [json.loads(path.read_text()) for path in paths]
-    steps = {name: step for receipt in receipts for name, step in receipt["steps"].items()}
-    return bench_table(steps, receipts[0]["device"]["name"]) + table(steps)
+    try:
+        receipts = [json.loads(path.read_text()) for path in paths]
+        steps = {name: step for receipt in receipts for name, step in receipt["steps"].items()}
+        return bench_table(steps, receipts[0]["device"]["name"]) + table(steps)
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise Missing(f"no receipts ({type(e).__name__}: {e}); give files that make gpu wrote") from e
 
 
 def slug(name):
@@ -360,15 +363,12 @@ def main():
     parser.add_argument("--source", action="append", default=[], help="directory of peers that are no packages")
     steps = parser.add_mutually_exclusive_group()
     steps.add_argument("--only", choices=STEPS, action="append", help="a step (may be given again)")
-    steps.add_argument("--only-sanitizers", dest="only", action="store_const", const=["sanitizers"],
-                       help="compute-sanitizer's tools and nothing else")
-    steps.add_argument("--quick", action="store_true", help=f"{', '.join(QUICK)}; of the suite the cases of at most "
-                       f"{QUICK_FLOPS:.0e} operations: about a minute")
+    steps.add_argument("--only-sanitizers", dest="only", action="store_const", const=["sanitizers"], help="that step")
+    steps.add_argument("--quick", action="store_true", help=f"{', '.join(QUICK)}, of small cases alone")
     arguments = parser.parse_args()
-    if arguments.show:
-        print("\n".join(show(arguments.show)))
-        return 0
     try:
+        if arguments.show:
+            return print("\n".join(show(arguments.show)))
         if arguments.rehearse:
             device, (nvcc, toolkit) = {"name": "rehearsal", "driver_version": None}, (None, None)
         else:

@@ -1,5 +1,7 @@
 #include "experiments/rates/common.hpp"
 
+#include <chrono>
+
 #include "core/file.hpp"
 #include "core/random.hpp"
 #include "verify/receipt.hpp"
@@ -13,7 +15,7 @@ std::string Setting::name() const {
   return family + ":" + std::string(reference::name_of(precision));
 }
 
-Setting setting_named(const fs::path& samples, const std::string& name) {
+Setting setting_named(const fs::path& samples, const std::string& name, const std::string& golden) {
   const std::size_t colon = name.find(':');
   require(colon != std::string::npos,
           "\"" + name + "\" is no setting; give SAMPLE:PRECISION, e.g. v32:hf-bf16");
@@ -21,7 +23,7 @@ Setting setting_named(const fs::path& samples, const std::string& name) {
   setting.family = name.substr(0, colon);
   setting.precision = reference::precision_named(name.substr(colon + 1));
   setting.checkpoint = samples / setting.family / "checkpoint";
-  setting.golden = samples / setting.family / "logits.safetensors";
+  setting.golden = samples / setting.family / golden;
   require(fs::exists(setting.golden), setting.golden.string() +
                                           " is not there; give --samples the "
                                           "directory of the bundled samples");
@@ -49,7 +51,7 @@ std::vector<verify::Run> correct_runs(const verify::ModelPair& models,
   return runs;
 }
 
-Json receipt_of(const Setting& setting, const verify::JudgeOptions& options,
+Json receipt_of(const Setting& setting, const verify::Draws& options,
                 const std::string& command_line, double seconds) {
   verify::Receipt receipt = verify::make_receipt(setting.checkpoint, setting.golden, std::nullopt);
   receipt.command = command_line;
@@ -71,6 +73,28 @@ void write_rows(const fs::path& file, const std::string& what, const Json& rows)
   all["what"] = what;
   all["rows"] = kept;
   write_text(file, all.dump(1) + "\n");
+}
+
+Json measure_each(const std::vector<Setting>& settings,
+                  const std::function<Json(const Setting&)>& measure, const fs::path& json,
+                  const std::string& what, const verify::Draws& draws,
+                  const std::string& command_line) {
+  Json rows = Json::array();
+  for (const Setting& setting : settings) {
+    const auto start = std::chrono::steady_clock::now();
+    Json row = measure(setting);
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+    row["receipt"] = receipt_of(setting, draws, command_line, seconds.count());
+    if (!json.empty()) write_rows(json, what, Json::array({row}));
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+int sum_of(const Json& rows, const char* key) {
+  int sum = 0;
+  for (const Json& row : rows) sum += row.at(key).get<int>();
+  return sum;
 }
 
 }  // namespace dsa::experiments

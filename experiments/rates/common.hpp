@@ -19,8 +19,10 @@ struct Setting {
   std::string name() const;  // "v32:hf-bf16"
 };
 
-/// "v32:hf-bf16" -> the sample of that name under `samples`. Error: malformed, or not there.
-Setting setting_named(const std::filesystem::path& samples, const std::string& name);
+/// "v32:hf-bf16" -> that file of the sample of that name under `samples`. Error: malformed, or not
+/// there.
+Setting setting_named(const std::filesystem::path& samples, const std::string& name,
+                      const std::string& golden = "logits.safetensors");
 
 /// Tokens of a golden without its logits.
 Recording without_logits(const Setting&);
@@ -36,7 +38,16 @@ std::vector<verify::Run> correct_runs(const verify::ModelPair&, const std::vecto
 void write_rows(const std::filesystem::path& file, const std::string& what, const Json& rows);
 
 /// The receipt of one setting's rows.
-Json receipt_of(const Setting&, const verify::JudgeOptions&, const std::string& command_line,
+Json receipt_of(const Setting&, const verify::Draws&, const std::string& command_line,
                 double seconds);
+
+/// Measures one setting after the other; each one's row goes with its receipt into `json`, if that
+/// is named. Returns the rows.
+Json measure_each(const std::vector<Setting>&, const std::function<Json(const Setting&)>& measure,
+                  const std::filesystem::path& json, const std::string& what, const verify::Draws&,
+                  const std::string& command_line);
+
+/// The sum of an integer of all rows.
+int sum_of(const Json& rows, const char* key);
 
 }  // namespace dsa::experiments

@@ -3,7 +3,6 @@
 // For a sample and a precision, N candidates are drawn: runs of the reference with the roundings of
 // that precision at random, decisions falling as they may, seeds that the judge never uses. All are
 // right, so every `fail` is a false alarm.
-#include <chrono>
 #include <cstdio>
 #include <iostream>
 #include <mutex>
@@ -95,18 +94,13 @@ Json measure(const Setting& setting, int candidates, std::uint64_t from,
 int run(const std::vector<std::string>& names, const std::string& samples, int candidates,
         std::uint64_t from, const std::string& json, const verify::JudgeOptions& options,
         const std::string& command_line) {
-  int alarms = 0;
-  for (const std::string& name : names) {
-    const auto start = std::chrono::steady_clock::now();
-    const Setting setting = experiments::setting_named(samples, name);
-    Json row = measure(setting, candidates, from, options);
-    const double seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    alarms += row.at("alarms").get<int>();
-    row["receipt"] = experiments::receipt_of(setting, options, command_line, seconds);
-    if (!json.empty()) experiments::write_rows(json, what, Json::array({row}));
-  }
-  return alarms == 0 ? 0 : 1;
+  std::vector<Setting> settings;
+  for (const std::string& name : names)
+    settings.push_back(experiments::setting_named(samples, name));
+  const Json rows = experiments::measure_each(
+      settings, [&](const Setting& setting) { return measure(setting, candidates, from, options); },
+      json, what, options, command_line);
+  return experiments::sum_of(rows, "alarms") == 0 ? 0 : 1;
 }
 
 }  // namespace

@@ -5,7 +5,6 @@
 // of the reference with the roundings of that precision at random, decisions falling as they may,
 // seeds that the judge never uses. Each is one loss with all of its gradients. All are right, so
 // whatever is judged wrong is a false alarm. The judge's limits are measured once a loss.
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <iostream>
@@ -115,32 +114,16 @@ Json measure(const Setting& setting, int candidates, const verify::GradientOptio
           {"worst", count.worst}};
 }
 
-/// "v32calm:hf-bf16" -> that sample's sparse golden.
-Setting setting_of(const std::string& samples, const std::string& name) {
-  const std::size_t colon = name.find(':');
-  require(colon != std::string::npos, name + " names no precision; write SAMPLE:PRECISION");
-  const std::string family = name.substr(0, colon);
-  const std::filesystem::path folder = std::filesystem::path(samples) / family;
-  return {folder / "checkpoint", folder / "gradients.sparse.safetensors", family,
-          reference::precision_named(name.substr(colon + 1))};
-}
-
 int run(const std::vector<std::string>& names, const std::string& samples, int candidates,
         const std::string& json, const verify::GradientOptions& options,
         const std::string& command_line) {
-  int alarms = 0;
-  for (const std::string& name : names) {
-    const auto start = std::chrono::steady_clock::now();
-    const Setting setting = setting_of(samples, name);
-    Json row = measure(setting, candidates, options);
-    alarms += row.at("alarms").get<int>();
-    verify::JudgeOptions draws;
-    static_cast<verify::Draws&>(draws) = options;
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-    row["receipt"] = experiments::receipt_of(setting, draws, command_line, seconds.count());
-    if (!json.empty()) experiments::write_rows(json, what, Json::array({row}));
-  }
-  return alarms == 0 ? 0 : 1;
+  std::vector<Setting> settings;
+  for (const std::string& name : names)
+    settings.push_back(experiments::setting_named(samples, name, "gradients.sparse.safetensors"));
+  const Json rows = experiments::measure_each(
+      settings, [&](const Setting& setting) { return measure(setting, candidates, options); }, json,
+      what, options, command_line);
+  return experiments::sum_of(rows, "alarms") == 0 ? 0 : 1;
 }
 
 }  // namespace

@@ -3,7 +3,6 @@
 // Continuous defects of a size s, right at s = 0, are put into a correct run of a precision (its
 // roundings drawn at random), and the smallest s that the judge catches is found by bisection of
 // its logarithm: once through the logits, once through a trace of every tensor.
-#include <chrono>
 #include <cstdio>
 #include <iostream>
 #include <mutex>
@@ -231,15 +230,13 @@ Json measure(const Judge& judge, int candidates) {
 int run(const std::vector<std::string>& names, const std::string& samples, int candidates,
         const std::string& json, const verify::JudgeOptions& options,
         const std::string& command_line) {
-  for (const std::string& name : names) {
-    const auto start = std::chrono::steady_clock::now();
-    const Setting setting = experiments::setting_named(samples, name);
-    Json row = measure(prepared(setting, options), candidates);
-    const double seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    row["receipt"] = experiments::receipt_of(setting, options, command_line, seconds);
-    if (!json.empty()) experiments::write_rows(json, what, Json::array({row}));
-  }
+  std::vector<Setting> settings;
+  for (const std::string& name : names)
+    settings.push_back(experiments::setting_named(samples, name));
+  experiments::measure_each(
+      settings,
+      [&](const Setting& setting) { return measure(prepared(setting, options), candidates); }, json,
+      what, options, command_line);
   return 0;
 }
 

@@ -175,7 +175,9 @@ TEST_CASE("ranks that hold micro-batches together are as many as one likes", "[t
     CHECK(metrics_of(scratch / more) == metrics_of(scratch / "2"));
   }
   for (const std::string& sentence : run_ranks(3, scratch / "3", divided))
-    CHECK_THAT(sentence, Contains("run.context_ranks is 2, and the job has 3 ranks"));
+    CHECK_THAT(
+        sentence,
+        Contains("run.context_ranks is 2, which does not divide the job's number of ranks, 3"));
   for (const std::string& sentence :
        run_ranks(2, scratch / "balance", {"run.context_ranks=2", "stage[0].balance=1e-3"}))
     CHECK_THAT(sentence, Contains("set both to 0, or run.context_ranks to 1"));

@@ -15,21 +15,10 @@ using Catch::Matchers::Contains;
 using reference::BackwardOps;
 using reference::Precision;
 
-const ModelPair& v32() {
-  static const ModelPair models = open_models(test::sample("v32") / "checkpoint", Precision::fp64);
-  return models;
-}
-
-Sequence short_sequence() {
-  const Recording golden = read_recording(test::sample("v32") / "logits.safetensors", "fp64", 0);
-  const std::vector<Token>& all = golden.sequences[0].tokens;
-  return plain_sequence({all.begin(), all.begin() + 40});  // more than index_topk = 22
-}
-
 /// What a training with these ops would dump of its backward pass, with its forward trace.
 BackwardTrace dump_of(const BackwardOps<double>& ops,
                       const std::function<bool(const std::string&)>& keeps) {
-  const Sequence sequence = short_sequence();
+  const Sequence sequence = first_of_v32(40);
   const Variant exact = v32().exact();
   BackwardTrace trace;
   trace.forward = test::dump_of(exact, sequence, keeps);

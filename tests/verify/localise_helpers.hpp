@@ -13,6 +13,19 @@
 
 namespace dsa::test {
 
+inline const verify::ModelPair& v32() {
+  static const verify::ModelPair models =
+      verify::open_models(sample("v32") / "checkpoint", reference::Precision::fp64);
+  return models;
+}
+
+/// The first n tokens of v32's golden; index_topk is 22.
+inline Sequence first_of_v32(Index n) {
+  const Recording golden = read_recording(sample("v32") / "logits.safetensors", "fp64", 0);
+  const std::vector<Token>& all = golden.sequences[0].tokens;
+  return plain_sequence({all.begin(), all.begin() + n});
+}
+
 /// Adds a tensor to a golden's trace.
 template <class T>
 void add_trace(Recording& golden, const std::string& name, Dtype dtype, std::vector<Index> shape,

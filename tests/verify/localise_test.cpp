@@ -19,17 +19,6 @@ using reference::Precision;
 
 using Names = std::set<std::string>;
 
-const ModelPair& v32() {
-  static const ModelPair models = open_models(test::sample("v32") / "checkpoint", Precision::fp64);
-  return models;
-}
-
-Sequence short_sequence() {
-  const Recording golden = read_recording(test::sample("v32") / "logits.safetensors", "fp64", 0);
-  const std::vector<Token>& all = golden.sequences[0].tokens;
-  return plain_sequence({all.begin(), all.begin() + 48});  // more than index_topk = 22
-}
-
 void break_with(Variant& altered, const std::string& name, std::size_t variant = 0) {
   for (const Defect& defect : all_defects())
     if (defect.name == name) return defect.variants.at(variant).apply(altered);
@@ -81,7 +70,7 @@ TEST_CASE("two defects in different layers are named, and nothing that inherits 
   });
   replace(broken.ops.indexer_scores, scores, [](View<double, 2> y, auto&&...) { y(40, 3) += 1; });
   const Grafted g =
-      graft(v32(), dump_of(broken, short_sequence(), everything), quick(Precision::fp64));
+      graft(v32(), dump_of(broken, first_of_v32(48), everything), quick(Precision::fp64));
   CHECK(names_of(g) == std::vector{norm, scores});
   for (const FaultyOp& wrong : g.wrong) CHECK(wrong.ops == std::vector{wrong.tensor.name});
   CHECK(g.wrong[1].tensor.at.position == 40);
@@ -94,7 +83,7 @@ TEST_CASE("a mask too strict is the scores' fault, not the selection's", "[local
   replace(broken.ops.indexer_scores, scores, [](View<double, 2> y, auto&&...) {
     for (Index s = 0; s < 40; s += 2) y(40, s) = -std::numeric_limits<double>::infinity();
   });
-  const Recording side = dump_of(broken, short_sequence(), everything);
+  const Recording side = dump_of(broken, first_of_v32(48), everything);
   CHECK(names_of(graft(v32(), side, quick(Precision::fp64))) == std::vector{scores});
 }
 
@@ -102,7 +91,7 @@ TEST_CASE("ops lie between what departs and what the trace tells", "[localise]")
   Variant broken = v32().exact();
   break_with(broken, "softmax-mscale");
   const Grafted g =
-      graft(v32(), dump_of(broken, short_sequence(), modules), quick(Precision::fp64));
+      graft(v32(), dump_of(broken, first_of_v32(48), modules), quick(Precision::fp64));
   REQUIRE(g.wrong.size() == 3);
   CHECK(g.wrong[1].tensor.name == "model.layers.1.self_attn.o_proj");
   const std::string at = "model.layers.1.self_attn.";
@@ -117,7 +106,7 @@ TEST_CASE("a trace of blocks names the blocks", "[localise]") {
             for (double& x : y) x *= 1.01;
           });
   const auto blocks = [](const std::string& name) { return short_name(name).empty(); };
-  const Grafted g = graft(v32(), dump_of(broken, short_sequence(), blocks), quick(Precision::fp64));
+  const Grafted g = graft(v32(), dump_of(broken, first_of_v32(48), blocks), quick(Precision::fp64));
   CHECK(names_of(g) == std::vector<std::string>{"model.layers.1"});
   CHECK(g.wrong[0].ops.front() == "model.layers.1.input_layernorm");
   CHECK(g.wrong[0].ops.back() == "model.layers.1");
@@ -134,7 +123,7 @@ TEST_CASE("NaN is blamed where it arises, not where it spreads", "[localise]") {
     return layer_of(name) == 0 || short_name(name) == "post_attention_layernorm" ||
            short_name(name) == "attention_residual" || short_name(name) == "input_layernorm";
   };
-  Recording side = dump_of(v32().exact(), short_sequence(), until_moe);
+  Recording side = dump_of(v32().exact(), first_of_v32(48), until_moe);
   const std::string name = "model.layers.1.post_attention_layernorm";
   Tensor<double, 2> values = side.trace.at(name).values();
   values(7, 3) = std::numeric_limits<double>::quiet_NaN();
@@ -186,13 +175,13 @@ TEST_CASE("a rounding that few runs show is right", "[localise]") {
   const ModelPair bf16 = open_models(test::sample("v32") / "checkpoint", Precision::hf_bf16);
   for (const std::uint64_t draw : {1, 6}) {
     const Variant right = bf16.rounded({reference::Rounding::Mode::random, draw});
-    const Recording side = dump_of(right, short_sequence(), modules);
+    const Recording side = dump_of(right, first_of_v32(48), modules);
     CHECK(names_of(graft(bf16, side, quick(Precision::hf_bf16, 8))).empty());
   }
 }
 
 TEST_CASE("one unit in the last place is not wrong, more is", "[localise]") {
-  Recording side = dump_of(v32().exact(), short_sequence(), everything);
+  Recording side = dump_of(v32().exact(), first_of_v32(48), everything);
   const std::string name = "model.layers.1.self_attn.q_a_proj";
   const Tensor<double, 2> right = side.trace.at(name).values();
   const auto off_by = [&](double units) {

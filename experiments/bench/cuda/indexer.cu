@@ -18,16 +18,6 @@ KeyRanges ranges(Memory& memory, Index B, Index T, Index S) {
   return {memory.list(begin), memory.list(end)};
 }
 
-/// Rows [first, first + n) of (T, ...) views.
-template <class X, int Rank>
-DeviceView<X, Rank> rows_of(DeviceView<X, Rank> x, Index first, Index n) {
-  Index row = 1;
-  for (int axis = 1; axis < Rank; ++axis) row *= x.shape[axis];
-  x.data += first * row;
-  x.shape[0] = n;
-  return x;
-}
-
 template <class Row>
 struct Problem {
   std::shared_ptr<Memory> memory = std::make_shared<Memory>();
@@ -57,10 +47,10 @@ Work scores_work(const DeviceProblem& p) {
     const IndexerIn<Row>& all = x->at(copy);
     for (Index b = 0; b < x->B; ++b) {
       const Index first = b * x->queries;
-      const auto out = rows_of(scores, first, x->queries);
-      const IndexerIn<Row> in{.q = rows_of(all.q, first, x->queries),
+      const auto out = rows(scores, first, first + x->queries);
+      const IndexerIn<Row> in{.q = rows(all.q, first, first + x->queries),
                               .k = Memory::part(all.k, b * x->S, x->S),
-                              .w = rows_of(all.w, first, x->queries),
+                              .w = rows(all.w, first, first + x->queries),
                               .relu = true,
                               .visible = visible};
       if (v1)

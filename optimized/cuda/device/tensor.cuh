@@ -51,6 +51,16 @@ struct DeviceView {
   }
 };
 
+/// Rows [begin, end) of the first axis.
+template <class T, int Rank>
+DeviceView<T, Rank> rows(DeviceView<T, Rank> x, Index begin, Index end) {
+  Index row = 1;
+  for (int axis = 1; axis < Rank; ++axis) row *= x.shape[axis];
+  x.data += begin * row;
+  x.shape[0] = end - begin;
+  return x;
+}
+
 /// Four neighbours, read or written in one access. Their address is a multiple of their size.
 template <class T>
 struct alignas(4 * sizeof(T)) Four {

@@ -12,16 +12,6 @@
 
 namespace dsa::cuda::DSA_PLACE {
 
-/// Rows [begin, end) of the first axis.
-template <class T, int Rank>
-DeviceView<T, Rank> rows(DeviceView<T, Rank> x, Index begin, Index end) {
-  Index row = 1;
-  for (int axis = 1; axis < Rank; ++axis) row *= x.shape[axis];
-  x.data += begin * row;
-  x.shape[0] = end - begin;
-  return x;
-}
-
 /// The same memory under another shape.
 template <int To, class T, int From>
 DeviceView<T, To> as(DeviceView<T, From> x, const Shape<To>& shape) {

@@ -31,21 +31,11 @@ __global__ void __launch_bounds__(indexer_threads)
   });
 }
 
-/// Rows [first, first + n) of (T, ...).
-template <class X, int Rank>
-DeviceView<X, Rank> rows_of(DeviceView<X, Rank> x, Index first, Index n) {
-  Index row = 1;
-  for (int axis = 1; axis < Rank; ++axis) row *= x.shape[axis];
-  x.data += first * row;
-  x.shape[0] = n;
-  return x;
-}
-
 template <class Row>
 IndexerIn<Row> queries_of(IndexerIn<Row> in, Index first, Index n) {
-  in.q = rows_of(in.q, first, n);
-  in.w = rows_of(in.w, first, n);
-  in.visible = {rows_of(in.visible.begin, first, n), rows_of(in.visible.end, first, n)};
+  in.q = rows(in.q, first, first + n);
+  in.w = rows(in.w, first, first + n);
+  in.visible = {rows(in.visible.begin, first, first + n), rows(in.visible.end, first, first + n)};
   return in;
 }
 
@@ -73,7 +63,7 @@ void indexer_topk(Stream stream, DeviceView<std::int32_t, 2> chosen,
            {grid_of(n, ceil_divide(longest, tiles_per_block * keys_per_tile)), indexer_threads,
             shapes.shared_bytes()},
            scores_kernel<Row>, scores, queries);
-    topk_of_panel(stream, rows_of(chosen, first, n), rows_of(nan_at, first, n), scores,
+    topk_of_panel(stream, rows(chosen, first, first + n), rows(nan_at, first, first + n), scores,
                   queries.visible, S);
   }
 }

@@ -45,8 +45,9 @@ Index steps_of(const Settings& settings, const std::vector<Stage>& stages) {
 Context context_of(const Settings& settings, ranks::Communicator& ranks) {
   const Index n = settings.integer("run.context_ranks");
   require(ranks.size() % n == 0, "run.context_ranks is " + std::to_string(n) +
-                                     ", and the job has " + std::to_string(ranks.size()) +
-                                     " ranks; start a multiple of it, or choose another");
+                                     ", which does not divide the job's number of ranks, " +
+                                     std::to_string(ranks.size()) +
+                                     "; start a multiple of it, or choose another");
   const bool zigzag = settings.text("run.context_rows") == "zigzag";
   return Context(ranks, static_cast<int>(n), zigzag ? RowOrder::zigzag : RowOrder::contiguous);
 }
