@@ -173,7 +173,7 @@ Model open_checkpoint(const fs::path& directory) {
         "checkpoint " + directory.string() + " lacks the indexer alone (" +
         std::to_string(problems.missing.size()) +
         " tensors, all of self_attn.indexer): it is a dense model under the name of a sparse "
-        "one; correct model_type, or train an indexer for it");
+        "one; correct model_type, or give it an indexer by dsa-train --init-indexer");
   const std::string more = all.size() < 2 ? ""
                                           : " (and " + std::to_string(all.size() - 1) +
                                                 " more; dsa-run inspect lists them all)";

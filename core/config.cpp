@@ -213,9 +213,11 @@ Config parse_config(const Json& as_written, const std::string& what) {
   return c;
 }
 
-Config read_config(const std::filesystem::path& dir) {
-  Config config = parse_config(read_json(dir / "config.json"), "config.json of " + dir.string());
-  refuse_quantisation_sidecars(dir);
+Config read_config(const std::filesystem::path& path) {
+  const bool is_file = std::filesystem::is_regular_file(path);
+  Config config = parse_config(read_json(is_file ? path : path / "config.json"),
+                               is_file ? path.string() : "config.json of " + path.string());
+  refuse_quantisation_sidecars(is_file ? path.parent_path() : path);
   return config;
 }
 

@@ -107,8 +107,8 @@ struct Config {
 /// pass of other models. `what` begins the sentence.
 Config parse_config(const Json&, const std::string& what);
 
-/// DIR/config.json. Error, too: a file beside it says that the weights are in a format that cannot
-/// be read exactly (hf_quant_config.json: NVFP4, ...).
-Config read_config(const std::filesystem::path& dir);
+/// A config file, or that of a directory: DIR/config.json. Error, too: a file beside it says that
+/// the weights are in a format that cannot be read exactly (hf_quant_config.json: NVFP4, ...).
+Config read_config(const std::filesystem::path&);
 
 }  // namespace dsa

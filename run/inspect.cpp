@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "core/check.hpp"
+#include "core/checkpoint_writer.hpp"
 
 namespace dsa::run {
 namespace {
@@ -96,9 +97,9 @@ void count_parameter(Inspection& r, const std::string& name, const Parameter& p,
   const double touched = share * static_cast<double>(elements);
   r.active_parameters += touched;
   if (p.shape.size() == 2 && !is_table) r.weights.flops += 2 * touched;
-  if (!p.present()) return;
+  if (r.has_weights && !p.present()) return;
   double bytes = static_cast<double>(elements) * static_cast<double>(bits_of(p.dtype)) / 8;
-  if (p.scale_inv != nullptr)
+  if (p.quantised())
     bytes += 4.0 * static_cast<double>((p.rows() + p.block - 1) / p.block) *
              static_cast<double>((p.columns() + p.block - 1) / p.block);
   r.weights.bytes += share * bytes;
@@ -133,14 +134,18 @@ void count_attention(Inspection& r) {
   r.cache_bytes_per_token += own * D * number;
 }
 
-}  // namespace
+/// False: a config, or a directory with nothing in it that may hold weights.
+bool is_checkpoint(const std::filesystem::path& path) {
+  if (!std::filesystem::is_directory(path)) return false;
+  return std::any_of(std::filesystem::directory_iterator(path), {}, [](const auto& entry) {
+    const std::string name = entry.path().filename();
+    return entry.path().extension() == ".safetensors" || entry.path().extension() == ".bin" ||
+           name == "model.safetensors.index.json";
+  });
+}
 
-Inspection inspect(const std::filesystem::path& directory, Index context) {
-  Inspection r;
-  r.directory = directory;
-  r.config = read_config(directory);
-  r.context = context;
-  const StoredCheckpoint stored = StoredCheckpoint::open(directory);
+void inspect_weights(Inspection& r) {
+  const StoredCheckpoint stored = StoredCheckpoint::open(r.directory);
   for (const auto& [name, tensor] : stored.tensors) {
     auto& row = r.dtypes[std::string(name_of(tensor->dtype))];
     ++row.tensors;
@@ -160,8 +165,40 @@ Inspection inspect(const std::filesystem::path& directory, Index context) {
       r.not_finite.push_back(std::move(sentence));
   });
   if (r.config.tie_word_embeddings) count_tied_head(r, w.embed_tokens);
-  count_attention(r);
   r.warnings = warnings_of(stored, r.problems, r.config, w);
+}
+
+/// Every parameter of the config, in the dtype that a release has it in.
+void count_promised(Inspection& r) {
+  const Config& c = r.config;
+  Weights w = empty_weights(c);
+  r.mtp_blocks = static_cast<Index>(w.mtp.size());
+  for_each_tensor(w, c, [&](const std::string& name, Parameter& p, const auto& shape) {
+    p.shape = shape;
+    p.dtype = c.fp8_block && is_fp8_in_releases(name) ? Dtype::f8_e4m3 : c.dtype;
+    p.block = c.fp8_block.value_or(p.block);
+    count_parameter(r, name, p, p.rows() * p.columns());
+    auto& row = r.dtypes[std::string(name_of(p.dtype))];
+    ++row.tensors;
+    row.bytes += p.rows() * p.columns() * bits_of(p.dtype) / 8;
+  });
+  if (c.tie_word_embeddings) count_tied_head(r, w.embed_tokens);
+  r.warnings = warnings_of(c);
+}
+
+}  // namespace
+
+Inspection inspect(const std::filesystem::path& checkpoint_or_config, Index context) {
+  Inspection r;
+  r.directory = checkpoint_or_config;
+  r.config = read_config(checkpoint_or_config);
+  r.context = context;
+  r.has_weights = is_checkpoint(checkpoint_or_config);
+  if (r.has_weights)
+    inspect_weights(r);
+  else
+    count_promised(r);
+  count_attention(r);
   return r;
 }
 

@@ -29,6 +29,7 @@ struct Cost {
 struct Inspection {
   std::filesystem::path directory;
   Config config;
+  bool has_weights = true;
   Index context = 0;  // S
   Index mtp_blocks = 0;
   Index parameters = 0, routed_parameters = 0, indexer_parameters = 0, mtp_parameters = 0;
@@ -48,8 +49,13 @@ struct Inspection {
 };
 
 /// Reads every number of the checkpoint, row by row. What keeps it from being opened at all
-/// (config.json, the index, a damaged file) is an Error.
-Inspection inspect(const std::filesystem::path& directory, Index context);
+/// (config.json, the index, a damaged file) is an Error. Where no weights lie beside config.json,
+/// or the path is that of a config, everything is counted from the config, in the dtypes of
+/// releases.
+Inspection inspect(const std::filesystem::path& checkpoint_or_config, Index context);
+
+/// Keys of config.json that nothing depends on, in one sentence; none where there are none.
+std::vector<std::string> warnings_of(const Config&);
 
 /// What deserves a line although the checkpoint can be read: constant tensors where training leaves
 /// none, a block scale of 1 beside ones a thousand times smaller, promised multi-token-prediction

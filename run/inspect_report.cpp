@@ -140,8 +140,9 @@ std::string as_text(const Inspection& r) {
   }
   for (const std::string& sentence : r.warnings)
     text += fmt::format("{:<12}{}\n", "warning", sentence);
-  text += problems == 0 ? "ok: every tensor is there, of the right shape, and finite\n"
-                        : fmt::format("{} problem{}\n", problems, problems == 1 ? "" : "s");
+  text += !r.has_weights ? "ok: dsa runs this model; counted from the config, no weights are here\n"
+          : problems == 0 ? "ok: every tensor is there, of the right shape, and finite\n"
+                          : fmt::format("{} problem{}\n", problems, problems == 1 ? "" : "s");
   return text;
 }
 
@@ -151,6 +152,7 @@ Json as_json(const Inspection& r) {
             {"model_type", r.config.model_type},
             {"num_hidden_layers", r.config.num_hidden_layers},
             {"mtp_blocks", r.mtp_blocks},
+            {"has_weights", r.has_weights},
             {"context", r.context},
             {"parameters", r.parameters},
             {"active_parameters", std::llround(r.active_parameters)},

@@ -68,13 +68,16 @@ void warn_of_tensors(std::vector<std::string>& all, const Config& config, const 
 
 }  // namespace
 
+std::vector<std::string> warnings_of(const Config& config) {
+  if (config.unused_keys.empty()) return {};
+  return {fmt::format("config.json has keys that nothing here depends on: {}",
+                      fmt::join(config.unused_keys, ", "))};
+}
+
 std::vector<std::string> warnings_of(const StoredCheckpoint& stored,
                                      const CheckpointProblems& problems, const Config& config,
                                      const Weights& weights) {
-  std::vector<std::string> all;
-  if (!config.unused_keys.empty())
-    all.push_back(fmt::format("config.json has keys that nothing here depends on: {}",
-                              fmt::join(config.unused_keys, ", ")));
+  std::vector<std::string> all = warnings_of(config);
   if (stored.prefix != "model.")
     all.push_back(
         fmt::format("tensor names begin with \"{}\", which is read as \"model.\"", stored.prefix));
@@ -109,7 +112,7 @@ std::vector<std::string> warnings_of(const StoredCheckpoint& stored,
   if (lacks_only_the_indexer(stored, problems))
     all.push_back(
         "the indexer alone is missing: this is a dense checkpoint under the name of a sparse "
-        "model");
+        "model; dsa-train --init-indexer gives it a fresh one");
   warn_of_tensors(all, config, weights);
   return all;
 }

@@ -20,6 +20,9 @@ number in the files is read. Warnings name what no trained model has, and what i
 used: constant tensors, block scales of exactly 1, promised blocks that are missing, files that no
 index lists, keys of config.json.
 
+Of a config.json alone, or a directory with nothing else, the same is counted in the dtypes that
+releases have.
+
 Exit status 0: nothing is wrong. 1: the problems are listed, one line each. 2: the directory cannot
 be read as a checkpoint at all.
 
@@ -50,7 +53,9 @@ int run(const Arguments& a) {
 Command inspect_command(CLI::App& program) {
   const auto a = std::make_shared<Arguments>();
   CLI::App* app = program.add_subcommand("inspect", about);
-  app->add_option("dir", a->directory, "Checkpoint directory")->required()->type_name("DIR");
+  app->add_option("dir", a->directory, "Checkpoint directory, or a config.json")
+      ->required()
+      ->type_name("DIR");
   cli::add_integer(*app, "--context", a->context, {1, Index{1} << 40},
                    "Keys that the token sees, S")
       ->capture_default_str();

@@ -81,6 +81,27 @@ TEST_CASE("inspect describes a whole checkpoint", "[run]") {
   CHECK(json["cache_bytes_per_token"] == 2 * (9 + 8) * 4);
 }
 
+TEST_CASE("inspect counts a config alone as it counts the checkpoint", "[run]") {
+  const Tiny tiny;
+  const std::string whole = tiny.to("whole.json"), alone = tiny.to("alone.json");
+  CHECK(run("dsa-run inspect " + tiny.in + " --json " + whole).status == 0);
+  fs::remove(tiny.scratch / "in/model.safetensors");
+  for (const std::string& path : {tiny.in, tiny.in + "/config.json"}) {
+    const Outcome result = run("dsa-run inspect " + path + " --json " + alone);
+    CHECK(result.status == 0);
+    CHECK_THAT(result.out, Contains("no weights are here"));
+    const Json want = read_json(whole), got = read_json(alone);
+    CHECK(got["has_weights"] == false);
+    for (const char* same :
+         {"parameters", "active_parameters", "routed_parameters", "indexer_parameters",
+          "mtp_parameters", "mtp_blocks", "layers", "attention", "indexer"})
+      CHECK(got[same] == want[same]);
+    CHECK(got["weights"]["flops"] == want["weights"]["flops"]);
+  }
+  write_text(tiny.scratch / "in/other.safetensors", "");
+  CHECK_THAT(complaint("dsa-run inspect " + tiny.in), Contains("has neither model.safetensors"));
+}
+
 TEST_CASE("inspect lists everything that is wrong and exits 1", "[run]") {
   Tiny tiny;
   tiny.tensors.erase("model.layers.0.self_attn.o_proj.weight");
