@@ -2,6 +2,8 @@
 // and that nothing depends on the number of threads.
 #include <cstring>
 
+#include "optimized/train/pipeline/evaluation.hpp"
+#include "optimized/train/pipeline/names.hpp"
 #include "tests/train/support.hpp"
 
 using namespace dsa;
@@ -241,6 +243,80 @@ TEST_CASE("recall is measured over dense attention, layer by layer", "[train]") 
   objective.kl = 1;
   objective.index_format = train::IndexFormat::bf16;
   CHECK_THROWS_WITH(trained.run(task.batch, objective, {}), Contains("have no gradient"));
+}
+
+TEST_CASE("keys are rounded as well as queries where an indexer is run in a format", "[train]") {
+  // Keys that differ by less than half a last place of bf16, and are 0 where they are rotated: in
+  // bf16 they are one key, as where they do not differ.
+  const Task task(golden_model("glm"), {90, 40});
+  const auto recall = [&](float differ, train::IndexFormat format) {
+    TrainedModel trained(task.model, Compute::fp32);
+    const Index rotated = task.model.config.qk_rope_head_dim;
+    for (const train::Trained& one : train::parameters_of(trained)) {
+      const auto fill = [&](float value) {
+        std::fill(one.value->begin(), one.value->begin() + rotated, 0.0f);
+        std::fill(one.value->begin() + rotated, one.value->end(), value);
+      };
+      if (one.name.ends_with("indexer.k_norm.weight")) fill(differ);
+      if (one.name.ends_with("indexer.k_norm.bias")) fill(1);
+    }
+    trained.refresh();
+    return trained.recall(task.batch, 8, format);
+  };
+  const auto exact = recall(1e-4f, train::IndexFormat::exact),
+             rounded = recall(1e-4f, train::IndexFormat::bf16),
+             equal = recall(0, train::IndexFormat::exact);
+  for (std::size_t l = 0; l < exact.size(); ++l) {
+    CHECK(rounded[l].indexer == equal[l].indexer);
+    CHECK(exact[l].indexer != equal[l].indexer);
+  }
+}
+
+TEST_CASE("a score is the mean over all batches of weighted cross entropy and of right answers",
+          "[train]") {
+  const Task task(golden_model("v32calm"), {31, 26});
+  std::vector<Batch> parts = {part_of(task.batch, 0, 31), part_of(task.batch, 31, 57)};
+  parts[0].target_weight[3] = 2.5;
+  parts[1].target_weight[7] = 0;
+  TrainedModel trained(task.model, Compute::fp32);
+  train::Objective objective;
+  objective.lm = 1;
+  double lm = 0, weight = 0, right = 0;
+  Index targets = 0;
+  for (Batch& part : parts) {
+    // Every third target is what the model says.
+    const auto logits = trained.logits(part, Recipe::Attention::sparse);
+    for (Index t = 0; t < part.rows(); ++t) {
+      const auto at = static_cast<std::size_t>(t);
+      if (part.target_weight[at] == 0) continue;
+      const auto row = logits.view()[t];
+      const auto best = static_cast<Token>(std::max_element(row.begin(), row.end()) - row.begin());
+      if (t % 3 == 0 && part.target_weight[at] == 1) part.tokens[at + 1] = best;
+    }
+  }
+  for (const Batch& part : parts) {
+    const train::Losses losses = trained.run(part, objective, {});
+    lm += losses.lm, weight += losses.lm_weight;
+    const auto logits = trained.logits(part, Recipe::Attention::sparse);
+    for (Index t = 0; t < part.rows(); ++t) {
+      const auto at = static_cast<std::size_t>(t);
+      if (part.target_weight[at] == 0) continue;
+      const auto row = logits.view()[t];
+      const Index rank = std::count_if(row.begin(), row.end(),
+                                       [&](float z) { return z > row(part.tokens[at + 1]); });
+      right += rank == 0 ? 1 : 0;
+      ++targets;
+    }
+  }
+  ranks::Communicator alone;
+  const train::Score score = score_of(trained, parts, {"sparse"}, alone);
+  CHECK(score.targets == targets);
+  CHECK(targets == 30 + 25 - 1);
+  CHECK(right > 0);
+  CHECK(right < static_cast<double>(targets));
+  CHECK(score.accuracy == right / static_cast<double>(targets));
+  // fp32 logits, of about 200 terms a row: the two sum them each in its own order.
+  CHECK(std::abs(score.lm - lm / weight) < 57 * 200 * 0x1p-24);
 }
 
 TEST_CASE("a batch or an objective that does not fit is refused with a sentence", "[train]") {

@@ -17,16 +17,16 @@ using reference::Precision;
 
 /// What a training with these ops would dump of its backward pass, with its forward trace.
 BackwardTrace dump_of(const BackwardOps<double>& ops,
-                      const std::function<bool(const std::string&)>& keeps) {
+                      const std::function<bool(const std::string&)>& keeps,
+                      const Variant& run = v32().exact()) {
   const Sequence sequence = first_of_v32(40);
-  const Variant exact = v32().exact();
   BackwardTrace trace;
-  trace.forward = test::dump_of(exact, sequence, keeps);
+  trace.forward = test::dump_of(run, sequence, keeps);
   trace.gradients.path = "backward dump";
   for (const Trace::Entry& entry : trace.forward.trace.entries())
     if (within_layer(entry.name) == names::gate_experts) trace.gradients.trace.put(entry);
   trace.gradients.sequences = {sequence};
-  const reference::Pass<double> forward{exact.model, exact.ops};
+  const reference::Pass<double> forward{run.model, run.ops};
   const auto objective = reference::lm_objective<double>(sequence);
   reference::backward<double>({forward, ops, sequence, objective, [](auto&&...) {},
                                [&](const std::string& name, View<double, 2> gradient) {
@@ -175,6 +175,22 @@ TEST_CASE("where a backward trace leaves tensors out, it says which to dump", "[
   CHECK(wrong.at("d." + layer1 + "self_attn.q_b_proj") ==
         Ops{layer1 + "self_attn.o_proj", layer1 + "self_attn.heads", layer1 + "self_attn.q_rope"});
   CHECK(l.dump_next == Ops{"d." + layer1 + "self_attn.heads", "d." + layer1 + "self_attn.q_rope"});
+}
+
+TEST_CASE("the right backward of a wrong forward pass names no op", "[localise]") {
+  Variant wrong = v32().exact();
+  wrong.ops.rmsnorm = [inner = wrong.ops.rmsnorm](const std::string& name, View<double, 2> y,
+                                                  auto&&... rest) {
+    inner(name, y, rest...);
+    for (Index i = 0; name == layer1 + "post_attention_layernorm" && i < y.size(); ++i)
+      y.data[i] *= 1.01;
+  };
+  const Localisation l =
+      localised(dump_of(reference::backward_definition<double>(), everything, wrong));
+  INFO(l.why);
+  CHECK(l.outcome == Outcome::fail);
+  CHECK(wrong_of(l).empty());
+  CHECK_THAT(l.why, Contains("the forward tensors that were fed are themselves wrong"));
 }
 
 TEST_CASE("two wrong backwards in different layers are both named", "[localise]") {
