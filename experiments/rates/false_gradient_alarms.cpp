@@ -88,7 +88,7 @@ void judge_one(const Judged& judged, const verify::GradientStage& stage,
 Json measure(const Setting& setting, int candidates, const verify::GradientOptions& options) {
   const Model model = resident(open_checkpoint(setting.checkpoint), Index{1} << 30);
   const verify::GradientFile file = verify::read_gradients(setting.golden, model.config);
-  const verify::GradientStage stage = verify::stage_of(model, file, {});
+  const verify::GradientStage stage = verify::stage_of(model, file, {}, file);
   Index parameters = 0;
   for_each_tensor(model.weights, model.config, [&](auto&&...) { ++parameters; });
   const double tail =

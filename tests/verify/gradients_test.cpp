@@ -74,6 +74,23 @@ TEST_CASE("torch's gradients are right by the definition", "[gradients]") {
   CHECK(sparse.precision == "fp64");
 }
 
+TEST_CASE("torch's choice among equal index scores is right, and known to the last bit",
+          "[gradients]") {
+  const Scratch scratch;
+  const std::string golden = (fs::path(source_dir()) /
+                              "data/gradients/ties/gradients.sparse.safetensors")
+                                 .string(),
+                    candidate = (scratch / "candidate.safetensors").string();
+  const std::string checkpoint = (sample("ties") / "checkpoint").string();
+  const GradientVerdict right = judge_gradients(checkpoint, golden, "", quick());
+  CHECK(right.outcome == Outcome::pass);
+  for (const ParameterResult& p : right.parameters) CHECK(p.distance < 1e-12);
+  Tensors tensors = read(golden);
+  for (double& x : tensors.at("kl.model.layers.0.self_attn.indexer.wk.weight").values) x *= 1.0001;
+  write(candidate, tensors);
+  CHECK(judge_gradients(checkpoint, golden, candidate, quick()).outcome == Outcome::fail);
+}
+
 TEST_CASE("gradients by another trainer's convention are not the paper's", "[gradients]") {
   const GradientVerdict v = judge_gradients(
       calm + "/checkpoint", calm + "/gradients.sparse.megatron.safetensors", "", quick());

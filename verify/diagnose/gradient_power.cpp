@@ -81,7 +81,7 @@ GradientPower gradient_power(const std::filesystem::path& checkpoint,
                                               right.why + "); a wrong golden sees nothing");
   const Model model = resident(open_checkpoint(checkpoint), Index{1} << 30);
   const GradientFile file = read_gradients(golden, model.config);
-  const GradientStage stage = stage_of(model, file, semantics_named(options.semantics));
+  const GradientStage stage = stage_of(model, file, semantics_named(options.semantics), file);
   GradientPower power;
   power.checkpoint = checkpoint.string(), power.golden = golden.string();
   power.stage = stage.words;

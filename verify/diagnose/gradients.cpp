@@ -150,7 +150,7 @@ GradientDiagnosis diagnose_gradients(const std::filesystem::path& checkpoint,
     const Model model = resident(open_checkpoint(checkpoint), Index{1} << 30);
     const GradientFile file = read_gradients(candidate, model.config, options.names);
     const GradientFile trusted = golden.empty() ? file : read_gradients(golden, model.config);
-    const GradientStage stage = stage_of(model, trusted, semantics_named(options.semantics));
+    const GradientStage stage = stage_of(model, trusted, semantics_named(options.semantics), file);
     std::vector<Explained> losses;
     for (const std::string& loss : departing(d.plain))
       losses.push_back(explain(d, loss, stage, file, trusted, options));

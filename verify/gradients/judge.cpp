@@ -155,7 +155,9 @@ void conclude(GradientVerdict& v, bool sees) {
     v.outcome = Outcome::fail;
     v.why = plural(wrong, "gradient") + " and " + losses_in_words(wrong_losses) +
             " lie beyond what rounding explains";
-    if (leaks > 0) v.why += "; " + plural(leaks, "gradient") + " must be zero and is not";
+    if (leaks > 0)
+      v.why += "; " + plural(leaks, "gradient") + " must be zero and " +
+               (leaks == 1 ? "is" : "are") + " not";
     v.why += "; the first in backward order is " + *v.first_departure;
     for (const std::string& note : v.notes)
       if (note.starts_with("your ")) v.why = note;
@@ -195,7 +197,7 @@ GradientVerdict judge_gradients(const std::string& checkpoint, const std::string
       ours.tokens == theirs.tokens && ours.documents == theirs.documents,
       candidate + " holds gradients for other tokens than " + golden + "; run it on the golden's");
 
-  const GradientStage stage = stage_of(model, trusted, semantics_named(options.semantics));
+  const GradientStage stage = stage_of(model, trusted, semantics_named(options.semantics), file);
   const Precision precision =
       options.precision ? *options.precision : reference::precision_named(file.precision);
   std::vector<std::string> losses = options.losses;

@@ -15,6 +15,11 @@
 
 namespace dsa::verify {
 
+/// Which of exactly equal index scores are chosen, where not all can be (a score is exactly 0 where
+/// no head's ReLU lets anything through): the lowest keys, as the definition does; those that
+/// torch.topk leaves on a CPU; or, where neither gives a file's losses, any, which draws decide.
+enum class TieOrder { lowest, torch, any };
+
 /// What a file's numbers were computed from: the stage of training.
 struct GradientStage {
   std::string words;
@@ -23,11 +28,13 @@ struct GradientStage {
   KlSemantics semantics;
   Index topk = 0;  // of the checkpoint
   bool is_sparse = true;
+  TieOrder ties = TieOrder::any;
 };
 
-/// The stage whose losses are nearest to the file's: sparse, dense (every visible key is chosen),
-/// or a KL over all visible keys under a sparse forward pass.
-GradientStage stage_of(const Model&, const GradientFile&, const KlSemantics&);
+/// The stage whose losses are nearest to the golden's: sparse, dense (every visible key is chosen),
+/// or a KL over all visible keys under a sparse forward pass. Ties as the losses of `judged` tell.
+GradientStage stage_of(const Model&, const GradientFile& golden, const KlSemantics&,
+                       const GradientFile& judged);
 
 /// Does any row see more keys than are chosen?
 bool sees_selection(const GradientStage&);
