@@ -60,13 +60,15 @@ std::string random_keys(RunOptions& run, Index T, Index K, Dice& dice) {
   return fmt::format("random keys below {} from row {}", below, first);
 }
 
-/// The keys at one distance from a key of the past that is neither the last nor the first.
+/// Every second key around one of the past that is neither the last nor the first. (All keys around
+/// it are the last ones below a bound: two known defects together.)
 std::string window(RunOptions& run, Index T, Index K, Dice& dice) {
   const Index first = K + 1 + dice.below(T - K - 1), back = 3 + dice.below(K);
   select_by(run, first, [=](Index, Index t, Index s) {
-    return -std::abs(static_cast<double>(s - std::max<Index>(0, t - back - K / 2)));
+    const Index away = std::abs(s - std::max<Index>(0, t - back - K / 2));
+    return -static_cast<double>(away % 2 == 0 ? away : away + 2 * t);
   });
-  return fmt::format("a window around {} keys ago from row {}", back + K / 2, first);
+  return fmt::format("every second key around {} keys ago from row {}", back + K / 2, first);
 }
 
 /// The right selection with its keys moved: s becomes another key of the same row.

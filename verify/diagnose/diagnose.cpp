@@ -62,10 +62,8 @@ void conclude_defect(Diagnosis& diagnosis) {
 /// The nearest variant, and why what it leaves is too much, or its passing no evidence.
 std::string why_not(const Diagnosis& d) {
   for (const Ranked& r : d.ranking)
-    if (r.open > 0)
-      return in_full(r) + " passes but explains nothing: " + std::to_string(r.open) + " of the " +
-             std::to_string(r.differing) +
-             " differing rows could have held almost anything under " + "it (" + remains(d, r) +
+    if (!r.no_evidence.empty())
+      return in_full(r) + " passes but explains nothing: " + r.no_evidence + " (" + remains(d, r) +
              ")";
   if (d.ranking.empty() || !(d.ranking.front().distance < d.distance_before))
     return "no variant comes nearer than the definition itself";

@@ -29,6 +29,7 @@ struct Ranked {
   bool explained = false;             // nothing is left beyond the noise, and that is evidence
   bool convention = false;            // right in other implementations
   Index differing = 0, open = 0;      // verify/diagnose/evidence.hpp, where nothing is left
+  std::string no_evidence;            // why that is no evidence
 };
 
 struct Diagnosis {

@@ -1,5 +1,7 @@
 #include "verify/diagnose/evidence.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -42,8 +44,47 @@ void weigh_logits(Evidence& e, const LogitsResult& plain, const LogitsResult& br
 /// One traced decision under one run: which rows it rejects, and which are open.
 struct Rows {
   std::vector<bool> rejected, open;
+  std::vector<double> swaps, swaps_by_chance;
   Index selective = 0, open_rows = 0;  // rows that see more than they may choose; open ones of all
 };
+
+/// Keys that may be swapped within the noise, and how many of them are among the K best.
+struct Swappable {
+  Index keys = 0, taken = 0, visible = 0;
+
+  /// Keys of another choice that are not of this one, on average over all choices.
+  double by_chance() const {
+    const auto n = static_cast<double>(keys), k = static_cast<double>(taken);
+    return keys == 0 ? 0 : k * (n - k) / n;
+  }
+};
+
+Swappable swappable(View<const double, 1> scores, View<const double, 1> allowed, Index K) {
+  std::vector<Index> order;
+  for (Index s = 0; s < scores.size(); ++s)
+    if (scores(s) > -std::numeric_limits<double>::infinity()) order.push_back(s);
+  Swappable found;
+  found.visible = static_cast<Index>(order.size());
+  if (found.visible <= K || K == 0) return found;
+  std::stable_sort(order.begin(), order.end(),
+                   [&](Index a, Index b) { return scores(a) > scores(b); });
+  const Index last = order[static_cast<std::size_t>(K - 1)];
+  for (Index i = 0; i < found.visible; ++i) {
+    const Index s = order[static_cast<std::size_t>(i)];
+    if (!(std::abs(scores(s) - scores(last)) <= allowed(s) + allowed(last))) continue;
+    ++found.keys;
+    found.taken += i < K;
+  }
+  return found;
+}
+
+/// Of `theirs`, those that are not of `mine`.
+double swaps_of(const std::vector<Index>& theirs, const std::vector<Index>& mine) {
+  std::vector<Index> other;
+  std::set_difference(theirs.begin(), theirs.end(), mine.begin(), mine.end(),
+                      std::back_inserter(other));
+  return static_cast<double>(other.size());
+}
 
 /// The trace holds what the decision was made from, so that it is judged by itself.
 bool scores_are_traced(const std::string& decision, const Recording& side) {
@@ -60,8 +101,9 @@ bool scores_are_traced(const std::string& decision, const Recording& side) {
 Rows rows_of(const Decision& decision, const SequenceResult& sequence, const Variant& variant,
              const TracedDecisions& told, const Sequence& tokens, const Tensor<double, 2>& seen) {
   const auto [T, K] = decision.chosen.shape();
-  Rows rows{std::vector<bool>(static_cast<std::size_t>(T)),
-            std::vector<bool>(static_cast<std::size_t>(T)), 0, 0};
+  const auto n = static_cast<std::size_t>(T);
+  Rows rows{std::vector<bool>(n), std::vector<bool>(n), std::vector<double>(n),
+            std::vector<double>(n)};
   Tensor<Index, 2> own(decision.chosen.shape());
   variant.ops.topk_select(decision.name, own, decision.scores);
   const Tensor<double, 2>& limits = sequence.limits.scores.at(decision.name);
@@ -77,6 +119,8 @@ Rows rows_of(const Decision& decision, const SequenceResult& sequence, const Var
                       }) > K;
     rows.open_rows += is_open;
     const bool masks = told.row(decision.name, t, seen.view()[t]).size() != theirs.size();
+    rows.swaps[i] = swaps_of(theirs, mine);
+    rows.swaps_by_chance[i] = swappable(scores, allowed, K).by_chance();
     if (mine == theirs && !masks) continue;
     rows.rejected[i] = masks || !is_explained(theirs, scores, allowed, K);
     rows.open[i] = masks || is_open;
@@ -99,8 +143,11 @@ void weigh_decisions(Evidence& e, const ModelPair& models, const SequenceResult&
     if (differing == 0 || other == nullptr || scores_are_traced(decision.name, side)) continue;
     const Rows wrong =
         rows_of(*other, broken, altered, told, side.sequences.front(), decision.scores);
-    for (std::size_t t = 0; t < right.rejected.size(); ++t)
-      e.open += right.rejected[t] && wrong.open[t];
+    for (std::size_t t = 0; t < right.rejected.size(); ++t) {
+      if (!right.rejected[t]) continue;
+      e.open += wrong.open[t];
+      e.swaps += wrong.swaps[t], e.swaps_by_chance += wrong.swaps_by_chance[t];
+    }
     e.allowed += open_by_noise(differing, static_cast<double>(right.open_rows) /
                                               std::max(1.0, static_cast<double>(right.selective)));
   }
@@ -132,27 +179,20 @@ Index first_of_tensors(const SequenceResult& plain, const Recording& side) {
 }  // namespace
 
 double openness(View<const double, 1> scores, View<const double, 1> allowed, Index K) {
-  std::vector<Index> order;
-  for (Index s = 0; s < scores.size(); ++s)
-    if (scores(s) > -std::numeric_limits<double>::infinity()) order.push_back(s);
-  const auto V = static_cast<Index>(order.size());
-  if (V <= K || K == 0) return 0;
-  std::stable_sort(order.begin(), order.end(),
-                   [&](Index a, Index b) { return scores(a) > scores(b); });
-  const Index last = order[static_cast<std::size_t>(K - 1)];
-  Index swappable = 0, taken = 0;
-  for (Index i = 0; i < V; ++i) {
-    const Index s = order[static_cast<std::size_t>(i)];
-    if (!(std::abs(scores(s) - scores(last)) <= allowed(s) + allowed(last))) continue;
-    ++swappable;
-    taken += i < K;
-  }
-  return log_choose(swappable, taken) / log_choose(V, K);
+  const Swappable found = swappable(scores, allowed, K);
+  if (found.keys == 0) return 0;
+  return log_choose(found.keys, found.taken) / log_choose(found.visible, K);
 }
 
 std::string Evidence::in_words() const {
-  return std::to_string(open) + " of the " + std::to_string(differing) +
-         " differing rows could have held almost anything under it";
+  if (static_cast<double>(open) > allowed)
+    return fmt::format("{} of the {} differing rows could have held almost anything under it", open,
+                       differing);
+  if (!is_chosen())
+    return fmt::format(
+        "{:.0f} keys of the {} differing rows are not its own, where {:.0f} would be by chance",
+        swaps, differing, swaps_by_chance);
+  return "";
 }
 
 Evidence weigh(const ModelPair& models, const SideResult& plain, const ModelPair& variant,

@@ -17,11 +17,25 @@ struct Evidence {
   Index open = 0;       // of these, rows that the variant would accept with almost any content
   double allowed = 0;   // open rows that the precision's noise leaves under the right variant
 
-  bool ok() const { return static_cast<double>(open) <= allowed; }
-  std::string in_words() const;  // "0 of the 24 differing rows could have held anything under it"
+  /// Of differing rows of decisions: keys that are not the variant's own, and how many there would
+  /// be on average if the candidate had drawn at random among those that the variant's noise
+  /// admits.
+  double swaps = 0, swaps_by_chance = 0;
+
+  /// The variant says what most of these rows hold, and by its noise alone they hold it.
+  bool ok() const { return static_cast<double>(open) <= allowed && is_chosen(); }
+  /// Noise swaps keys that are nearly equal: far fewer than its limits admit.
+  bool is_chosen() const { return swaps_by_chance < few_swaps || swaps <= swaps_by_chance / 2; }
+  static constexpr double few_swaps = 8;
+
+  /// Why it is not ok: "24 of the 24 differing rows could have held almost anything under it".
+  std::string in_words() const;
 };
 
 /// `plain`: the candidate against the definition; `broken`: against the variant, which passed.
+///
+/// Where a variant's noise is wide (under it many scores tie), what it accepts may still be far
+/// from it: then most of the distance remains, or the keys are as if drawn at random.
 ///
 /// A row of logits is open where the variant reaches it only by turning decisions. A row of a
 /// decision is open where the candidate's choice is not the variant's own and the variant's noise

@@ -61,10 +61,10 @@ std::string ranking_table(const Diagnosis& d) {
     body += "<tr><td class=\"name\">" + escaped(numbered(r)) + "<br><span class=\"small soft\">" +
             escaped(r.sentence) + "</span></td>" + cell("num", number(r.distance)) +
             cell("num", std::isfinite(r.kl_max_after) ? number(r.kl_max_after) : "-") +
-            cell("", r.explained  ? "yes"
-                     : r.open > 0 ? "no evidence"
-                     : r.tried    ? "no"
-                                  : "-") +
+            cell("", r.explained              ? "yes"
+                     : !r.no_evidence.empty() ? "no evidence"
+                     : r.tried                ? "no"
+                                              : "-") +
             cell("mono", r.first) + report_link(r.link) + "</tr>\n";
   }
   return fmt::format(

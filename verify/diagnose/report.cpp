@@ -34,10 +34,10 @@ std::string row(const Ranked& r) {
   return fmt::format("{:<8} {:<40} {:<26} {:>10.3g} {:>10}  {}\n", numbers_of(r), r.name, r.variant,
                      r.distance,
                      std::isfinite(r.kl_max_after) ? fmt::format("{:.3g}", r.kl_max_after) : "-",
-                     r.explained  ? "yes"
-                     : r.open > 0 ? "no evidence"
-                     : r.tried    ? "no"
-                                  : "-");
+                     r.explained              ? "yes"
+                     : !r.no_evidence.empty() ? "no evidence"
+                     : r.tried                ? "no"
+                                              : "-");
 }
 
 }  // namespace
@@ -86,6 +86,7 @@ Json to_json(const Diagnosis& d) {
                        {"tried", r.tried},
                        {"differing_rows", r.differing},
                        {"open_rows", r.open},
+                       {"no_evidence", r.no_evidence},
                        {"explained", r.explained}});
   return {{"conclusion", d.conclusion},
           {"why", json_of(d.why)},

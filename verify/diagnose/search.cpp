@@ -19,6 +19,10 @@ namespace {
 /// how many constants are fitted.
 constexpr std::size_t most_in_pairs = 6, most_held = 6, most_fitted = 6;
 
+/// An explanation takes away at least the other half of the distance. Where the noise of bf16 is as
+/// large as what is to be explained, one of a thousand variants passes by luck.
+constexpr double most_left = 0.5;
+
 /// Of variants that explain a candidate, those within this factor of the best are as good: what
 /// remains is rounding noise of different runs.
 constexpr double as_close = 10;
@@ -74,6 +78,7 @@ std::vector<Arm> pair_arms(const std::vector<Arm>& singles) {
           a.ranked.variant.empty() && b.ranked.variant.empty() ? "" : " + " + b.ranked.variant;
       pair.ranked.tried = pair.ranked.explained = false;
       pair.ranked.open = pair.ranked.differing = 0;
+      pair.ranked.no_evidence.clear();
       pair.ranked.convention = a.ranked.convention && b.ranked.convention;
       pair.alter = [first = a.alter, second = b.alter](Variant& altered) {
         first(altered);
@@ -143,7 +148,10 @@ void Search::hold(Arm& arm, const JudgeOptions& options) const {
     if (result.judgement.outcome != Outcome::pass) return;
     const Evidence evidence = weigh(models_, plain_, broken, result, side_);
     arm.ranked.differing = evidence.differing, arm.ranked.open = evidence.open;
-    arm.ranked.explained = evidence.ok();
+    arm.ranked.no_evidence = evidence.in_words();
+    if (evidence.ok() && !(arm.ranked.distance <= most_left * before().sum))
+      arm.ranked.no_evidence = "the noise of its precision hides what it is to explain";
+    arm.ranked.explained = arm.ranked.no_evidence.empty();
   } catch (const Error&) {
     arm.ranked.distance = inf;
   }
@@ -234,6 +242,7 @@ std::vector<Arm> Search::unread_arms(const std::vector<Arm>& arms, const Config&
                           std::string("the attention reads the right selection");
     one.ranked.tried = one.ranked.explained = false;
     one.ranked.open = one.ranked.differing = 0;
+    one.ranked.no_evidence.clear();
   }
   rank(unread_ones, "selections that are not read");
   return unread_ones;
