@@ -77,11 +77,10 @@ TEST_CASE("torch's gradients are right by the definition", "[gradients]") {
 TEST_CASE("torch's choice among equal index scores is right, and known to the last bit",
           "[gradients]") {
   const Scratch scratch;
-  const std::string golden = (fs::path(source_dir()) /
-                              "data/gradients/ties/gradients.sparse.safetensors")
-                                 .string(),
-                    candidate = (scratch / "candidate.safetensors").string();
-  const std::string checkpoint = (sample("ties") / "checkpoint").string();
+  const fs::path data = fs::path(source_dir()) / "data";
+  const std::string golden = (data / "gradients/ties/gradients.sparse.safetensors").string(),
+                    candidate = (scratch / "candidate.safetensors").string(),
+                    checkpoint = (data / "samples/ties/checkpoint").string();
   const GradientVerdict right = judge_gradients(checkpoint, golden, "", quick());
   CHECK(right.outcome == Outcome::pass);
   for (const ParameterResult& p : right.parameters) CHECK(p.distance < 1e-12);

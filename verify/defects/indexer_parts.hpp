@@ -23,10 +23,6 @@ std::vector<Index> visible_in(In scores, Index t);
 /// Puts keys at the beginning of a row and -1 behind them.
 void write_row(View<Index, 1> row, const std::vector<Index>& keys);
 
-/// The first K keys of a row as torch.topk leaves them on a CPU (ATen, topk_impl_loop): equal
-/// scores, and so masked keys, come in the order that a partial sort happens to make.
-std::vector<Index> as_torch_orders(View<const double, 1> scores, Index K);
-
 /// Arguments of the op indexer_scores without its result.
 struct ScoreInputs {
   Tensor<double, 3> q;  // (T, H, D)

@@ -1,4 +1,6 @@
 // Which keys are selected.
+#include "verify/measure/selection.hpp"
+
 #include <limits>
 #include <tuple>
 
@@ -21,20 +23,6 @@ void write_row(View<Index, 1> row, const std::vector<Index>& keys) {
   std::fill(row.begin(), row.end(), -1);
   std::copy_n(keys.begin(), std::min<Index>(static_cast<Index>(keys.size()), row.size()),
               row.begin());
-}
-
-std::vector<Index> as_torch_orders(View<const double, 1> scores, Index K) {
-  using Element = std::pair<double, Index>;
-  std::vector<Element> queue;
-  for (Index s = 0; s < scores.size(); ++s) queue.emplace_back(scores(s), s);
-  const auto by_score = [](const Element& a, const Element& b) { return a.first > b.first; };
-  if (64 * K <= scores.size())
-    std::partial_sort(queue.begin(), queue.begin() + K, queue.end(), by_score);
-  else
-    std::nth_element(queue.begin(), queue.begin() + K - 1, queue.end(), by_score);
-  std::vector<Index> keys;
-  for (Index i = 0; i < K; ++i) keys.push_back(queue[static_cast<std::size_t>(i)].second);
-  return keys;
 }
 
 namespace {

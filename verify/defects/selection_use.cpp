@@ -3,6 +3,7 @@
 #include <map>
 
 #include "verify/defects/indexer_parts.hpp"
+#include "verify/measure/selection.hpp"
 #include "verify/runs/reference_run.hpp"
 
 namespace dsa::verify {

@@ -9,7 +9,7 @@
 #include "core/random.hpp"
 #include "core/trace_names.hpp"
 #include "reference/precision/rounder_backward.hpp"
-#include "verify/defects/indexer_parts.hpp"
+#include "verify/measure/selection.hpp"
 
 namespace dsa::verify {
 namespace {
@@ -51,8 +51,9 @@ void order_ties_as_torch(reference::Ops<double>& ops, const std::vector<Sequence
       const View<const double, 1> row{&scores(t, begin), {*end - begin}};
       std::vector<Index> keys = as_torch_orders(row, std::min(chosen.shape[1], row.size()));
       std::erase_if(keys, [&](Index s) { return std::isinf(row(s)); });
-      for (Index& s : keys) s += begin;
-      write_row(chosen[t], keys);
+      std::fill(chosen[t].begin(), chosen[t].end(), -1);
+      std::transform(keys.begin(), keys.end(), chosen[t].begin(),
+                     [&](Index s) { return begin + s; });
     }
   };
 }

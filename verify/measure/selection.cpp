@@ -118,4 +118,18 @@ double jaccard(const std::vector<Index>& a, const std::vector<Index>& b) {
   return either == 0 ? 1 : static_cast<double>(both.size()) / static_cast<double>(either);
 }
 
+std::vector<Index> as_torch_orders(View<const double, 1> scores, Index K) {
+  using Element = std::pair<double, Index>;
+  std::vector<Element> queue;
+  for (Index s = 0; s < scores.size(); ++s) queue.emplace_back(scores(s), s);
+  const auto by_score = [](const Element& a, const Element& b) { return a.first > b.first; };
+  if (64 * K <= scores.size())
+    std::partial_sort(queue.begin(), queue.begin() + K, queue.end(), by_score);
+  else
+    std::nth_element(queue.begin(), queue.begin() + K - 1, queue.end(), by_score);
+  std::vector<Index> keys;
+  for (Index i = 0; i < K; ++i) keys.push_back(queue[static_cast<std::size_t>(i)].second);
+  return keys;
+}
+
 }  // namespace dsa::verify

@@ -57,4 +57,8 @@ std::vector<Index> sorted_set(View<const Index, 1> chosen);
 /// |a and b| / |a or b|; 1 for two empty sets. Both ascending.
 double jaccard(const std::vector<Index>& a, const std::vector<Index>& b);
 
+/// The first K keys of a row as torch.topk leaves them on a CPU (ATen, topk_impl_loop): equal
+/// scores, and so masked keys, come in the order that a partial sort happens to make.
+std::vector<Index> as_torch_orders(View<const double, 1> scores, Index K);
+
 }  // namespace dsa::verify
