@@ -125,21 +125,23 @@ __device__ Panels<rows> take_panels(SharedMemory& memory, Index panels) {
   return {memory.take<unsigned char>(panels * Panels<rows>::panel_bytes)};
 }
 
-/// d = a b, or d += a b, of 64 rows, n columns and 16 k. T: bf16 or f16.
-template <class T, int count, Major a_major, int a_rows, Major b_major, int b_rows>
-__device__ void wgmma(Registers<float, count>& d, PanelOperand<a_major, a_rows> a,
-                      PanelOperand<b_major, b_rows> b, bool accumulate
+/// d = a b, or d += a b, of 64 rows, n columns and 16 k, in columns [first, first + n) of d. T:
+/// bf16 or f16.
+template <class T, int n, int count, Major a_major, int a_rows, Major b_major, int b_rows>
+__device__ void wgmma_columns(Registers<float, count>& d, int first,
+                              PanelOperand<a_major, a_rows> a, PanelOperand<b_major, b_rows> b,
+                              bool accumulate
 #ifdef DSA_CUDA_ON_HOST
-                      ,
-                      int line = __builtin_LINE()
+                              ,
+                              int line = __builtin_LINE()
 #endif
 ) {
   constexpr bool is_f16 = std::is_same_v<T, f16>, a_mn = a_major == Major::mn;
   constexpr bool b_mn = b_major == Major::mn;
 #ifdef DSA_CUDA_ON_HOST
   issue_wgmma({.f16 = is_f16,
-               .n = 2 * count,
-               .d = d.in_flight(),
+               .n = n,
+               .d = d.in_flight() + first / 2,
                .d_use = &d.use(),
                .a_descriptor = a.descriptor,
                .b_descriptor = b.descriptor,
@@ -150,24 +152,25 @@ __device__ void wgmma(Registers<float, count>& d, PanelOperand<a_major, a_rows> 
                .accumulate = accumulate,
                .line = line});
 #else
-  wgmma_instruction<is_f16, 2 * count, a_mn, b_mn>(d.r, a.descriptor, b.descriptor, accumulate);
+  wgmma_instruction<is_f16, n, a_mn, b_mn>(d.r + first / 2, a.descriptor, b.descriptor, accumulate);
 #endif
 }
 
 /// The same with a in registers 4 i to 4 i + 3.
-template <class T, int count, int a_count, Major b_major, int b_rows>
-__device__ void wgmma(Registers<float, count>& d, Registers<std::uint32_t, a_count>& a, int i,
-                      PanelOperand<b_major, b_rows> b, bool accumulate
+template <class T, int n, int count, int a_count, Major b_major, int b_rows>
+__device__ void wgmma_columns(Registers<float, count>& d, int first,
+                              Registers<std::uint32_t, a_count>& a, int i,
+                              PanelOperand<b_major, b_rows> b, bool accumulate
 #ifdef DSA_CUDA_ON_HOST
-                      ,
-                      int line = __builtin_LINE()
+                              ,
+                              int line = __builtin_LINE()
 #endif
 ) {
   constexpr bool is_f16 = std::is_same_v<T, f16>, b_mn = b_major == Major::mn;
 #ifdef DSA_CUDA_ON_HOST
   issue_wgmma({.f16 = is_f16,
-               .n = 2 * count,
-               .d = d.in_flight(),
+               .n = n,
+               .d = d.in_flight() + first / 2,
                .d_use = &d.use(),
                .a = a.in_flight() + 4 * i,
                .a_use = &a.use(),
@@ -177,7 +180,37 @@ __device__ void wgmma(Registers<float, count>& d, Registers<std::uint32_t, a_cou
                .accumulate = accumulate,
                .line = line});
 #else
-  wgmma_instruction<is_f16, 2 * count, b_mn>(d.r, a.r + 4 * i, b.descriptor, accumulate);
+  wgmma_instruction<is_f16, n, b_mn>(d.r + first / 2, a.r + 4 * i, b.descriptor, accumulate);
+#endif
+}
+
+/// All columns of d.
+template <class T, int count, class A, Major b_major, int b_rows>
+__device__ void wgmma(Registers<float, count>& d, A a, PanelOperand<b_major, b_rows> b,
+                      bool accumulate
+#ifdef DSA_CUDA_ON_HOST
+                      ,
+                      int line = __builtin_LINE()
+#endif
+) {
+#ifdef DSA_CUDA_ON_HOST
+  wgmma_columns<T, 2 * count>(d, 0, a, b, accumulate, line);
+#else
+  wgmma_columns<T, 2 * count>(d, 0, a, b, accumulate);
+#endif
+}
+template <class T, int count, int a_count, Major b_major, int b_rows>
+__device__ void wgmma(Registers<float, count>& d, Registers<std::uint32_t, a_count>& a, int i,
+                      PanelOperand<b_major, b_rows> b, bool accumulate
+#ifdef DSA_CUDA_ON_HOST
+                      ,
+                      int line = __builtin_LINE()
+#endif
+) {
+#ifdef DSA_CUDA_ON_HOST
+  wgmma_columns<T, 2 * count>(d, 0, a, i, b, accumulate, line);
+#else
+  wgmma_columns<T, 2 * count>(d, 0, a, i, b, accumulate);
 #endif
 }
 

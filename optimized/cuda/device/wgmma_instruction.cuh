@@ -66,8 +66,8 @@ inline constexpr bool wgmma_takes = n == 32 || n == 64 || n == 128 || n == 256;
 
 /// d (64 x n) = a b [+ d]. f16: the elements are f16, else bf16. mn: the operand is transposed.
 template <bool f16, int n, bool a_mn, bool b_mn>
-__device__ void wgmma_instruction(float (&d)[n / 2], std::uint64_t a_descriptor,
-                                  std::uint64_t b_descriptor, bool accumulate) {
+__device__ void wgmma_instruction(float* d, std::uint64_t a_descriptor, std::uint64_t b_descriptor,
+                                  bool accumulate) {
   static_assert(wgmma_takes<n>);
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   if constexpr (f16) {
@@ -82,8 +82,8 @@ __device__ void wgmma_instruction(float (&d)[n / 2], std::uint64_t a_descriptor,
 
 /// The same with a in registers.
 template <bool f16, int n, bool b_mn>
-__device__ void wgmma_instruction(float (&d)[n / 2], const std::uint32_t* a,
-                                  std::uint64_t b_descriptor, bool accumulate) {
+__device__ void wgmma_instruction(float* d, const std::uint32_t* a, std::uint64_t b_descriptor,
+                                  bool accumulate) {
   static_assert(wgmma_takes<n>);
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   if constexpr (f16) {

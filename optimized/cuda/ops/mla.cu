@@ -27,8 +27,10 @@ template <class Row, class Keys>
 void mla(Stream stream, MlaOut y, const MlaIn<Row>& in, Keys keys, DeviceView<float, 1> workspace) {
   const Index T = y.out.shape[0], N = y.out.shape[1], R = y.out.shape[2], P = in.q.shape[2] - R;
   expect_shapes(y, in);
-  if constexpr (std::is_same_v<Row, bf16> && std::is_same_v<Keys, Chosen>)
-    if (v3::mla_refuses(R, P, in.scale).empty()) return v3::mla(stream, y, in, keys);
+  if constexpr (!std::is_same_v<Row, float> && std::is_same_v<Keys, Chosen>)
+    if (v3::mla_refuses(R, P, in.scale).empty())
+      return v3::mla(stream, y, in, keys, v3::mla_ranges(T, N, keys.most_keys(in.kv.rows)),
+                     workspace);
   if constexpr (!std::is_same_v<Row, float>)
     if (on_tensor_cores<Row>(N, R, P))
       return v2::mla(stream, y, in, keys, mla_splits(T, N, keys.most_keys(in.kv.rows)), workspace);
@@ -43,10 +45,16 @@ Index mla_splits(Index T, Index N, Index most_keys) {
   return std::clamp<Index>(multiprocessors() / blocks, 1, useful);
 }
 
+Index mla_parts_workspace(Index T, Index N, Index R, Index parts) {
+  return parts > 1 ? parts * T * N * (R + 1) : 0;
+}
+
 template <class Row>
 Index mla_workspace(Index T, Index N, Index R, Index P, Index most_keys) {
-  return on_tensor_cores<Row>(N, R, P) ? v2::mla_workspace(T, N, R, mla_splits(T, N, most_keys))
-                                       : 0;
+  if (std::is_same_v<Row, float>) return 0;
+  const Index splits = on_tensor_cores<Row>(N, R, P) ? mla_splits(T, N, most_keys) : 1;
+  const Index ranges = v3::mla_refuses(R, P, 1).empty() ? v3::mla_ranges(T, N, most_keys) : 1;
+  return mla_parts_workspace(T, N, R, std::max(splits, ranges));
 }
 
 template <class Row>

@@ -56,19 +56,24 @@ namespace v2 {  // tensor cores; keys gathered into two stages; a query's keys s
 /// Why a shape is not taken; empty where it is. Row: bf16 or e4m3.
 template <class Row>
 std::string mla_refuses(Index N, Index R, Index P);
-/// Elements: the results of `splits` parts of every query's keys, which are then combined.
-Index mla_workspace(Index T, Index N, Index R, Index splits);
 template <class Row, class Keys>
 void mla(Stream, MlaOut, const MlaIn<Row>&, Keys, Index splits, DeviceView<float, 1> workspace);
 }  // namespace v2
 
-namespace v3 {  // wgmma on sm_90a; 64 heads a block; bf16 rows of V3.2's shape
+namespace v3 {  // wgmma on sm_90a; 64 heads a block; rows of V3.2's shape, of bf16 or e4m3
 /// Why a shape is not taken, or this device; empty where it is.
 std::string mla_refuses(Index R, Index P, double scale);
+/// The number of parts of a query's keys: blocks for every multiprocessor, as far as there are
+/// keys.
+Index mla_ranges(Index T, Index N, Index most_keys);
 template <class Keys>
-void mla(Stream, MlaOut, const MlaIn<bf16>&, Keys);
+void mla(Stream, MlaOut, const MlaIn<bf16>&, Keys, Index ranges, DeviceView<float, 1> workspace);
+template <class Keys>
+void mla(Stream, MlaOut, const MlaIn<e4m3>&, Keys, Index ranges, DeviceView<float, 1> workspace);
 }  // namespace v3
 
+/// Elements: the results of parts of every query's keys, which are then joined.
+Index mla_parts_workspace(Index T, Index N, Index R, Index parts);
 /// The number of parts of a query's keys: enough blocks for every multiprocessor.
 Index mla_splits(Index T, Index N, Index most_keys);
 /// Elements of the workspace.

@@ -5,7 +5,7 @@
 // is not.
 #include "optimized/cuda/device/launch.cuh"
 #include "optimized/cuda/device/mla_tile.cuh"
-#include "optimized/cuda/ops/mla.cuh"
+#include "optimized/cuda/ops/mla_parts.cuh"
 
 namespace dsa::cuda::DSA_PLACE::v2 {
 
@@ -37,12 +37,6 @@ BlockShape<T> block_shape(Index N, Index R, Index P) {
   while (shape.groups > 0 && shape.shared_bytes() > shared_memory_limit()) shape.groups /= 2;
   return shape;
 }
-
-/// The results of each part of a query's keys. One part alone writes the outputs themselves.
-struct Parts {
-  DeviceView<float, 4> out;  // (splits, T, N, R)
-  DeviceView<float, 3> lse;  // (splits, T, N)
-};
 
 template <class T, class Keys>
 struct Block {
@@ -207,21 +201,8 @@ __global__ void __launch_bounds__(most_groups* group_warps* warp_size)
   block.write(parts, split, t, first);
 }
 
-/// One block a query and head: parts weighted by what they have of the whole sum.
-__global__ void combine_kernel(DeviceView<float, 3> out, DeviceView<float, 2> lse, Parts parts) {
-  const Index splits = parts.lse.shape[0], t = blockIdx.x, n = blockIdx.y;
-  float largest = -INFINITY, sum = 0;
-  for (Index i = 0; i < splits; ++i) largest = Maximum{}(largest, parts.lse(i, t, n));
-  for (Index i = 0; i < splits; ++i)
-    if (largest != -INFINITY) sum += expf(parts.lse(i, t, n) - largest);
-  if (threadIdx.x == 0) lse(t, n) = largest == -INFINITY ? -INFINITY : largest + logf(sum);
-  for (Index r = threadIdx.x; r < out.shape[2]; r += blockDim.x) {
-    float y = 0;
-    for (Index i = 0; i < splits; ++i)
-      if (largest != -INFINITY)
-        y += expf(parts.lse(i, t, n) - largest) / sum * parts.out(i, t, n, r);
-    out(t, n, r) = y;
-  }
+__global__ void __launch_bounds__(join_threads) join_kernel(MlaOut y, Parts parts) {
+  join_parts(y, parts, blockIdx.x, blockIdx.y);
 }
 
 template <class T>
@@ -237,32 +218,23 @@ std::string mla_refuses(Index N, Index R, Index P) {
   return "";
 }
 
-Index mla_workspace(Index T, Index N, Index R, Index splits) {
-  return splits > 1 ? splits * T * N * (R + 1) : 0;
-}
-
 template <class Row, class Keys>
 void mla(Stream stream, MlaOut y, const MlaIn<Row>& in, Keys keys, Index splits,
          DeviceView<float, 1> workspace) {
   const Index T = y.out.shape[0], N = y.out.shape[1], R = y.out.shape[2], P = in.q.shape[2] - R;
-  const Index needed = mla_workspace(T, N, R, splits);
   const std::string refusal = mla_refuses<Row>(N, R, P);
   require(refusal.empty(), refusal);
-  require(workspace.shape[0] >= needed, "the workspace of mla v2 has " +
-                                            std::to_string(workspace.shape[0]) +
-                                            " elements, expected " + std::to_string(needed));
   const BlockShape<Row> shape = block_shape<Row>(N, R, P);
   const Index head_blocks = ceil_divide(N, shape.groups * group_heads);
-  float* const part_out = splits > 1 ? workspace.data : y.out.data;
-  float* const part_lse = splits > 1 ? workspace.data + splits * T * N * R : y.lse.data;
-  const Parts parts{{part_out, {splits, T, N, R}}, {part_lse, {splits, T, N}}};
+  const Parts parts = parts_of(y, splits, workspace, "mla v2");
   launch(stream, "mla v2",
          {grid_of(T, head_blocks * splits), static_cast<unsigned>(shape.threads()),
           shape.shared_bytes()},
          mla_kernel<Row, Keys>, parts, in.q, in.kv, keys, static_cast<float>(in.scale),
          shape.layout);
   if (splits > 1)
-    launch(stream, "mla v2, combine", {grid_of(T, N), 128}, combine_kernel, y.out, y.lse, parts);
+    launch(stream, "mla v2, join", {grid_of(T, N), join_threads, join_shared_bytes(splits)},
+           join_kernel, y, parts);
 }
 
 #define DSA_INSTANTIATE(Row, Keys) \

@@ -1,7 +1,7 @@
 // optimized/cuda/ops/mla_v3_consumer.cuh — what the two multiplying warpgroups of mla v3 do alike.
 #pragma once
 
-#include "optimized/cuda/ops/mla_v3_gather.cuh"
+#include "optimized/cuda/ops/mla_v3_memory.cuh"
 
 namespace dsa::cuda::DSA_PLACE::v3 {
 
@@ -67,9 +67,11 @@ struct Consumer {
   __device__ static int lane() { return threadIdx.x % warp_size; }
   __device__ static int row() { return threadIdx.x % warpgroup_size / warp_size * 16 + lane() / 4; }
   __device__ void begin_item() { reference = {{lowest, lowest}}, total = {}; }
+  /// What cp.async wrote is fenced here. What was widened, its writers have fenced.
+  template <class Row>
   __device__ void wait_full(int s) const {
     memory.full[s].wait(parity);
-    fence_async_proxy();
+    if constexpr (producers<Row> == 1) fence_async_proxy();
   }
   __device__ void wait_q(int q_half) const {
     memory.q_full[q_half].wait(q_parity);
@@ -99,20 +101,28 @@ struct Consumer {
       wgmma<bf16>(scores, memory.rows.by_rows(q_panel).step(i),
                   memory.rows.by_rows(key_panel(block)).step(i), add || i > begin);
   }
-  /// sums (+)= P V, probabilities from registers or from their panel.
+  /// sums (+)= P V, probabilities from registers or from their panel. A block of 512 threads begins
+  /// with 128 registers a thread, and ptxas gives no instruction more (C7602): two of half the
+  /// width.
+  template <class Row>
   __device__ __forceinline__ void multiply_latents(int block, bool from_registers, bool add) {
-    const auto v = memory.rows.by_channels(key_panel(block) + first_half * half);
+    constexpr int n = producers<Row> == 1 ? 256 : 128;
+    const auto probabilities = memory.rows.by_rows(p_panel(block));
 #pragma unroll
     for (int i = 0; i < block_keys / 16; ++i)
-      if (from_registers)
-        wgmma<bf16>(sums, p, i, v.step(i), add || i > 0);
-      else
-        wgmma<bf16>(sums, memory.rows.by_rows(p_panel(block)).step(i), v.step(i), add || i > 0);
+#pragma unroll
+      for (int first = 0; first < 256; first += n) {
+        const auto v = memory.rows.by_channels(key_panel(block) + first_half * half + first / 64);
+        if (from_registers)
+          wgmma_columns<bf16, n>(sums, first, p, i, v.step(i), add || i > 0);
+        else
+          wgmma_columns<bf16, n>(sums, first, probabilities.step(i), v.step(i), add || i > 0);
+      }
   }
 
   __device__ __forceinline__ void mask(int block) {
     const std::uint32_t valid[2] = {memory.key_bits[4 * block], memory.key_bits[4 * block + 1]};
-    const bool impossible = memory.key_bits[4 * block + 2] != 0;
+    const bool impossible = (memory.key_bits[4 * block + 2] | memory.key_bits[4 * block + 3]) != 0;
     if ((valid[0] & valid[1]) == 0xffffffffu) return;
 #pragma unroll
     for (int i = 0; i < block_keys / 2; ++i) {

@@ -129,6 +129,7 @@ std::vector<Plan> plans() {
     for (const auto& [tag, size] : {std::pair{"huge-scores", 1000.0}, {"peaked", 30.0}})
       all.push_back({dtype, 3, 6, 2, 512, 64, 5, hard, tag, size});
   }
+  all.push_back({"fp8", 1, 300, 65, 512, 64, 290, Inputs::gaussian, "any-scale"});
   return all;
 }
 

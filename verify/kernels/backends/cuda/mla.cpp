@@ -54,19 +54,24 @@ Launch prepare_v2(const Case& c, Arrays& out) {
   const Bound<Row> x(*b, c, out);
   const Keys keys = keys_of(*b, c, static_cast<Keys*>(nullptr));
   const auto& shape = x.y.out.shape;
-  const auto workspace = b->scratch<float>(v2::mla_workspace(shape[0], shape[1], shape[2], splits));
+  const auto workspace =
+      b->scratch<float>(mla_parts_workspace(shape[0], shape[1], shape[2], splits));
   return launch_of(
       b, [=] { v2::mla(Stream{}, x.y, x.in, keys, splits, workspace); },
       [&c, &out] { check_keys(c, out); });
 }
 
-template <class Keys>
+template <class Row, class Keys, int ranges>
 Launch prepare_v3(const Case& c, Arrays& out) {
   const auto b = std::make_shared<Binding>();
-  const Bound<bf16> x(*b, c, out);
+  const Bound<Row> x(*b, c, out);
   const Keys keys = keys_of(*b, c, static_cast<Keys*>(nullptr));
+  const auto& shape = x.y.out.shape;
+  const auto workspace =
+      b->scratch<float>(mla_parts_workspace(shape[0], shape[1], shape[2], ranges));
   return launch_of(
-      b, [=] { v3::mla(Stream{}, x.y, x.in, keys); }, [&c, &out] { check_keys(c, out); });
+      b, [=] { v3::mla(Stream{}, x.y, x.in, keys, ranges, workspace); },
+      [&c, &out] { check_keys(c, out); });
 }
 
 void run_op(const auto& x, const Chosen& keys, DeviceView<float, 1> workspace) {
@@ -117,7 +122,10 @@ void add(std::vector<Rung>& all, const char* op) {
 std::vector<Rung> mla_rungs() {
   std::vector<Rung> all;
   add<Chosen>(all, "mla_sparse");
-  all.push_back({"mla_sparse", "v3", "bf16", prepare_v3<Chosen>, v3_refuses});
+  all.insert(all.end(),
+             {{"mla_sparse", "v3", "bf16", prepare_v3<bf16, Chosen, 1>, v3_refuses},
+              {"mla_sparse", "v3", "fp8", prepare_v3<e4m3, Chosen, 1>, v3_refuses},
+              {"mla_sparse", "v3-3-ranges", "fp8", prepare_v3<e4m3, Chosen, 3>, v3_refuses}});
   add<AllVisible>(all, "mla_dense");
   return all;
 }
