@@ -7,7 +7,7 @@
 #   make tsan     loops on several threads and the CPU backend's models, under ThreadSanitizer
 #   make report   sweeps with dsa-train, three seeds each, and one page of what they say: out/experiments.html
 #   make gpu      on a machine with an NVIDIA device: everything that needs one, in a few minutes (docs/cuda.md)
-#   make mutants  the judge made wrong in one line after another: the tests must notice every time
+#   make mutants  the judge and two kernels made wrong in one line after another: the tests must notice every time
 SHELL := /bin/bash
 .DEFAULT_GOAL := build
 .PHONY: build verify train test report gpu packages judge-packages sanitize sanitize-readers sanitize-cpu tsan fuzz mutants format clean

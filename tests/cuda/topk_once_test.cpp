@@ -64,13 +64,45 @@ void check(const Row& row, Index K, Index offset = 0) {
   CHECK(result.chosen == wanted(row, K, 0, Index(row.size())));
 }
 
+void bar_kernel(DeviceView<std::uint32_t, 1> bar, DeviceView<const float, 1> scores, int K,
+                int capacity) {
+  SharedMemory memory;
+  const std::uint32_t rank = bar_of({scores, 0}, K, OnceScratch(memory, capacity));
+  if (threadIdx.x == 0) bar(0) = rank;
+}
+
+/// How many scores reach the bar of a row.
+Index reach_bar(const Row& row, Index K) {
+  const Index S = Index(row.size());
+  const Buffer<float> scores(row.data(), S);
+  const Buffer<std::uint32_t> bar_d(1);
+  const Index capacity = OnceScratch::least_capacity;
+  launch(Stream{}, "bar", {grid_of(1), once_threads, OnceScratch::bytes(capacity)}, bar_kernel,
+         bar_d.view<1>({1}), scores.view<1>({S}), int(K), int(capacity));
+  std::uint32_t bar = 0;
+  bar_d.download(&bar);
+  return std::count_if(row.begin(), row.end(), [&](float x) { return rank_of(x) >= bar; });
+}
+
 }  // namespace
+
+TEST_CASE("topk_select v3 samples a bar that K scores reach, and no more than its list holds",
+          "[cuda]") {
+  constexpr Index S = 30000, K = 600;
+  for (const float slope : {0.f, 6.f, -6.f}) {
+    const auto score = [&](Index s) { return normal(s) + slope * float(s) / float(S); };
+    const Index n = reach_bar(row_of(S, score), K);
+    INFO(slope);
+    CHECK(K <= n);
+    CHECK(n <= OnceScratch::least_capacity);
+  }
+}
 
 TEST_CASE("topk_select v3 chooses in rows of more subscripts than a window", "[cuda]") {
   constexpr Index S = OnceScratch::window + 3001;
   check(row_of(S, normal), 300);
   check(row_of(S, [](Index s) { return s > S - 200 ? 1 : std::round(4 * normal(s)) / 4; }), 2048);
-  check(row_of(S, [](Index s) { return s % 70000 == 5 ? 1 : 0; }), 2048);  // the slow way
+  check(row_of(S, [](Index s) { return s % 70000 == 5 || s > S - 3; }), 2048);  // the slow way
 }
 
 TEST_CASE("topk_select v3 chooses where its bar is wrong", "[cuda]") {

@@ -1,5 +1,5 @@
 // v1: one thread a score. v2: one block for a query and 1024 keys, on tensor cores
-// (indexer_tile.cuh).
+// (indexer_tile.cuh). v3: indexer_scores_v3.cu.
 #include "optimized/cuda/device/indexer_tile.cuh"
 #include "optimized/cuda/device/launch.cuh"
 #include "optimized/cuda/ops/indexer_scores.cuh"
@@ -76,9 +76,13 @@ void indexer_scores(Stream stream, DeviceView<float, 2> scores, const IndexerIn<
 
 template <class Row>
 void indexer_scores(Stream stream, DeviceView<float, 2> scores, const IndexerIn<Row>& in) {
-  if constexpr (!std::is_same_v<Row, float>)
-    if (v2::indexer_scores_refuses<Row>(in.q.shape[1], in.q.shape[2]).empty())
+  const Index H = in.q.shape[1], D = in.q.shape[2];
+  if constexpr (!std::is_same_v<Row, float>) {
+    if (v3::indexer_scores_refuses(H, D, in.relu).empty())
+      return v3::indexer_scores(stream, scores, in);
+    if (v2::indexer_scores_refuses<Row>(H, D).empty())
       return v2::indexer_scores(stream, scores, in);
+  }
   v1::indexer_scores(stream, scores, in);
 }
 

@@ -26,6 +26,18 @@ template <class Row>
 void indexer_scores(Stream, DeviceView<float, 2> scores, const IndexerIn<Row>&);
 }  // namespace v2
 
+namespace v3 {  // sm_90a: keys from registers, 128 pairs of query and head at a time, by wgmma
+/// Why it is not taken; empty where it is.
+std::string indexer_scores_refuses(Index H, Index D, bool relu);
+/// Row: bf16 or e4m3.
+template <class Row>
+void indexer_scores(Stream, DeviceView<float, 2> scores, const IndexerIn<Row>&);
+/// (T, min(S, longest)): column i is the i-th visible key of a query. Nothing is written behind the
+/// last one.
+template <class Row>
+void indexer_scores_of_panel(Stream, DeviceView<float, 2> scores, const IndexerIn<Row>&);
+}  // namespace v3
+
 template <class Row>
 void indexer_scores(Stream, DeviceView<float, 2> scores,  // (T, S)     out
                     const IndexerIn<Row>&);

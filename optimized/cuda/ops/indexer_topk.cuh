@@ -40,7 +40,7 @@ void indexer_topk(Stream, DeviceView<std::int32_t, 2> chosen, DeviceView<std::in
                   const IndexerIn<Row>&, Index splits, DeviceView<std::uint32_t, 1> workspace);
 }  // namespace v2
 
-namespace v3 {  // tensor cores, and a read of the scores; shapes: those of v2
+namespace v3 {  // scores by indexer_scores v3 or v2's tile, and a read of them; shapes: those of v2
 inline constexpr Index panel_rows = 264;  // two blocks on every multiprocessor of an H200
 
 /// Queries of a panel whose scores go into so many elements; 0: too few to be worth the launches.

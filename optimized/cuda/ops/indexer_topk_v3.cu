@@ -1,7 +1,9 @@
 // indexer_topk v3: the scores of a panel of queries, the choice among them, then the next panel.
+// The scores are those of indexer_scores v3 where it takes the shape, else of v2's tile.
 #include <algorithm>
 
 #include "optimized/cuda/device/indexer_tile.cuh"
+#include "optimized/cuda/ops/indexer_scores.cuh"
 #include "optimized/cuda/ops/indexer_shapes.cuh"
 #include "optimized/cuda/ops/indexer_topk.cuh"
 #include "optimized/cuda/ops/topk_select.cuh"
@@ -39,6 +41,19 @@ IndexerIn<Row> queries_of(IndexerIn<Row> in, Index first, Index n) {
   return in;
 }
 
+/// Column i: the i-th visible key of the query.
+template <class Row>
+void scores_of_panel(Stream stream, DeviceView<float, 2> scores, const IndexerIn<Row>& in) {
+  const IndexerShapes<Row> shapes{in.q.shape[1], in.q.shape[2]};
+  if (indexer_scores_refuses(shapes.H, shapes.D, in.relu).empty())
+    return indexer_scores_of_panel(stream, scores, in);
+  require(shapes.refuses().empty(), "indexer_topk " + shapes.refuses());
+  launch(stream, "indexer_topk v3",
+         {grid_of(scores.shape[0], ceil_divide(scores.shape[1], tiles_per_block * keys_per_tile)),
+          indexer_threads, shapes.shared_bytes()},
+         scores_kernel<Row>, scores, in);
+}
+
 }  // namespace
 
 Index indexer_topk_panel(Index T, Index longest, Index elements) {
@@ -52,17 +67,12 @@ void indexer_topk(Stream stream, DeviceView<std::int32_t, 2> chosen,
                   DeviceView<std::uint32_t, 1> workspace) {
   const Index T = in.q.shape[0], S = in.k.rows, longest = std::min(in.longest, S);
   expect_indexer_topk_shapes(chosen, nan_at, in, std::min(T, panel) * longest, workspace);
-  const IndexerShapes<Row> shapes{in.q.shape[1], in.q.shape[2]};
-  require(shapes.refuses().empty(), "indexer_topk " + shapes.refuses());
   auto* const space = reinterpret_cast<float*>(workspace.data);
   for (Index first = 0; first < T; first += panel) {
     const Index n = std::min(panel, T - first);
     const DeviceView<float, 2> scores{space, {n, longest}};
     const IndexerIn<Row> queries = queries_of(in, first, n);
-    launch(stream, "indexer_topk v3",
-           {grid_of(n, ceil_divide(longest, tiles_per_block * keys_per_tile)), indexer_threads,
-            shapes.shared_bytes()},
-           scores_kernel<Row>, scores, queries);
+    scores_of_panel(stream, scores, queries);
     topk_of_panel(stream, rows(chosen, first, first + n), rows(nan_at, first, first + n), scores,
                   queries.visible, S);
   }

@@ -270,6 +270,19 @@ std::vector<IndexPlan> index_plans() {
       for (const auto& [T, S, H, D, K] :
            std::vector<Extents5>{{4, 50, 16, 32, 7}, {3, 70, 3, 32, 2048}, {2, 2300, 1, 16, 2048}})
         plans.push_back({dtype, T, S, H, D, K, inputs});
+  // Heads of the width that rungs for Hopper take.
+  for (const std::string dtype : {"bf16", "fp8"}) {
+    const Inputs hard = Inputs::adversarial;
+    for (const Inputs inputs : {Inputs::dyadic, Inputs::gaussian})
+      plans.push_back({dtype, 2, 12, 16, 128, 5, inputs});
+    plans.push_back({dtype, 3, 9, 16, 128, 2, hard, "unseen-nan", Sees::from_the_start});
+    for (const Inputs inputs : {Inputs::dyadic, Inputs::gaussian}) {
+      plans.push_back({dtype, 3, 140, 64, 128, 60, inputs});
+      plans.push_back({dtype, 7, 130, 32, 128, 40, inputs, "packed", Sees::packed});
+      plans.push_back({dtype, 9, 100, 16, 128, 32, inputs, "empty-rows", Sees::nothing_in_some});
+    }
+    plans.push_back({dtype, 9, 70, 16, 128, 8, hard, "nan-key"});
+  }
   // A page of 64 keys and some more, lengths that are no multiple of 4, and a scale for every key.
   for (const Inputs inputs : {Inputs::dyadic, Inputs::gaussian})
     for (const Index S : {129, 130, 131, 191})

@@ -29,6 +29,10 @@ std::string refuses(const Case& c) {
   return v2::indexer_topk_refuses<T>(c.sizes.at('H'), c.sizes.at('D'));
 }
 
+std::string v3_refuses(const Case& c) {
+  return v3::indexer_scores_refuses(c.sizes.at('H'), c.sizes.at('D'), c.flag("relu"));
+}
+
 /// Throws where a row had a NaN.
 std::function<void()> nan_check(const std::shared_ptr<Array>& nan_at) {
   return [nan_at] {
@@ -103,31 +107,34 @@ Launch prepare_topk_op(const Case& c, Arrays& out) {
 }  // namespace
 
 std::vector<Rung> indexer_rungs() {
-  return {{"indexer_scores", "v1", "fp32", prepare_scores<float, v1::indexer_scores<float>>},
-          {"indexer_scores", "v1", "bf16", prepare_scores<bf16, v1::indexer_scores<bf16>>},
-          {"indexer_scores", "v1", "fp8", prepare_scores<e4m3, v1::indexer_scores<e4m3>>},
-          {"indexer_scores", "v2", "bf16", prepare_scores<bf16, v2::indexer_scores<bf16>>,
-           refuses<bf16>},
-          {"indexer_scores", "v2", "fp8", prepare_scores<e4m3, v2::indexer_scores<e4m3>>,
-           refuses<e4m3>},
-          {"indexer_scores", "dispatch", "fp32", prepare_scores<float, indexer_scores<float>>},
-          {"indexer_scores", "dispatch", "bf16", prepare_scores<bf16, indexer_scores<bf16>>},
-          {"indexer_scores", "dispatch", "fp8", prepare_scores<e4m3, indexer_scores<e4m3>>},
-          {"topk_select", "v1", "fp32", prepare_select<v1::topk_select>},
-          {"topk_select", "v2", "fp32", prepare_select<v2::topk_select>},
-          {"topk_select", "v3", "fp32", prepare_select<v3::topk_select>},
-          {"indexer_topk", "v1", "fp32", prepare_topk_v1<float>},
-          {"indexer_topk", "v1", "bf16", prepare_topk_v1<bf16>},
-          {"indexer_topk", "v1", "fp8", prepare_topk_v1<e4m3>},
-          {"indexer_topk", "v2", "bf16", prepare_topk_v2<bf16, 1>, refuses<bf16>},
-          {"indexer_topk", "v2", "fp8", prepare_topk_v2<e4m3, 1>, refuses<e4m3>},
-          {"indexer_topk", "v2-3-splits", "bf16", prepare_topk_v2<bf16, 3>, refuses<bf16>},
-          {"indexer_topk", "v2-3-splits", "fp8", prepare_topk_v2<e4m3, 3>, refuses<e4m3>},
-          {"indexer_topk", "v3", "bf16", prepare_topk_v3<bf16>, refuses<bf16>},
-          {"indexer_topk", "v3", "fp8", prepare_topk_v3<e4m3>, refuses<e4m3>},
-          {"indexer_topk", "dispatch", "fp32", prepare_topk_op<float>},
-          {"indexer_topk", "dispatch", "bf16", prepare_topk_op<bf16>},
-          {"indexer_topk", "dispatch", "fp8", prepare_topk_op<e4m3>}};
+  return {
+      {"indexer_scores", "v1", "fp32", prepare_scores<float, v1::indexer_scores<float>>},
+      {"indexer_scores", "v1", "bf16", prepare_scores<bf16, v1::indexer_scores<bf16>>},
+      {"indexer_scores", "v1", "fp8", prepare_scores<e4m3, v1::indexer_scores<e4m3>>},
+      {"indexer_scores", "v2", "bf16", prepare_scores<bf16, v2::indexer_scores<bf16>>,
+       refuses<bf16>},
+      {"indexer_scores", "v2", "fp8", prepare_scores<e4m3, v2::indexer_scores<e4m3>>,
+       refuses<e4m3>},
+      {"indexer_scores", "v3", "bf16", prepare_scores<bf16, v3::indexer_scores<bf16>>, v3_refuses},
+      {"indexer_scores", "v3", "fp8", prepare_scores<e4m3, v3::indexer_scores<e4m3>>, v3_refuses},
+      {"indexer_scores", "dispatch", "fp32", prepare_scores<float, indexer_scores<float>>},
+      {"indexer_scores", "dispatch", "bf16", prepare_scores<bf16, indexer_scores<bf16>>},
+      {"indexer_scores", "dispatch", "fp8", prepare_scores<e4m3, indexer_scores<e4m3>>},
+      {"topk_select", "v1", "fp32", prepare_select<v1::topk_select>},
+      {"topk_select", "v2", "fp32", prepare_select<v2::topk_select>},
+      {"topk_select", "v3", "fp32", prepare_select<v3::topk_select>},
+      {"indexer_topk", "v1", "fp32", prepare_topk_v1<float>},
+      {"indexer_topk", "v1", "bf16", prepare_topk_v1<bf16>},
+      {"indexer_topk", "v1", "fp8", prepare_topk_v1<e4m3>},
+      {"indexer_topk", "v2", "bf16", prepare_topk_v2<bf16, 1>, refuses<bf16>},
+      {"indexer_topk", "v2", "fp8", prepare_topk_v2<e4m3, 1>, refuses<e4m3>},
+      {"indexer_topk", "v2-3-splits", "bf16", prepare_topk_v2<bf16, 3>, refuses<bf16>},
+      {"indexer_topk", "v2-3-splits", "fp8", prepare_topk_v2<e4m3, 3>, refuses<e4m3>},
+      {"indexer_topk", "v3", "bf16", prepare_topk_v3<bf16>, refuses<bf16>},
+      {"indexer_topk", "v3", "fp8", prepare_topk_v3<e4m3>, refuses<e4m3>},
+      {"indexer_topk", "dispatch", "fp32", prepare_topk_op<float>},
+      {"indexer_topk", "dispatch", "bf16", prepare_topk_op<bf16>},
+      {"indexer_topk", "dispatch", "fp8", prepare_topk_op<e4m3>}};
 }
 
 }  // namespace dsa::verify::kernels::DSA_PLACE
