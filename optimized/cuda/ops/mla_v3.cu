@@ -5,9 +5,11 @@
 // warpgroup 1 the rest. They are staggered: while one turns scores into probabilities, the tensor
 // cores work for the other.
 //
-//   tensor cores:  q K0 | q K1, P0 V0 left | P0 V0 right | P1 V1 right, P1 V1 left | q K0 of the
-//   next warpgroup 0:   issues q K0; probabilities P0 during q K1; P0 V0 left; P1 V1 left warpgroup
-//   1:   issues q K1 once q K0 is issued; P0 V0 right behind it; probabilities P1; P1 V1 right
+//   tensor cores:  q K0 | q K1, P0 V0 left | P0 V0 right | P1 V1 right, P1 V1 left | next q K0
+//
+//   warpgroup 0:  issues q K0; probabilities P0 during q K1; P0 V0 left; P1 V1 left
+//
+//   warpgroup 1:  issues q K1 after q K0; P0 V0 right behind it; probabilities P1; P1 V1 right
 //
 // The reference that probabilities are relative to goes from one warpgroup to the other, and moves
 // only where a block's largest score exceeds it by more than 2^8: the factor is in a probability
