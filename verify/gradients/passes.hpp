@@ -28,11 +28,12 @@ struct GradientStage {
   KlSemantics semantics;
   Index topk = 0;  // of the checkpoint
   bool is_sparse = true;
-  TieOrder ties = TieOrder::any;
+  TieOrder ties = TieOrder::lowest;
 };
 
 /// The stage whose losses are nearest to the golden's: sparse, dense (every visible key is chosen),
-/// or a KL over all visible keys under a sparse forward pass. Ties as the losses of `judged` tell.
+/// or a KL over all visible keys under a sparse forward pass. Ties as the losses of `judged` tell,
+/// or else those of the golden.
 GradientStage stage_of(const Model&, const GradientFile& golden, const KlSemantics&,
                        const GradientFile& judged);
 
