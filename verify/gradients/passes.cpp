@@ -37,14 +37,16 @@ void break_ties(reference::Ops<double>& ops, std::uint64_t draw) {
   };
 }
 
-/// torch sees one sequence of a batch in a row of scores, keys that are masked among them.
+/// torch sees one sequence of a batch in a row of scores, keys that are masked among them. Where a
+/// variant joins the batch in another way, the order is the definition's.
 void order_ties_as_torch(reference::Ops<double>& ops, const std::vector<Sequence>& batch) {
   std::vector<Index> ends;
   for (const Sequence& one : batch) ends.push_back((ends.empty() ? 0 : ends.back()) + one.size());
   ops.topk_select = [ends, inner = ops.topk_select](const std::string& name, View<Index, 2> chosen,
                                                     View<const double, 2> scores) {
     inner(name, chosen, scores);
-    if (!is_selection(name)) return;
+    if (!is_selection(name) || scores.shape != std::array<Index, 2>{ends.back(), ends.back()})
+      return;
     for (Index t = 0; t < scores.shape[0]; ++t) {
       const auto end = std::upper_bound(ends.begin(), ends.end(), t);
       const Index begin = end == ends.begin() ? 0 : *(end - 1);
