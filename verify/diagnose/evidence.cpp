@@ -15,6 +15,13 @@ namespace {
 
 constexpr double mostly = 0.5;  // of the logarithm of all choices
 
+/// Noise swaps keys that are nearly equal: far fewer than its limits admit. Few say nothing.
+constexpr double most_swapped = 0.5, few_swaps = 8;
+
+/// An explanation takes away at least the other half of the distance. Where the noise of bf16 is as
+/// large as what is to be explained, one of a thousand variants passes by luck.
+constexpr double most_left = 0.5;
+
 double log_choose(Index n, Index k) {
   const auto of = [](Index x) { return std::lgamma(static_cast<double>(x) + 1); };
   return of(n) - of(k) - of(n - k);
@@ -184,14 +191,16 @@ double openness(View<const double, 1> scores, View<const double, 1> allowed, Ind
   return log_choose(found.keys, found.taken) / log_choose(found.visible, K);
 }
 
-std::string Evidence::in_words() const {
+std::string Evidence::why_none() const {
   if (static_cast<double>(open) > allowed)
     return fmt::format("{} of the {} differing rows could have held almost anything under it", open,
                        differing);
-  if (!is_chosen())
+  if (swaps_by_chance >= few_swaps && swaps > most_swapped * swaps_by_chance)
     return fmt::format(
         "{:.0f} keys of the {} differing rows are not its own, where {:.0f} would be by chance",
         swaps, differing, swaps_by_chance);
+  if (!(distance_after <= most_left * distance_before))
+    return "the noise of its precision hides what it is to explain";
   return "";
 }
 

@@ -22,14 +22,11 @@ struct Evidence {
   /// admits.
   double swaps = 0, swaps_by_chance = 0;
 
-  /// The variant says what most of these rows hold, and by its noise alone they hold it.
-  bool ok() const { return static_cast<double>(open) <= allowed && is_chosen(); }
-  /// Noise swaps keys that are nearly equal: far fewer than its limits admit.
-  bool is_chosen() const { return swaps_by_chance < few_swaps || swaps <= swaps_by_chance / 2; }
-  static constexpr double few_swaps = 8;
+  double distance_before = 0, distance_after = 0;  // of the candidate, from either
 
-  /// Why it is not ok: "24 of the 24 differing rows could have held almost anything under it".
-  std::string in_words() const;
+  /// Why it is none: "24 of the 24 differing rows could have held almost anything under it"; empty
+  /// where it is some.
+  std::string why_none() const;
 };
 
 /// `plain`: the candidate against the definition; `broken`: against the variant, which passed.
@@ -42,6 +39,7 @@ struct Evidence {
 /// admits more than the square root of all possible choices; a trace of the scores themselves
 /// settles it. The noise of the precision leaves such rows under the definition, too: their share
 /// among all rows, with three standard deviations of a binomial count, is allowed.
+/// The distances are the caller's to set.
 Evidence weigh(const ModelPair& models, const SideResult& plain, const ModelPair& variant,
                const SideResult& broken, const Recording& side);
 

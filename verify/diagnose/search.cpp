@@ -19,10 +19,6 @@ namespace {
 /// how many constants are fitted.
 constexpr std::size_t most_in_pairs = 6, most_held = 6, most_fitted = 6;
 
-/// An explanation takes away at least the other half of the distance. Where the noise of bf16 is as
-/// large as what is to be explained, one of a thousand variants passes by luck.
-constexpr double most_left = 0.5;
-
 /// Of variants that explain a candidate, those within this factor of the best are as good: what
 /// remains is rounding noise of different runs.
 constexpr double as_close = 10;
@@ -146,11 +142,10 @@ void Search::hold(Arm& arm, const JudgeOptions& options) const {
   try {
     const SideResult result = hold_against_definition(broken, side_, "candidate", options);
     if (result.judgement.outcome != Outcome::pass) return;
-    const Evidence evidence = weigh(models_, plain_, broken, result, side_);
+    Evidence evidence = weigh(models_, plain_, broken, result, side_);
+    evidence.distance_before = before().sum, evidence.distance_after = arm.ranked.distance;
     arm.ranked.differing = evidence.differing, arm.ranked.open = evidence.open;
-    arm.ranked.no_evidence = evidence.in_words();
-    if (evidence.ok() && !(arm.ranked.distance <= most_left * before().sum))
-      arm.ranked.no_evidence = "the noise of its precision hides what it is to explain";
+    arm.ranked.no_evidence = evidence.why_none();
     arm.ranked.explained = arm.ranked.no_evidence.empty();
   } catch (const Error&) {
     arm.ranked.distance = inf;

@@ -159,7 +159,6 @@ GradientStage stage_of(const Model& model, const GradientFile& file, const KlSem
   constexpr double near = 1e-2;
   GradientStage stage = std::move(stages[nearest < near ? best : 0]);
   stage.ties = tie_order_of(stage, judged);
-  if (stage.ties == TieOrder::any) stage.ties = tie_order_of(stage, file);
   return stage;
 }
 

@@ -32,8 +32,7 @@ struct GradientStage {
 };
 
 /// The stage whose losses are nearest to the golden's: sparse, dense (every visible key is chosen),
-/// or a KL over all visible keys under a sparse forward pass. Ties as the losses of `judged` tell,
-/// or else those of the golden.
+/// or a KL over all visible keys under a sparse forward pass. Ties as the losses of `judged` tell.
 GradientStage stage_of(const Model&, const GradientFile& golden, const KlSemantics&,
                        const GradientFile& judged);
 
